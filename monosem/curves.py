@@ -1,0 +1,164 @@
+"""The table of results and what is said from it: intervals, the figure, the summary. Nothing here reads a checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
+
+
+class Row(NamedTuple):
+    """One number. `axis` says what `severity` is, with its unit; accuracies are in percent; `n` images were measured."""
+
+    experiment: str
+    curve: str
+    severity: float
+    repeat: int
+    metric: str
+    value: float
+    n: int
+    axis: str
+
+
+def write_table(rows: Iterable[Row], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+def read_table(path: Path) -> list[Row]:
+    """Raises ValueError where the file is no such table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    kinds = Row.__annotations__
+    convert = {"float": float, "int": int, "str": str}
+    try:
+        return [Row(**{name: convert[kinds[name]](line[name]) for name in Row._fields}) for line in lines]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of curves with the columns {', '.join(Row._fields)}: {error!r}") from None
+
+
+class Point(NamedTuple):
+    """A mean over `repeats` and the half-width of its 95 % interval (nan for a single repeat)."""
+
+    severity: float
+    mean: float
+    half: float
+    repeats: int
+    n: int
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % confidence interval of the mean: t(0.975, r - 1) * s / sqrt(r), for r independent repeats."""
+    from scipy.special import stdtrit
+
+    r = len(values)
+    if r < 2:
+        return math.nan
+    mean = sum(values) / r
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (r - 1))
+    return float(stdtrit(r - 1, 0.975)) * deviation / math.sqrt(r)
+
+
+def points(rows: Iterable[Row], experiment: str, curve: str, metric: str) -> list[Point]:
+    """The points of one line, by ascending severity."""
+    values: dict[float, list[Row]] = {}
+    for row in rows:
+        if (row.experiment, row.curve, row.metric) == (experiment, curve, metric):
+            values.setdefault(row.severity, []).append(row)
+    return [
+        Point(severity, sum(r.value for r in some) / len(some), half_width([r.value for r in some]), len(some), some[0].n)
+        for severity, some in sorted(values.items())
+    ]
+
+
+def names(rows: Iterable[Row]) -> tuple[list[str], dict[str, str]]:
+    """The experiments, and the axis of every curve of accuracies, in the order of the table."""
+    rows = list(rows)
+    axes = {row.curve: row.axis for row in rows if not row.curve.startswith(MONOSEMANTICITY)}
+    return list(dict.fromkeys(row.experiment for row in rows)), axes
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def say(point: Point, digits: int = 1) -> str:
+    spread = "" if math.isnan(point.half) else f" ± {point.half:.{digits}f}"
+    return f"{point.mean:.{digits}f}{spread}"
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up, so that it reads on a terminal too."""
+    table = [list(header), *map(list, lines)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+    rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table]
+    return "\n".join([rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]])
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Accuracy at every severity and monosemanticity, a column for each experiment."""
+    experiments, axes = names(rows)
+    accuracy, repeats, images = [], set(), set()
+    for curve in axes:
+        lines = {(e, m): {p.severity: p for p in points(rows, e, curve, m)} for e in experiments for m in ("top1", "top5")}
+        repeats |= {p.repeats for line in lines.values() for p in line.values()}
+        images |= {p.n for line in lines.values() for p in line.values()}
+        for severity in sorted({s for line in lines.values() for s in line}):
+            cells = [say(line[severity]) if severity in line else "" for line in lines.values()]
+            accuracy.append([curve, f"{severity:g}", *cells])
+    header = ["curve", "severity", *(f"{m} of {e}, %" for e in experiments for m in ("top-1", "top-5"))]
+    measured = {row.metric: row.metric for row in rows if row.curve.startswith(MONOSEMANTICITY)}
+    owners = list(dict.fromkeys((row.experiment, row.curve) for row in rows if row.curve.startswith(MONOSEMANTICITY)))
+    values = {(row.experiment, row.curve, row.metric): f"{row.value:.4g}" for row in rows}
+    labels = [" ".join([e, c.removeprefix(MONOSEMANTICITY).lstrip("/")]).strip() for e, c in owners]
+    measures = [[metric, *(values.get((*owner, metric), "") for owner in owners)] for metric in measured]
+    spans = " to ".join(str(n) for n in sorted({min(repeats), max(repeats)}))
+    counts = " to ".join(str(n) for n in sorted({min(images), max(images)}))
+    axis_lines = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in axes.items())
+    return (
+        f"{markdown(header, accuracy)}\n\n"
+        f"Mean over {spans} repeats ± half of the 95 % interval (t), {counts} test images.\n{axis_lines}\n\n"
+        f"{markdown([MONOSEMANTICITY, *labels], measures)}\n"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """One panel per curve, one line per experiment: mean top-1 and its 95 % interval over repeats."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    experiments, axes = names(rows)
+    figure, panels = pyplot.subplots(1, len(axes), figsize=(3.6 * len(axes), 3.4), sharey=True, squeeze=False, layout="constrained")
+    for panel, (curve, axis) in zip(panels[0], axes.items(), strict=True):
+        for number, experiment in enumerate(experiments):
+            line = points(rows, experiment, curve, "top1")
+            x, mean = [p.severity for p in line], [p.mean for p in line]
+            half = [0 if math.isnan(p.half) else p.half for p in line]
+            color, marker = f"C{number}", "osD^vP*X"[number % 8]
+            panel.plot(x, mean, color=color, marker=marker, markersize=4, label=experiment)
+            panel.fill_between(x, [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)],
+                               color=color, alpha=0.2, linewidth=0)  # fmt: skip
+            if min(x) > 0 and max(x) >= 20 * min(x):
+                panel.set_xscale("log")
+                panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
+                panel.minorticks_off()
+        panel.set_title(curve.replace("_", " "))
+        panel.set_xlabel(axis.replace(" (", "\n("))
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("top-1 accuracy (%)")
+    panels[0][0].legend(frameon=False, loc="lower left")
+    some = [p for e in experiments for c in axes for p in points(rows, e, c, "top1")]
+    figure.suptitle(f"Linear probe: mean and 95 % interval over {max(p.repeats for p in some)} repeats", fontsize="medium")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

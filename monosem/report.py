@@ -1,0 +1,71 @@
+"""From a finished experiment to its table, its facts and the files of its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from monosem.curves import Row, draw, names, tables, write_table
+from monosem.evaluation import Curve, Experiment, Features
+from monosem.fit import device
+from monosem.stage import Part, closure
+from monosem.store import Store
+from monosem.training import Pretrain
+
+
+def collect(experiment: Experiment, store: Store) -> list[Row]:
+    """The table of an experiment whose stages have all run."""
+    return [
+        Row(experiment.name, stage.name, result.severity, result.repeat, result.metric, result.value, result.n, stage.axis)
+        for stage in experiment.stages
+        for result in stage.results(store.get(stage))
+    ]
+
+
+def facts(experiment: Experiment, store: Store) -> str:
+    """What a reader of the numbers has to know, as a Markdown list: what was trained and probed, how, and what it took."""
+    lines = []
+    for curve in {c.encoder: c for c in experiment.curves}.values():
+        lines.append(f"probed: {chain(curve.encoder)}")
+    for stage in closure(experiment.stages):
+        if isinstance(stage, Pretrain):
+            online = "absent" if stage.classifier is None else "joint, so clean labels train the encoder too" if stage.classifier.joint \
+                else "detached, it only watches"  # fmt: skip
+            lines += [f"objective: {stage.objective}", f"online classifier: {online}"]
+        if isinstance(stage, Features | Curve):
+            passes = int(store.get(stage)["passes"])
+            what = f"curve {stage.name}" if isinstance(stage, Curve) else f"{stage.split} split, {chain(stage.encoder)}"
+            lines.append(f"encoder passes for {what}: {passes} images")
+    lines += [f"probe: {probe}" for probe in dict.fromkeys(curve.probe for curve in experiment.curves)]
+    lines.append(f"written with torch {torch.__version__} on {device()}, {torch.get_num_threads()} threads")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def chain(part: Part) -> str:
+    """A representation and what it stands on: Embedding of Pretrain."""
+    above = getattr(part, "encoder", None)
+    return f"{type(part).__name__} of {chain(above)}" if isinstance(above, Part) else type(part).__name__
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` only when everything is written."""
+    aside = path.with_name(f".{path.name}")
+    yield aside
+    aside.replace(path)
+
+
+def write(folder: Path, rows: Sequence[Row], notes: str = "", config: str | None = None) -> None:
+    """curves.csv, curves.png, summary.md and, where there is one, config.gin."""
+    if config is not None:
+        with whole(folder / "config.gin") as path:
+            path.write_text(config, encoding="utf-8")
+    with whole(folder / "curves.csv") as path:
+        write_table(rows, path)
+    with whole(folder / "curves.png") as path:
+        draw(rows, path)
+    with whole(folder / "summary.md") as path:
+        path.write_text(f"# {', '.join(names(rows)[0])}\n\n{notes}\n\n{tables(rows)}", encoding="utf-8")

@@ -1,0 +1,273 @@
+"""From Gin text to an Experiment: the only place where Gin is parsed.
+
+Gin says nothing when a scope, a macro or a binding to an unused class is misspelt, and does not check types. So files are
+read statement by statement here, with the place of every binding remembered, and whatever is wrong is said in the words
+that were typed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gin
+from gin import config_parser
+
+from monosem import augment, corruptions, data, encoders, evaluation, fit, metrics, objectives, probes, sparse, training  # noqa: F401, they register
+from monosem.evaluation import Experiment
+from monosem.stage import FieldError, closure
+
+ROOT = Path(__file__).resolve().parent.parent  # includes are looked for here, after the working directory
+
+Address = tuple[str, str, str]  # scope, complete selector of the configurable, parameter
+
+
+class SpecError(ValueError):
+    """A spec that cannot be meant. The message is one line for the person who typed it."""
+
+
+class Typed(NamedTuple):
+    """A binding as it was typed: `text`, at `where`, of `value`."""
+
+    text: str
+    where: str
+    value: object
+
+    def __str__(self) -> str:
+        return f"({self.where}: {self.text})" if self.where != "--set" else f"(--set '{self.text}')"
+
+
+class Spec(NamedTuple):
+    """experiment: what was asked for. config: the same as one resolved Gin file, defaults included."""
+
+    experiment: Experiment
+    config: str
+
+
+def load(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec:
+    """Read Gin files and then single bindings, later ones winning, and make the Experiment they describe.
+
+    Raises SpecError for everything that can be known to be wrong before work begins.
+    """
+    gin.clear_config()
+    sys.path[:0] = [] if "" in sys.path else [""]  # `import my_parts` in a Gin file finds them where the user is
+    reader = _Reader()
+    for file in files:
+        reader.read_file(file, "--gin")
+    for binding in bindings:
+        reader.read_text(binding, "--set")
+    reader.check_macros()
+    _name_curves(reader.typed)
+    experiment = _build(reader.typed)
+    _refuse_unread(reader.typed)
+    try:
+        for stage in closure(experiment.stages):
+            stage.preflight()
+    except FieldError as error:
+        raise SpecError(_explain(error, reader.typed)) from None
+    return Spec(experiment, _resolved(reader.imports))
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+class _Reader(config_parser.ParserDelegate):
+    """Reads statements into Gin's state and remembers where each binding came from."""
+
+    def __init__(self) -> None:
+        self.typed: dict[Address, Typed] = {}
+        self.imports: list[str] = []
+        self.macros_used: dict[str, str] = {}
+        self.open_files: list[Path] = []
+        self.gin = gin.config.ParserDelegate()
+        self.place: Callable[[], str] = str  # where the parser is; references are met before their statement is whole
+
+    def read_file(self, name: str, asked_by: str) -> None:
+        path = next((p for p in (Path(name), ROOT / name) if p.is_file()), None)
+        if path is None:
+            kind = "is a folder, not a Gin file" if Path(name).is_dir() else "does not exist"
+            raise SpecError(f"{asked_by} {name}: the file {kind}" + _nearest(name, _gin_files(), "; did you mean {}?"))
+        if path.resolve() in self.open_files:
+            raise SpecError(f"{asked_by}: {name} includes itself")
+        self.open_files.append(path.resolve())
+        try:
+            self.read_text(path.read_text(encoding="utf-8"), name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"{name} cannot be read: {error}") from None
+        self.open_files.pop()
+
+    def read_text(self, text: str, source: str) -> None:
+        lines, outer = text.splitlines(), self.place
+        try:
+            parser = config_parser.ConfigParser(text, self)
+            self.place = lambda: source if source == "--set" else f"{source}:{parser.current_token.start[0]}"
+            for statement in parser:
+                number = statement.location.line_num
+                where = source if source == "--set" else f"{source}:{number}"
+                self._take(statement, where, lines[number - 1].strip())
+            self.place = outer
+        except (SyntaxError, tokenize.TokenError) as error:
+            line = getattr(error, "lineno", None)
+            reason = str(error.args[0]).splitlines()[0].strip().rstrip(".")
+            place = f"{source} '{text}'" if source == "--set" else f"{source}:{line}" if line else source
+            raise SpecError(f"{place} is not Gin: {reason}. A binding reads NAME.parameter = value") from None
+
+    def _take(self, statement: Any, where: str, line: str) -> None:
+        if isinstance(statement, config_parser.IncludeStatement):
+            self.read_file(statement.filename, f"include in {where}")
+        elif isinstance(statement, config_parser.ImportStatement):
+            try:
+                importlib.import_module(statement.module)
+            except Exception as error:  # whatever the user's module raises is told in one line
+                raise SpecError(f"{where}: import {statement.module} failed: {type(error).__name__}: {error}") from None
+            self.imports.append(statement.format())
+        elif isinstance(statement, config_parser.BlockDeclaration):
+            _known(statement.selector, where)
+        elif statement.arg_name:
+            self._bind(statement.scope, statement.selector, statement.arg_name, Typed(line, where, statement.value))
+        else:  # a macro: name = value
+            name = "/".join(part for part in (statement.scope, statement.selector) if part)
+            self._bind(name, "gin.macro", "value", Typed(line, where, statement.value))
+
+    def _bind(self, scope: str, selector: str, parameter: str, typed: Typed) -> None:
+        names = _known(selector, typed.where)
+        if names is not None and parameter not in names:
+            hint = _nearest(parameter, names, "; did you mean {}?") or f"; it has {', '.join(sorted(names))}"
+            raise SpecError(f"{selector} has no parameter {parameter!r} {typed}{hint}")
+        binding = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
+        gin.bind_parameter(binding, typed.value)
+        self.typed[binding.scope_selector_arg] = typed
+
+    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> object:
+        _known(scoped_selector.rsplit("/", 1)[-1], self.place(), "@")
+        return self.gin.configurable_reference(scoped_selector, evaluate)
+
+    def macro(self, name: str) -> object:
+        self.macros_used.setdefault(name, self.place())
+        return self.gin.macro(name)
+
+    def check_macros(self) -> None:
+        defined = [scope for scope, selector, _ in self.typed if selector == "gin.macro"]
+        for name, where in self.macros_used.items():
+            if name not in defined:
+                hint = _nearest(name, defined, "; did you mean %{}?")
+                raise SpecError(f"%{name} is used but never defined ({where}){hint}")
+
+
+def _known(selector: str, where: str, sigil: str = "") -> list[str] | None:
+    """The parameters of a configurable (None if they cannot be told), or SpecError if there is none of that name."""
+    try:
+        target = gin.get_configurable(selector)
+    except ValueError:
+        raise SpecError(f"there is nothing called {sigil}{selector} ({where})" + _nearest(selector, _configurables(), "; did you mean {}?")) from None
+    return [field.name for field in fields(target)] if is_dataclass(target) else None
+
+
+def _configurables() -> list[str]:
+    """The names of everything that was registered."""
+    return sorted({selector.split(".")[-1] for selector, _ in gin.config._REGISTRY.items() if not selector.startswith("gin.")})
+
+
+def _nearest(word: str, candidates: Iterable[str], phrase: str) -> str:
+    found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return phrase.format(found[0]) if found else ""
+
+
+def _gin_files() -> list[str]:
+    return [str(path.relative_to(ROOT)) for folder in ("gin", "sweeps") for path in sorted((ROOT / folder).rglob("*.gin"))]
+
+
+# ------------------------------------------------------------------------------------------------ building
+
+
+def _name_curves(typed: dict[Address, Typed]) -> None:
+    """A curve is called by its scope (@label_noise/Curve() is 'label_noise') unless a binding names it otherwise."""
+    selector = gin.config.ParsedBindingKey.parse(("", "Experiment", "curves")).complete_selector
+    bound = typed.get(("", selector, "curves"))
+    for reference in bound.value if bound is not None and isinstance(bound.value, tuple | list) else ():
+        if isinstance(reference, gin.config.ConfigurableReference) and reference.evaluate:
+            scope = "/".join(reference.scopes)
+            name = (scope, reference.configurable.selector, "name")
+            if "name" in (_known(reference.selector, "") or ()) and not {name, ("", *name[1:])} & typed.keys():
+                gin.bind_parameter(name, scope.replace("/", "_") or "curve")
+
+
+def _build(typed: dict[Address, Typed]) -> Experiment:
+    try:
+        experiment: Experiment = gin.get_configurable(Experiment)()
+        return experiment
+    except FieldError as error:
+        raise SpecError(_explain(error, typed)) from None
+    except RecursionError:
+        raise SpecError("the bindings refer to one another in a circle: some @Name() holds itself") from None
+    except TypeError as error:
+        missing = re.match(r"(\w+)\.__init__\(\) missing .*?: (.*)", str(error))
+        if missing is None:
+            raise
+        names = re.findall(r"'(\w+)'", missing[2])
+        wants = " and ".join(f"{missing[1]}.{name}" for name in names)
+        raise SpecError(f"{wants} must be set: no file and no --set binds {'it' if len(names) == 1 else 'them'}") from None
+
+
+def _explain(error: FieldError, typed: dict[Address, Typed]) -> str:
+    """What a field refused, with the binding that put it there. Proxied by Gin, the message goes on for lines: the first counts."""
+    message = str(error).splitlines()[0]
+    bindings = [t for (_, selector, name), t in typed.items() if selector.split(".")[-1] == error.owner and name == error.field]
+    exact = [t for t in bindings if _plain(t.value) == _plain(error.value)]
+    culprit = (exact or bindings)[-1:] if len(bindings) == 1 or exact else []
+    return " ".join([message, *map(str, culprit)])
+
+
+def _plain(value: object) -> object:
+    return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
+
+
+def _deciding(address: Address, bound: Container[Address]) -> Address | None:
+    """The binding that decides what `address` reads: that of the narrowest scope around it, if there is one."""
+    scope, selector, name = address
+    parts = scope.split("/") if scope else []
+    around = (("/".join(parts[:n]), selector, name) for n in range(len(parts), -1, -1))
+    return next((candidate for candidate in around if candidate in bound), None)
+
+
+def _read() -> list[Address]:
+    """All that was looked up while building, bound or not. Gin keeps it, by scope and selector, in its operative config."""
+    return [(*place, name) for place, values in gin.config._OPERATIVE_CONFIG.items() for name in values]
+
+
+def _refuse_unread(typed: dict[Address, Typed]) -> None:
+    """A binding that decides nothing is a mistake."""
+    deciding = {_deciding(address, typed) for address in _read()}
+    for address, binding in typed.items():
+        if address in deciding:
+            continue
+        scope, selector, name = address
+        narrower = sorted(_spell(*other) for other in deciding if other and other[1:] == (selector, name))
+        if selector == "gin.macro":
+            raise SpecError(f"{binding.text} has no effect: nothing uses %{scope} {binding}")
+        if any(_deciding((*place, name), (address,)) for place in gin.config._OPERATIVE_CONFIG if place[1] == selector):
+            raise SpecError(f"{binding.text} has no effect: {', '.join(narrower)} decide instead {binding}")
+        possible = {_spell(*read) for read in _read()} | {_spell("", *read[1:]) for read in _read()}
+        hint = _nearest(_spell(*address), possible, ". Did you mean {}?")
+        raise SpecError(f"{binding.text} has no effect: nothing in this experiment reads it {binding}{hint}")
+
+
+def _spell(scope: str, selector: str, parameter: str) -> str:
+    return f"{scope}/{selector.split('.')[-1]}.{parameter}".removeprefix("/")
+
+
+def _resolved(imports: list[str]) -> str:
+    """All bindings as one Gin file, with the defaults that were used, so that a default that changes later changes nothing."""
+    operative, bound = gin.config._OPERATIVE_CONFIG, gin.config._CONFIG
+    for scope, selector, name in _read():
+        decided = {(*place, each) for place, values in bound.items() for each in values}
+        if _deciding((scope, selector, name), decided) is None:
+            gin.bind_parameter(("", selector, name), operative[scope, selector][name])
+    return "\n".join([*dict.fromkeys(imports), gin.config_str(max_line_length=120)])

@@ -1,0 +1,217 @@
+"""The store: key -> artifact, on a disk that processes share.
+
+    <root>/<Stage>/<key>/           artifact.safetensors, history.json, spec.json (with the digests of the other two; written last)
+    <root>/<Stage>/<key>.partial/   a stage that is being computed, or was when its process ended; held by a lock on the folder
+    <root>/<Stage>/<key>.damaged/   what was found truncated or altered, set aside
+
+A folder gets its final name only when everything in it is written, so an artifact is whole or absent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from monosem.stage import Artifact, Stage, key, spell
+
+
+class Entry(NamedTuple):
+    """One line of a stage's history: scalars at `step` of `of`."""
+
+    step: int
+    of: int
+    scalars: dict[str, float]
+
+
+class Watcher:
+    """Somebody who looks on while stages are computed. All methods may be overridden, none has to be."""
+
+    def begin(self, stage: Stage) -> None:
+        """A stage starts, or goes on."""
+
+    def log(self, stage: Stage, entry: Entry) -> None:
+        """A line of history, new or (after a resumption) told again."""
+
+    def tick(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
+        """A step was taken."""
+
+    def end(self, stage: Stage) -> None:
+        """The stage is finished, failed or interrupted."""
+
+
+class Store:
+    """Artifacts by key under `root`. `get` computes what is missing, upstream first; a finished stage is never computed again."""
+
+    def __init__(self, root: str | Path, watchers: tuple[Watcher, ...] = ()):
+        self.root = Path(root).absolute()
+        self.watchers = watchers
+
+    def folder(self, stage: Stage) -> Path:
+        return self.root / type(stage).__name__ / key(stage)
+
+    def has(self, stage: Stage) -> bool:
+        """Whether there is a finished artifact whose files are all there; `get` looks closer."""
+        return _record(self.folder(stage)) is not None
+
+    def history(self, stage: Stage) -> list[Entry]:
+        """The scalars that the stage logged; empty if it has not finished."""
+        path = self.folder(stage) / "history.json"
+        return [Entry(*line) for line in json.loads(path.read_text())] if path.exists() else []
+
+    def get(self, stage: Stage) -> Artifact:
+        while True:
+            artifact = self._read(stage)
+            if artifact is not None:
+                return artifact
+            with _held(self.folder(stage).with_suffix(".partial")) as folder:
+                if folder is not None and not self.has(stage):
+                    self._compute(stage, folder)
+
+    def _read(self, stage: Stage) -> Artifact | None:
+        folder = self.folder(stage)
+        if not folder.exists():
+            return None
+        record = _record(folder)
+        if record is not None and all(_digest(folder / name) == digest for name, digest in record["files"].items()):
+            try:
+                return load_file(folder / "artifact.safetensors")
+            except (OSError, safetensors.SafetensorError):
+                pass  # another process set it aside between the two lines; it is looked for again below
+        self._set_aside(folder)
+        return None
+
+    def _set_aside(self, folder: Path) -> None:
+        target, count = folder.with_suffix(".damaged"), 1
+        while target.exists():
+            count += 1
+            target = folder.with_suffix(f".damaged{count}")
+        try:
+            folder.rename(target)
+        except FileNotFoundError:
+            return  # somebody else was faster
+        print(f"{folder} is truncated or altered: set aside as {target.name}, computed again", file=sys.stderr)
+
+    def _compute(self, stage: Stage, folder: Path) -> None:
+        job = _Job(self, stage, folder)
+        started = time.time()
+        for watcher in self.watchers:
+            watcher.begin(stage)
+        try:
+            artifact = stage.run(job)
+        finally:
+            for watcher in self.watchers:
+                watcher.end(stage)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in artifact.items()}, folder / "artifact.safetensors")
+        _write(folder / "history.json", json.dumps(job.history).encode())
+        record = {
+            "key": key(stage),
+            "spec": spell(stage),
+            "files": {name: _digest(folder / name) for name in ("artifact.safetensors", "history.json")},
+            "made": {
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "seconds_in_last_process": round(time.time() - started, 3),
+                "torch": torch.__version__,
+                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                "threads": torch.get_num_threads(),
+            },
+        }
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        _write(folder / "spec.json", json.dumps(record, indent=1).encode())
+        folder.rename(self.folder(stage))
+
+
+class _Job:
+    """What a running stage sees of the store (monosem.stage.Job)."""
+
+    def __init__(self, store: Store, stage: Stage, folder: Path):
+        self.store, self.stage = store, stage
+        self.checkpoint = folder / "checkpoint.pt"
+        self.history: list[Entry] = []
+
+    def get(self, stage: Stage) -> Artifact:
+        return self.store.get(stage)
+
+    def log(self, step: int, of: int, **scalars: float) -> None:
+        self.history.append(Entry(step, of, scalars))
+        for watcher in self.store.watchers:
+            watcher.log(self.stage, self.history[-1])
+
+    def tick(self, step: int, of: int, images: int, loss: Tensor) -> None:
+        for watcher in self.store.watchers:
+            watcher.tick(self.stage, step, of, images, loss)
+
+    def save(self, state: dict[str, Any]) -> None:
+        aside = self.checkpoint.with_suffix(".aside")
+        torch.save({"history": [tuple(entry) for entry in self.history], "state": state}, aside)
+        aside.replace(self.checkpoint)
+
+    def restore(self) -> dict[str, Any] | None:
+        try:
+            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+            print(f"{self.checkpoint} cannot be read ({error}): starting this stage anew", file=sys.stderr)
+            return None
+        for line in saved["history"]:
+            self.log(line[0], line[1], **line[2])
+        return dict(saved["state"])
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """spec.json if it is whole and belongs here, else None."""
+    try:
+        record = json.loads((folder / "spec.json").read_text())
+        whole = record["key"] == folder.name and all((folder / name).exists() for name in record["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(record) if whole else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[Path | None]:
+    """Hold `folder`, made if need be, against other processes; the kernel lets go when the holder dies.
+
+    Yields None where the folder was renamed or removed while this process waited for it: whoever held it has finished.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is computing {folder.parent.name}/{folder.stem}: waiting for it", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            same = os.path.samestat(os.fstat(handle), folder.stat())
+        except FileNotFoundError:
+            same = False
+        yield folder if same else None
+    finally:
+        os.close(handle)
