@@ -40,7 +40,7 @@ def chance(probability: float, n: int, generator: Generator) -> Tensor:
 
 def separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
     """Apply (n, out_h, h) along the height and (n, out_w, w) along the width of (n, c, h, w)."""
-    return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
+    return rows[:, None] @ images @ columns[:, None].mT
 
 
 # ------------------------------------------------------------------------------------------------ geometry
@@ -71,9 +71,7 @@ class RandomResizedCrop(Augmentation):
         height, width = images.shape[-2:]
         top, left, h, w = self.boxes(len(images), height, width, generator)
         size = (self.size, self.size) if self.size else (height, width)
-        rows = resize_matrix(top, h, height, size[0], self.interpolation)
-        columns = resize_matrix(left, w, width, size[1], self.interpolation)
-        return separable(rows, images, columns).clamp(0, 1)
+        return resized_crop(images, (top, left, h, w), size, self.interpolation)
 
     def boxes(self, n: int, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """top, left, height, width: (n,) whole numbers as floats. Ten tries each; failing those, the largest central crop."""
@@ -103,7 +101,16 @@ def _triangle(x: Tensor) -> Tensor:
     return (1 - x.abs()).clamp(min=0)
 
 
-def resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int, interpolation: str = "bicubic") -> Tensor:
+def resized_crop(images: Tensor, box: tuple[Tensor, Tensor, Tensor, Tensor], size: tuple[int, int], interpolation: str) -> Tensor:
+    """(n, c, h, w) in [0, 1] and top, left, height, width (n,) -> (n, c, *size)."""
+    top, left, height, width = box
+    rows = resize_matrix(top, height, images.shape[-2], size[0], interpolation)
+    columns = resize_matrix(left, width, images.shape[-1], size[1], interpolation)
+    wide = (images @ columns[:, None].mT).clamp(0, 1)  # PIL too clips what a bicubic overshoots between the two passes
+    return (rows[:, None] @ wide).clamp(0, 1)
+
+
+def resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int, interpolation: str) -> Tensor:
     """(n, size_out, size_in): resamples pixels start .. start + length (both (n,)) to size_out pixels; rows sum to 1.
 
     As PIL: the filter widens when it shrinks (antialiasing), and pixels outside the crop have no weight.

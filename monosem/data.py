@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import gin
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.stage import Count, Part, Positive
+from monosem.stage import Count, Part, Positive, generator
 
 Split = Literal["train", "test"]
 
@@ -64,8 +68,8 @@ class Digits(Dataset):
 
     size: Count = 16
     test: Count = 360
-    mean: tuple[float, ...] = (0.3020,)
-    std: tuple[Positive, ...] = (0.3541,)
+    mean: tuple[float, ...] = (0.3099,)
+    std: tuple[Positive, ...] = (0.3492,)
 
     def validate(self) -> None:
         super().validate()
@@ -78,12 +82,22 @@ class Digits(Dataset):
 
 @functools.lru_cache(maxsize=4)
 def _digits(size: int, test: int) -> dict[str, Images]:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    """Both splits. The file is read as load_digits reads it; importing scikit-learn for that would take a second."""
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.origin is not None, "scikit-learn is in requirements.txt"
+    table = torch.from_numpy(np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=","))
+    scans, labels = table[:, :64].float().reshape(-1, 1, 8, 8) / 16, table[:, 64].long()
+    pixels = F.interpolate(scans, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    images = (pixels * 255).round().to(torch.uint8)
+    order = stratified(labels, generator("the split of the digits"))
+    return {name: Images(images[part], labels[part]) for name, part in (("test", order[:test]), ("train", order[test:]))}
 
-    scans, labels = load_digits(return_X_y=True)
-    pixels = torch.from_numpy(scans).float().reshape(-1, 1, 8, 8) / 16
-    pixels = torch.nn.functional.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-    images, targets = (pixels * 255).round().to(torch.uint8), torch.from_numpy(labels).long()
-    parts = train_test_split(torch.arange(len(targets)).numpy(), test_size=test, stratify=labels, random_state=0)
-    return {name: Images(images[part], targets[part]) for name, part in zip(("train", "test"), parts, strict=True)}
+
+def stratified(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """(n,) indices in a random order of which every beginning holds the classes in their proportions, up to rounding."""
+    order = torch.randperm(len(labels), generator=draw)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = order[labels[order] == label]
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return place.argsort(stable=True)

@@ -7,6 +7,7 @@ it is needed, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -115,25 +116,24 @@ def compute(loaded: Spec, runs: Path, root: Path) -> int:
     from monosem.curves import tables
     from monosem.stage import closure, plan
     from monosem.store import Store
-    from monosem.watch import Board, Progress
 
-    experiment, stages = loaded.experiment, closure(loaded.experiment.stages)
+    experiment, stages, store = loaded.experiment, closure(loaded.experiment.stages), Store(root)
     folder = usable_folder(str(runs / experiment.name), "--runs")
-    store, board = Store(root), Board(folder, stages)
-    try:
-        board.replay(store, stages)
-        store.watchers = (Progress(), board)
-        waves = plan(experiment.stages, store.has)
-        print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
-        for wave in waves:
-            for stage in wave:
-                store.get(stage)
-        rows = report.collect(experiment, store)
-        report.write(folder, rows, report.facts(experiment, store), loaded.config)
-        board.report(experiment, rows, folder / "curves.png")
-    finally:
-        board.close()
-    print(tables(rows))
+    waves = plan(experiment.stages, store.has)
+    print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
+    if waves or not report.written(folder, report.collect(experiment, store), loaded.config):
+        from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
+
+        with contextlib.closing(Board(folder, stages)) as board:
+            board.replay(store, stages)
+            store.watchers = (Progress(), board)
+            for wave in waves:
+                for stage in wave:
+                    store.get(stage)
+            rows = report.collect(experiment, store)
+            report.write(folder, rows, report.facts(experiment, store), loaded.config)
+            board.report(experiment, rows, folder / "curves.png")
+    print(tables(report.collect(experiment, store)))
     print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {runs}")
     return DONE
 

@@ -89,13 +89,13 @@ class ClassConsistency(Metric):
 @gin.register
 @dataclass(frozen=True)
 class Sparsity(Metric):
-    """Share of entries that are zero, |f| <= epsilon after normalising every row (BI log_stats), in [0, 1]; and L0, how many
-    dimensions are not zero on an image, on average."""
+    """Share of entries that are zero, |f| <= epsilon (BI log_stats), in [0, 1]; and L0, how many dimensions are not zero on an
+    image, on average."""
 
     epsilon: Positive = 1e-5
 
     def __call__(self, features: Tensor, labels: Tensor) -> dict[str, float]:
-        on = (F.normalize(features, dim=1).abs() > self.epsilon).double()
+        on = (features.abs() > self.epsilon).double()
         return {"sparsity": 1 - _mean(on), "l0": float(on.sum(1).mean())}
 
 

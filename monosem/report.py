@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from monosem.curves import Row, draw, names, tables, write_table
+from monosem.curves import Row, draw, names, table_text, tables
 from monosem.evaluation import Curve, Experiment, Features
 from monosem.fit import device
 from monosem.stage import Part, closure
@@ -64,8 +64,17 @@ def write(folder: Path, rows: Sequence[Row], notes: str = "", config: str | None
         with whole(folder / "config.gin") as path:
             path.write_text(config, encoding="utf-8")
     with whole(folder / "curves.csv") as path:
-        write_table(rows, path)
+        path.write_text(table_text(rows), encoding="utf-8")
     with whole(folder / "curves.png") as path:
         draw(rows, path)
     with whole(folder / "summary.md") as path:
         path.write_text(f"# {', '.join(names(rows)[0])}\n\n{notes}\n\n{tables(rows)}", encoding="utf-8")
+
+
+def written(folder: Path, rows: Sequence[Row], config: str) -> bool:
+    """Whether the folder already holds just this, event file and all, so that nothing has to be drawn again."""
+    try:
+        same = (folder / "config.gin").read_text("utf-8") == config and (folder / "curves.csv").read_text("utf-8") == table_text(rows)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return same and all(any(folder.glob(name)) for name in ("curves.png", "summary.md", "events.out.tfevents.*"))

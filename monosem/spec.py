@@ -166,7 +166,9 @@ def _known(selector: str, where: str, sigil: str = "") -> list[str] | None:
     try:
         target = gin.get_configurable(selector)
     except ValueError:
-        raise SpecError(f"there is nothing called {sigil}{selector} ({where})" + _nearest(selector, _configurables(), "; did you mean {}?")) from None
+        raise SpecError(
+            f"there is nothing called {sigil}{selector} ({where})" + _nearest(selector, _configurables(), "; did you mean {}?")
+        ) from None
     return [field.name for field in fields(target)] if is_dataclass(target) else None
 
 

@@ -90,7 +90,8 @@ def conform(value: Any, kind: Any) -> Any:
             raise ValueError(f"must be a finite number, got {value!r}")
         return float(value) + 0.0  # -0.0 becomes 0.0: equal specs have equal keys
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"must be {_NAMES.get(kind, f'a {kind.__name__}')}, got {_say(value)}")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ValueError(f"must be {_NAMES.get(kind, f'{article} {kind.__name__}')}, got {_say(value)}")
     return value
 
 
@@ -165,9 +166,11 @@ class Stage(Part):
 
 
 def title(stage: Stage) -> str:
-    """The stage and the classes of its parts, for people: Pretrain(Digits, SmallConv, NonNegative)."""
-    values = (getattr(stage, field.name) for field in fields(stage))
-    return f"{type(stage).__name__}({', '.join(type(value).__name__ for value in values if isinstance(value, Part))})"
+    """The stage, the classes of its parts and its words, for people: Features(Embedding, Digits, test)."""
+    cls: Any = type(stage)
+    values = [getattr(stage, field.name) for field in fields(stage) if _kinds(cls)[field.name] != Label]
+    words = [type(value).__name__ if isinstance(value, Part) else value for value in values if isinstance(value, Part | str)]
+    return f"{cls.__name__}({', '.join(words)})"
 
 
 def _stages(value: object) -> Iterator[Stage]:

@@ -104,8 +104,11 @@ class Pretrain(Training, Representation):
         return Network(backbone, projector, online)
 
     def losses(self, network: Network, views: Tensor, index: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The objective plus, where there is an online classifier, its cross-entropy."""
-        features, raw = network(views)
+        """The objective plus, where there is an online classifier, its cross-entropy.
+
+        The two halves of the batch pass one after the other, so that batch norm sees one view at a time, as in the reference.
+        """
+        features, raw = (torch.cat(halves) for halves in zip(*map(network, views.chunk(2)), strict=True))
         scalars = {"objective": self.objective(raw, index)}
         scalars["loss"] = scalars["objective"]
         with torch.no_grad():

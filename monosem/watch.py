@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from matplotlib.image import imread
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -83,8 +84,6 @@ class Board(Watcher):
 
     def report(self, experiment: Experiment, rows: Sequence[Row], figure: Path) -> None:
         """Curves as series whose step is the severity in thousandths; the figure; hyperparameters with what came of them."""
-        from matplotlib.image import imread
-
         outcomes = {f"{MONOSEMANTICITY}/{row.metric}": row.value for row in rows if row.curve == MONOSEMANTICITY}
         for curve in names(rows)[1]:
             for metric in ("top1", "top5"):

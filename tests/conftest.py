@@ -1,0 +1,79 @@
+"""What tests share: the golden files, and one small experiment that goes the whole way in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from monosem.augment import ColorJitter, GaussianBlur, RandomResizedCrop, RandomRotation
+from monosem.data import Digits
+from monosem.encoders import Projector, SmallConv
+from monosem.fit import SGD, WarmupCosine
+from monosem.objectives import NonNegative
+from monosem.training import Pretrain
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = Path(os.environ.get("MONOSEM_GOLDEN", ROOT / "tests" / "golden"))
+
+TINY = """
+Pretrain.epochs = 2
+Pretrain.encoder = @SmallConv()
+SmallConv.channels = 4
+SmallConv.features = 16
+Projector.hidden = 16
+Projector.features = 16
+LinearProbe.epochs = 2
+Curve.repeats = 2
+"""
+
+
+@pytest.fixture
+def golden() -> Callable[[str], dict[str, Any]]:
+    """Reads a golden file: arrays as tensors, numbers and words as they are."""
+
+    def read(name: str) -> dict[str, Any]:
+        if name.endswith(".json"):
+            return json.loads((GOLDEN / name).read_text())
+        arrays = np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
+        return {key: torch.from_numpy(a) if (a := arrays[key]).dtype.kind in "fiu" and a.ndim else a[()] for key in arrays.files}
+
+    return read
+
+
+@pytest.fixture
+def tiny_gin(tmp_path: Path) -> Path:
+    """A Gin file that makes any of gin/*.gin small."""
+    path = tmp_path / "tiny.gin"
+    path.write_text(TINY)
+    return path
+
+
+def tiny_pretrain(**fields: Any) -> Pretrain:
+    """A pre-training of a second."""
+    standard: dict[str, Any] = {
+        "data": Digits(size=8),
+        "views": (RandomRotation(), RandomResizedCrop(), ColorJitter(), GaussianBlur()),
+        "encoder": SmallConv(channels=4, features=16),
+        "projector": Projector(hidden=16, features=16),
+        "objective": NonNegative(),
+        "optimizer": SGD(lr=0.05),
+        "schedule": WarmupCosine(warmup=1.0),
+        "epochs": 3,
+        "batch_size": 256,
+    }
+    return Pretrain(**{**standard, **fields})
+
+
+def run(*arguments: object, cwd: Path = ROOT, **options: Any) -> subprocess.CompletedProcess[str]:
+    """python run.py with these arguments."""
+    command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=170, **options)

@@ -1,0 +1,151 @@
+"""Augmentations against PIL, torchvision, colorsys and the reference's transforms (golden h)."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import RandomResizedCrop as TorchCrop
+from torchvision.transforms import functional as tv
+
+from monosem import augment
+from monosem.augment import ColorJitter, GaussianBlur, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop, RandomRotation
+from monosem.data import Digits
+from monosem.stage import FieldError, generator
+
+IMAGES = torch.rand(8, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+PIXELS = (IMAGES * 255).round().to(torch.uint8)
+ALL = [
+    RandomResizedCrop(),
+    RandomResizedCrop(interpolation="bilinear", size=12),
+    RandomHorizontalFlip(),
+    RandomRotation(),
+    ColorJitter(),
+    RandomGrayscale(),
+    GaussianBlur(),
+]
+
+
+def pil(pixels: torch.Tensor) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def unpil(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+
+@pytest.mark.parametrize("augmentation", ALL, ids=repr)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmentations_keep_the_range_are_seeded_and_treat_images_one_by_one(augmentation, channels):
+    images = IMAGES[:, :channels]
+    out = augmentation(images, generator("a"))
+    assert out.shape[:2] == images.shape[:2] and out.min() >= 0 and out.max() <= 1 + 1e-6
+    assert torch.equal(out, augmentation(images, generator("a")))
+    if not (channels == 1 and isinstance(augmentation, RandomGrayscale)):  # nothing is left to grey
+        assert not torch.equal(out, augmentation(images, generator("b")))
+    changed = images.clone()
+    changed[3] = 0.5
+    others = [i for i in range(8) if i != 3]
+    assert_close(augmentation(changed, generator("a"))[others], out[others])
+
+
+@pytest.mark.parametrize("name", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("box", [(0, 0, 20, 24), (3, 5, 9, 7), (0, 20, 2, 4), (7, 0, 13, 24)])
+def test_resizing_a_crop_equals_pil_up_to_its_rounding(name, box):
+    top, left, height, width = box
+    expected = unpil(tv.resized_crop(pil(PIXELS[0]), top, left, height, width, [20, 24], InterpolationMode(name)))
+    ours = augment.resized_crop(PIXELS[:1] / 255, tuple(torch.tensor([float(side)]) for side in box), (20, 24), name)
+    assert (255 * ours[0] - expected).abs().max() <= 1.5
+
+
+def test_crops_shrink_antialiased_as_pil_does():
+    expected = unpil(tv.resized_crop(pil(PIXELS[0]), 1, 2, 18, 20, [5, 5], InterpolationMode.BICUBIC))
+    box = tuple(torch.tensor([side]) for side in (1.0, 2.0, 18.0, 20.0))
+    assert (255 * augment.resized_crop(PIXELS[:1] / 255, box, (5, 5), "bicubic")[0] - expected).abs().max() <= 1.5
+
+
+def test_crop_boxes_are_distributed_as_torchvision_draws_them():
+    crop, draws = RandomResizedCrop(scale=(0.08, 1.0)), 4000
+    ours = torch.stack(crop.boxes(draws, 20, 24, generator("boxes")), 1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = torch.tensor([TorchCrop.get_params(IMAGES[0], list(crop.scale), list(crop.ratio)) for _ in range(draws)]).float()
+    tolerance = 4 * theirs.std(0) * (2 / draws) ** 0.5  # four standard errors of a difference
+    assert ((ours.mean(0) - theirs.mean(0)).abs() < tolerance).all()
+    assert ((ours.std(0) - theirs.std(0)).abs() < tolerance).all()
+    assert (ours[:, 0] + ours[:, 2] <= 20).all() and (ours[:, 1] + ours[:, 3] <= 24).all() and (ours >= 0).all()
+
+
+def test_a_crop_that_never_fits_falls_back_to_the_largest_in_the_middle():
+    crop = RandomResizedCrop(scale=(1.0, 1.0), ratio=(2.0, 2.0))
+    assert torch.stack(crop.boxes(3, 20, 20, generator("x")), 1).tolist() == [[5, 0, 10, 20]] * 3
+
+
+def test_blur_is_within_one_grey_level_of_pil_in_the_mean(golden):
+    g = golden("h_transforms")
+    images = g["images"].permute(0, 3, 1, 2).float()
+    for number, sigma in enumerate(g["blur_sigmas"].tolist()):
+        matrix = augment.blur_matrix(torch.full((len(images),), sigma), images.shape[-1])
+        blurred = augment.separable(matrix, images, matrix)
+        assert (blurred - g["blurred"][:, number].permute(0, 3, 1, 2).float()).abs().mean() < 1
+
+
+def test_normalisation_equals_the_reference(golden):
+    g = golden("h_transforms")
+    pixels = g["images"].permute(0, 3, 1, 2).float() / 255
+    probe = Digits(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.243, 0.261))
+    training = Digits(mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+    assert_close(probe.normalise(pixels), g["val_transform"], rtol=1e-5, atol=1e-6)
+    assert_close(training.normalise(pixels), g["pretrain_normalise_only"], rtol=1e-5, atol=1e-6)
+
+
+def test_hue_turns_as_colorsys_does():
+    turn = torch.linspace(-0.5, 0.5, 8).reshape(-1, 1, 1, 1)
+    turned = augment.adjust_hue(IMAGES, turn)
+    for n in range(8):
+        h, s, v = colorsys.rgb_to_hsv(*IMAGES[n, :, 4, 7].tolist())
+        assert turned[n, :, 4, 7].tolist() == pytest.approx(colorsys.hsv_to_rgb((h + turn[n].item()) % 1, s, v), abs=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 1.7])
+def test_brightness_contrast_and_saturation_equal_torchvision(factor):
+    amount = torch.full((8, 1, 1, 1), factor)
+    assert_close(augment.adjust_brightness(IMAGES, amount), tv.adjust_brightness(IMAGES, factor), rtol=0, atol=1e-3)
+    assert_close(augment.adjust_contrast(IMAGES, amount), tv.adjust_contrast(IMAGES, factor), rtol=0, atol=1e-3)
+    assert_close(augment.adjust_saturation(IMAGES, amount), tv.adjust_saturation(IMAGES, factor), rtol=0, atol=1e-3)
+
+
+def test_probabilities_are_shares_of_the_images():
+    many = torch.rand(2000, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    for probability in (0.0, 0.3, 1.0):
+        flipped = RandomHorizontalFlip(probability)(many, generator("flip")).ne(many).flatten(1).any(1)
+        assert abs(flipped.float().mean() - probability) < 0.05
+
+
+def test_rotation_turns_by_at_most_the_given_angle():
+    assert_close(RandomRotation(0.0)(IMAGES, generator("r")), IMAGES, rtol=0, atol=1e-5)
+    dot = torch.zeros(200, 1, 41, 41)
+    dot[:, :, 20, 36] = 1  # 16 pixels to the right of the middle
+    rows = RandomRotation(30.0)(dot, generator("r")).sum(-1).argmax(-1).float() - 20
+    assert 7 <= rows.max() <= 9 and -9 <= rows.min() <= -7  # 16 sin 30 degrees
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RandomResizedCrop(scale=(0.9, 0.1)), "scale must go from the smaller"),
+        (lambda: RandomResizedCrop(scale=(0.5, 1.5)), "scale must be at most 1"),
+        (lambda: ColorJitter(hue=0.7), "hue must be at most 0.5"),
+        (lambda: GaussianBlur(sigma=(2.0, 1.0)), "sigma must go from the smaller"),
+        (lambda: GaussianBlur(probability=1.5), "probability must be between 0 and 1, got 1.5"),
+        (lambda: RandomRotation(degrees=-1.0), "degrees must be 0 or more"),
+    ],
+)
+def test_impossible_augmentations_are_refused(make, words):
+    with pytest.raises(FieldError, match=words):
+        make()

@@ -1,0 +1,177 @@
+"""Pre-training and autoencoders as stages: the reference's whole step (golden k), and its traps 2, 10 and 11."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_pretrain
+from torch import nn
+from torch.testing import assert_close
+
+from monosem.data import Digits
+from monosem.encoders import Network, Projector, ResNet, SmallConv
+from monosem.fit import SGD, WarmupCosine, seeded
+from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
+from monosem.sparse import L1, TopK
+from monosem.stage import FieldError, key
+from monosem.store import Store
+from monosem.training import Embedding, Pretrain, Projection, SparseAutoencoder
+
+
+def tiny_sae(encoder=None, **fields):
+    pretrain = encoder or Embedding(tiny_pretrain(objective=Contrastive()))
+    standard = {
+        "data": Digits(size=8), "encoder": pretrain, "sparsity": TopK(4), "latents": 32, "optimizer": SGD(lr=0.05),
+        "schedule": WarmupCosine(1.0), "epochs": 2, "batch_size": 256, "views": pretrain.encoder.views,
+    }  # fmt: skip
+    return SparseAutoencoder(**{**standard, **fields})
+
+
+def filled_network(golden) -> Network:
+    """The reference model with the weights of golden/README.md's rule."""
+    encoder = ResNet(18, "cifar", stem_padding=2)
+    network = Network(encoder.build(3), Projector(32, 16).build(512), nn.Linear(512, 100)).double()
+    ours = network.state_dict()
+    for i, name in enumerate(n for n in golden("l_state_dict_shapes.json")):
+        tensor = ours[name]
+        if not tensor.is_floating_point():
+            continue
+        r = torch.from_numpy(np.random.default_rng(1000 + i).standard_normal(tensor.shape))
+        if name.endswith("running_var"):
+            r = 1 + 0.1 * r.abs()
+        elif name.endswith(("running_mean", "bias")):
+            r = 0.1 * r
+        else:
+            r = 1 + 0.1 * r if tensor.ndim == 1 else r / np.sqrt(np.prod(tensor.shape[1:]))
+        tensor.copy_(r)
+    return network
+
+
+def test_a_resnet_s_parameters_are_named_and_shaped_as_in_the_reference_s_checkpoints(golden):
+    shapes = golden("l_state_dict_shapes.json")
+    encoder = ResNet(18, "cifar", stem_padding=2)
+    with torch.device("meta"):
+        network = Network(encoder.build(3), Projector(16384, 2048).build(encoder.width), nn.Linear(512, 100))
+    assert {name: list(tensor.shape) for name, tensor in network.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("tag", ["None", "relu"])
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_whole_training_step_equals_the_reference_with_either_classifier(golden, tag, joint):
+    g, network = golden("k_encoder_and_step"), filled_network(golden)
+    views = g["X"].flatten(0, 1)
+    with torch.no_grad():
+        assert_close(network.eval().backbone(g["X"][0]), g[f"{tag}_eval_feats_view0"], rtol=1e-10, atol=1e-12)
+    objective = Contrastive() if tag == "None" else NonNegative()
+    stage = tiny_pretrain(objective=objective, classifier=OnlineClassifier(joint=joint))
+    scalars = stage.losses(network.train(), views, g["img_indexes"].repeat(2), g["targets"].repeat(2))
+    scalars["loss"].backward()
+    regulariser = float(g[f"{tag}_var"]) if tag == "relu" else 0.0
+    assert_close(scalars["objective"].item(), float(g[f"{tag}_nce"]) + regulariser, rtol=1e-10, atol=0)
+    assert_close(scalars["loss"].item(), float(g[f"{tag}_total_loss"]), rtol=1e-10, atol=0)
+    norm = torch.stack([p.grad.norm() for p in network.backbone.parameters()]).norm()
+    assert_close(norm.item(), float(g[f"{tag}_{'' if joint else 'detached_'}backbone_grad_norm"]), rtol=1e-9, atol=0)
+    if joint:
+        gradients = dict(network.named_parameters())
+        ours = torch.stack([gradients[str(name)].grad.norm() for name in g[f"{tag}_param_names"]])
+        assert_close(ours, g[f"{tag}_grad_norms"], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "shape"),
+    [(SmallConv(), (2, 1, 16, 16)), (ResNet(34), (2, 3, 32, 32)), (ResNet(50, "imagenet"), (2, 3, 64, 64)), (ResNet(18, "imagenet"), (2, 1, 64, 64))],
+    ids=repr,
+)  # fmt: skip
+def test_encoders_have_the_width_they_say(encoder, shape):
+    with seeded("x"):
+        network = encoder.build(shape[1]).eval()
+    assert network(torch.zeros(shape)).shape == (2, encoder.width)
+
+
+def test_the_reference_s_stem_makes_34_pixels_of_32():
+    images = torch.zeros(1, 3, 32, 32)
+    assert ResNet(18, stem_padding=2).build(3).conv1(images).shape[-1] == 34
+    assert ResNet(18).build(3).conv1(images).shape[-1] == 32
+
+
+def test_a_detached_classifier_leaves_the_encoder_as_it_is_and_a_joint_one_does_not(tmp_path):
+    store = Store(tmp_path)
+    without, watching, joint = (
+        store.get(tiny_pretrain(classifier=each)) for each in (None, OnlineClassifier(), OnlineClassifier(joint=True))
+    )
+    assert all(torch.equal(without[name], watching[name]) for name in without)
+    assert not all(torch.equal(without[name], joint[name]) for name in without)
+    assert set(watching) - set(without) == {"classifier.weight", "classifier.bias"}
+
+
+def test_two_objectives_with_one_seed_start_from_the_same_weights():
+    first, second = (tiny_pretrain(objective=each).build().state_dict() for each in (Contrastive(), NonNegative()))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = tiny_pretrain(seed=1).build().state_dict()
+    assert not torch.equal(first["projector.0.weight"], other["projector.0.weight"])
+
+
+def test_batch_norm_of_the_frozen_encoder_never_moves(tmp_path, monkeypatch):
+    store, sae = Store(tmp_path), tiny_sae()
+    before = store.get(sae.encoder.encoder)
+    seen = []
+    network = Embedding.network
+    monkeypatch.setattr(Embedding, "network", lambda self, get: seen.append(network(self, get)) or seen[-1])
+    store.get(sae)
+    after = seen[0].first[0].state_dict()
+    assert all(torch.equal(before[f"backbone.{name}"], tensor) for name, tensor in after.items())
+
+
+def test_the_autoencoder_sees_at_probe_time_what_it_was_trained_on(tmp_path, monkeypatch):
+    store, sae = Store(tmp_path), tiny_sae()
+    inputs = []
+    losses = SparseAutoencoder.losses
+    monkeypatch.setattr(SparseAutoencoder, "losses", lambda self, a, x: inputs.append(x) or losses(self, a, x))
+    network = sae.network(store.get)
+    images = sae.data.normalise(sae.data.load("test").images[:9].float() / 255)
+    embedded = sae.encoder.network(store.get)(images)
+    assert_close(torch.cat(inputs).norm(dim=1), torch.ones(len(torch.cat(inputs))))
+    assert_close(embedded.norm(dim=1), torch.ones(9))
+    latents = network(images)
+    assert latents.shape == (9, 32) and (latents >= 0).all() and ((latents > 0).sum(1) <= 4).all()
+
+
+def test_dead_latents_are_counted_and_logged(tmp_path):
+    store = Store(tmp_path)
+    sae = tiny_sae(sparsity=L1(1e-3), epochs=3)
+    store.get(sae)
+    last = store.history(sae)[-1].scalars
+    assert set(last) == {"lr", "loss", "l0", "dead_latents"} and last["dead_latents"] < 16
+    killed = tiny_sae(sparsity=L1(10.0), optimizer=SGD(lr=0.02, momentum=0.0), epochs=8)
+    store.get(killed)
+    assert store.history(killed)[-1].scalars["dead_latents"] > 30
+
+
+def test_what_is_probed_is_raw_rectified_or_embedded(tmp_path):
+    store, pretrain = Store(tmp_path), tiny_pretrain()
+    images = pretrain.data.normalise(pretrain.data.load("test").images[:9].float() / 255)
+    raw, rectified, embedded, features = (
+        each.network(store.get)(images) for each in (Projection(pretrain), Projection(pretrain, "relu"), Embedding(pretrain), pretrain)
+    )
+    assert (raw < 0).any() and torch.equal(rectified, raw.relu())
+    assert_close(embedded, torch.nn.functional.normalize(raw.relu(), dim=1))
+    assert features.shape == (9, pretrain.width)
+
+
+def test_changing_the_autoencoder_reuses_the_encoder():
+    one, other = tiny_sae(), tiny_sae(sparsity=TopK(8))
+    assert key(one) != key(other) and one.upstream() == other.upstream()
+
+
+def test_impossible_trainings_are_refused():
+    with pytest.raises(FieldError, match="TopK.k must be at most the number of latents, 32, got 33"):
+        tiny_sae(sparsity=TopK(33))
+    with pytest.raises(FieldError, match="Pretrain.batch_size must be at most 1437, the training images, got 1438"):
+        tiny_pretrain(batch_size=1438).preflight()
+    with pytest.raises(FieldError, match="Pretrain.objective must be a Contrastive"):
+        tiny_pretrain(objective=Digits())
+    with pytest.raises(FieldError, match=r"Pretrain.encoder must be an Encoder, got the class SmallConv \(write @SmallConv\(\)"):
+        tiny_pretrain(encoder=SmallConv)
+    with pytest.raises(TypeError):
+        Pretrain()
