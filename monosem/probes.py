@@ -52,19 +52,21 @@ class LinearProbe(Part):
     fewer). The bank's weights are one tensor and one batched product serves all heads; nothing couples them, so a head is
     the same alone or in company, up to the rounding of sums.
 
-    Features are divided by the root of their mean squared row norm over the training split, one number an encoder: learning
-    rates then mean the same for encoders of different scale, and neither the geometry nor the sparsity changes.
+    rescale: divide features by the root of their mean squared row norm over the training split, one number an encoder, so
+        that a learning rate means the same for encoders of different scale; neither geometry nor sparsity changes. The
+        reference does not, which is False.
     """
 
     optimizer: Optimizer
     schedule: Schedule
     epochs: Count = 50
     batch_size: Count = 256
+    rescale: bool = True
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[Head]) -> Bank:
         """features: (n, d) -> the fitted bank, in the order of `heads`, for features of that scale."""
         (n, d), device = features.shape, features.device
-        scale = features.square().sum(1).mean().sqrt().clamp(min=1e-12)
+        scale = features.square().sum(1).mean().sqrt().clamp(min=1e-12) if self.rescale else torch.ones(()).to(features)
         x = features / scale
         groups = companions(heads)
         each = len(groups[0])

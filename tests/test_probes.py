@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -58,9 +60,12 @@ def test_a_head_equals_a_linear_layer_trained_by_torch(head):
     assert_close(bank.logits(FEATURES, 0), layer(FEATURES / scale).detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_the_scale_of_features_changes_nothing():
+def test_the_scale_of_features_changes_nothing_unless_the_probe_takes_them_as_they_are():
     bank, large = (PROBE.fit(scale * FEATURES, CLASSES, heads()[:1]) for scale in (1, 1000))
     assert_close(bank.logits(FEATURES, 0), large.logits(1000 * FEATURES, 0), rtol=1e-3, atol=1e-5)
+    scale = FEATURES.square().sum(1).mean().sqrt()
+    as_they_are = replace(PROBE, rescale=False).fit(FEATURES / scale, CLASSES, heads()[:1])
+    assert_close(as_they_are.logits(FEATURES / scale, 0), bank.logits(FEATURES, 0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_head_walks_through_its_own_examples_only_each_as_often_as_the_others():
