@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
 
@@ -38,10 +38,9 @@ def read_table(path: Path) -> list[Row]:
     """Raises ValueError where the file is no such table."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    kinds = Row.__annotations__
-    convert = {"float": float, "int": int, "str": str}
+    kinds = get_type_hints(Row)
     try:
-        return [Row(**{name: convert[kinds[name]](line[name]) for name in Row._fields}) for line in lines]
+        return [Row(**{name: kind(line[name]) for name, kind in kinds.items()}) for line in lines]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no table of curves with the columns {', '.join(Row._fields)}: {error!r}") from None
 

@@ -12,7 +12,7 @@ import importlib
 import re
 import sys
 import tokenize
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def load(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec:
     reader.check_macros()
     _name_curves(reader.typed)
     experiment = _build(reader.typed)
-    _refuse_unread(reader.typed)
+    _refuse_unread(reader)
     try:
         for stage in closure(experiment.stages):
             stage.preflight()
@@ -84,6 +84,7 @@ class _Reader(config_parser.ParserDelegate):
     def __init__(self) -> None:
         self.typed: dict[Address, Typed] = {}
         self.imports: list[str] = []
+        self.replaced: list[object] = []  # values of bindings that a later one of the same name has replaced
         self.macros_used: dict[str, str] = {}
         self.open_files: list[Path] = []
         self.gin = gin.config.ParserDelegate()
@@ -113,6 +114,8 @@ class _Reader(config_parser.ParserDelegate):
                 where = source if source == "--set" else f"{source}:{number}"
                 self._take(statement, where, lines[number - 1].strip())
             self.place = outer
+        except SpecError as error:  # Gin adds lines about where it was
+            raise SpecError(str(error).splitlines()[0]) from None
         except (SyntaxError, tokenize.TokenError) as error:
             line = getattr(error, "lineno", None)
             reason = str(error.args[0]).splitlines()[0].strip().rstrip(".")
@@ -143,6 +146,8 @@ class _Reader(config_parser.ParserDelegate):
             raise SpecError(f"{selector} has no parameter {parameter!r} {typed}{hint}")
         binding = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
         gin.bind_parameter(binding, typed.value)
+        if binding.scope_selector_arg in self.typed:
+            self.replaced.append(self.typed[binding.scope_selector_arg].value)
         self.typed[binding.scope_selector_arg] = typed
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> object:
@@ -244,13 +249,19 @@ def _read() -> list[Address]:
     return [(*place, name) for place, values in gin.config._OPERATIVE_CONFIG.items() for name in values]
 
 
-def _refuse_unread(typed: dict[Address, Typed]) -> None:
-    """A binding that decides nothing is a mistake."""
+def _refuse_unread(reader: _Reader) -> None:
+    """A binding that decides nothing is a mistake, unless a later binding has replaced what would have read it: then it is
+    dropped. So `Experiment.curves = (@gaussian/Curve(),)` after a setting may leave out what that says of other curves."""
+    typed = reader.typed
     deciding = {_deciding(address, typed) for address in _read()}
+    superseded = _superseded(reader)
     for address, binding in typed.items():
+        scope, selector, name = address
         if address in deciding:
             continue
-        scope, selector, name = address
+        if address in superseded:
+            del gin.config._CONFIG[scope, selector][name]
+            continue
         narrower = sorted(_spell(*other) for other in deciding if other and other[1:] == (selector, name))
         if selector == "gin.macro":
             raise SpecError(f"{binding.text} has no effect: nothing uses %{scope} {binding}")
@@ -259,6 +270,28 @@ def _refuse_unread(typed: dict[Address, Typed]) -> None:
         possible = {_spell(*read) for read in _read()} | {_spell("", *read[1:]) for read in _read()}
         hint = _nearest(_spell(*address), possible, ". Did you mean {}?")
         raise SpecError(f"{binding.text} has no effect: nothing in this experiment reads it {binding}{hint}")
+
+
+def _references(value: object) -> Iterator[tuple[str, str]]:
+    """Scope and selector of every @Name() in a value."""
+    if isinstance(value, gin.config.ConfigurableReference):
+        yield "/".join(value.scopes), value.configurable.selector
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _references(item)
+
+
+def _superseded(reader: _Reader) -> set[Address]:
+    """The bindings that replaced values would have read, themselves or through what they refer to."""
+    found: set[Address] = set()
+    pending = [reference for value in reader.replaced for reference in _references(value)]
+    while pending:
+        scope, selector = pending.pop()
+        for address, binding in reader.typed.items():
+            if address not in found and _deciding((scope, selector, address[2]), (address,)):
+                found.add(address)
+                pending += [(inner or scope, name) for inner, name in _references(binding.value)]  # a bare @Name() stays in scope
+    return found
 
 
 def _spell(scope: str, selector: str, parameter: str) -> str:

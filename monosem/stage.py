@@ -67,11 +67,11 @@ def conform(value: Any, kind: Any) -> Any:
     """`value` as the annotation `kind` wants it (lists become tuples, whole numbers floats), or ValueError saying what it must be."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        value = conform(value, args[0])
+        number = conform(value, args[0])
         for limit in args[1:]:
-            if isinstance(limit, Range) and value not in limit:
+            if isinstance(limit, Range) and number not in limit:
                 raise ValueError(f"must be {limit}, got {value!r}")
-        return value
+        return number
     if origin in (Union, types.UnionType):
         return None if value is None else conform(value, next(arg for arg in args if arg is not types.NoneType))
     if origin is tuple:

@@ -118,7 +118,9 @@ def test_results_are_tidy_rows(store):
     stage = curve(LabelNoise(), (0.0, 0.5))
     rows = list(stage.results(store.get(stage)))
     assert len(rows) == 2 * 2 * 2 and {row.n for row in rows} == {360}
-    assert {(row.severity, row.repeat, row.metric) for row in rows} == {(s, r, m) for s in (0.0, 0.5) for r in (0, 1) for m in ("top1", "top5")}
+    assert {(row.severity, row.repeat, row.metric) for row in rows} == {
+        (s, r, m) for s in (0.0, 0.5) for r in (0, 1) for m in ("top1", "top5")
+    }
     assert all(0 <= row.value <= 100 for row in rows)
 
 

@@ -80,9 +80,14 @@ def test_a_whole_training_step_equals_the_reference_with_either_classifier(golde
 
 @pytest.mark.parametrize(
     ("encoder", "shape"),
-    [(SmallConv(), (2, 1, 16, 16)), (ResNet(34), (2, 3, 32, 32)), (ResNet(50, "imagenet"), (2, 3, 64, 64)), (ResNet(18, "imagenet"), (2, 1, 64, 64))],
+    [
+        (SmallConv(), (2, 1, 16, 16)),
+        (ResNet(34), (2, 3, 32, 32)),
+        (ResNet(50, "imagenet"), (2, 3, 64, 64)),
+        (ResNet(18, "imagenet"), (2, 1, 64, 64)),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_encoders_have_the_width_they_say(encoder, shape):
     with seeded("x"):
         network = encoder.build(shape[1]).eval()
