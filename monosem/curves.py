@@ -103,30 +103,41 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Accuracy at every severity and monosemanticity, a column for each experiment."""
-    experiments, axes = names(rows)
-    accuracy, repeats, images = [], set(), set()
-    for curve in axes:
-        lines = {(e, m): {p.severity: p for p in points(rows, e, curve, m)} for e in experiments for m in ("top1", "top5")}
-        repeats |= {p.repeats for line in lines.values() for p in line.values()}
-        images |= {p.n for line in lines.values() for p in line.values()}
-        for severity in sorted({s for line in lines.values() for s in line}):
-            cells = [say(line[severity]) if severity in line else "" for line in lines.values()]
-            accuracy.append([curve, f"{severity:g}", *cells])
-    header = ["curve", "severity", *(f"{m} of {e}, %" for e in experiments for m in ("top-1", "top-5"))]
-    measured = {row.metric: row.metric for row in rows if row.curve.startswith(MONOSEMANTICITY)}
-    owners = list(dict.fromkeys((row.experiment, row.curve) for row in rows if row.curve.startswith(MONOSEMANTICITY)))
-    values = {(row.experiment, row.curve, row.metric): f"{row.value:.4g}" for row in rows}
-    labels = [" ".join([e, c.removeprefix(MONOSEMANTICITY).lstrip("/")]).strip() for e, c in owners]
-    measures = [[metric, *(values.get((*owner, metric), "") for owner in owners)] for metric in measured]
-    spans = " to ".join(str(n) for n in sorted({min(repeats), max(repeats)}))
-    counts = " to ".join(str(n) for n in sorted({min(images), max(images)}))
-    axis_lines = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in axes.items())
+    """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, monosemanticity."""
+    accuracies = [row for row in rows if not row.curve.startswith(MONOSEMANTICITY)]
+    draws = _span(len({row.repeat for row in accuracies if row.curve == curve}) for curve in names(rows)[1])
+    axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in names(rows)[1].items())
     return (
-        f"{markdown(header, accuracy)}\n\n"
-        f"Mean over {spans} repeats ± half of the 95 % interval (t), {counts} test images.\n{axis_lines}\n\n"
-        f"{markdown([MONOSEMANTICITY, *labels], measures)}\n"
+        f"{accuracy_table(rows)}\n\n"
+        f"Mean ± half of the 95 % interval (t) over {draws} draws of corruption and probe, one encoder each; "
+        f"{_span(row.n for row in accuracies)} test images.\n{axes}\n\n{monosemanticity_table(rows)}\n"
     )
+
+
+def _span(numbers: Iterable[int]) -> str:
+    low, *_, high = sorted({*numbers}) * 2
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def accuracy_table(rows: Sequence[Row]) -> str:
+    """Accuracy at every severity of every curve, a column for each experiment; top-5 too where there is only one."""
+    experiments, axes = names(rows)
+    columns = [(e, metric) for e in experiments for metric in (("top1", "top5") if len(experiments) == 1 else ("top1",))]
+    body = []
+    for curve in axes:
+        lines = [{point.severity: say(point) for point in points(rows, e, curve, metric)} for e, metric in columns]
+        for severity in sorted(set().union(*lines)):
+            body.append([curve, f"{severity:g}", *(line.get(severity, "") for line in lines)])
+    return markdown(["curve", "severity", *(f"{metric.replace('top', 'top-')} of {e}, %" for e, metric in columns)], body)
+
+
+def monosemanticity_table(rows: Sequence[Row]) -> str:
+    """What was measured on clean features, a column for each representation."""
+    values = {(row.experiment, row.curve, row.metric): f"{row.value:.4g}" for row in rows if row.curve.startswith(MONOSEMANTICITY)}
+    owners = dict.fromkeys(key[:2] for key in values)
+    labels = [f"{experiment} {curve.removeprefix(MONOSEMANTICITY).lstrip('/')}".strip() for experiment, curve in owners]
+    metrics = dict.fromkeys(key[2] for key in values)
+    return markdown([MONOSEMANTICITY, *labels], [[metric, *(values.get((*owner, metric), "") for owner in owners)] for metric in metrics])
 
 
 # ------------------------------------------------------------------------------------------------ pictures

@@ -142,7 +142,7 @@ class Curve(Measurement):
                 passes += len(images)
             logits = bank.logits(features, member[cell])
             scores.append([topk_accuracy(logits, truth, k) for k in (1, 5)])
-            job.log(cell + 1, len(cells), encoder_passes=passes)
+        job.log(1, 1, encoder_passes=passes)
         top1, top5 = torch.tensor(scores, dtype=torch.float64).reshape(len(self.severities), self.repeats, 2).unbind(-1)
         return {"top1": top1, "top5": top5, "passes": torch.tensor(passes)}
 
@@ -183,7 +183,6 @@ class Monosemanticity(Measurement):
     def run(self, job: Job) -> Artifact:
         features, labels = job.get(self.features())["features"], self.data.load("test").labels
         values = {name: value for metric in self.metrics for name, value in metric(features, labels).items()}
-        job.log(1, 1, **values)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def results(self, artifact: Artifact) -> Iterator[Result]:

@@ -15,9 +15,10 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from monosem.curves import MONOSEMANTICITY, Row, names, points
-from monosem.evaluation import Curve, Experiment
+from monosem.evaluation import Curve, Experiment, Features
 from monosem.stage import Part, Stage, key, title
 from monosem.store import Entry, Store, Watcher
+from monosem.training import Training
 
 
 def named(stage: Stage) -> str:
@@ -66,15 +67,19 @@ class Board(Watcher):
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
         self.writer = SummaryWriter(str(folder), purge_step=0)
-        self.tags: dict[str, str] = {}
-        for stage in stages:  # the same words in every run, so that TensorBoard lays runs over one another
-            tag = f"{type(stage).__name__}/{stage.name}" if isinstance(stage, Curve) else type(stage).__name__
-            taken = list(self.tags.values()).count(tag)
-            self.tags[key(stage)] = f"{tag}_{taken + 1}" if taken else tag
+        self.words: dict[str, str] = {}
+        for stage in stages:  # the same in every run, so that TensorBoard lays runs over one another
+            word = (
+                stage.name if isinstance(stage, Curve) else f"{stage.split}_split" if isinstance(stage, Features) else type(stage).__name__
+            )
+            taken = sum(other.rsplit("~")[0] == word for other in self.words.values())
+            self.words[key(stage)] = f"{word}~{taken + 1}" if taken else word
 
     def log(self, stage: Stage, entry: Entry) -> None:
+        word = self.words[key(stage)]
         for name, value in entry.scalars.items():
-            self.writer.add_scalar(f"{self.tags[key(stage)]}/{name}", value, entry.step)
+            tag = f"{word}/{name}" if isinstance(stage, Training) else f"{name}/{word}"  # a section a training, or a section a measure
+            self.writer.add_scalar(tag, value, entry.step)
 
     def replay(self, store: Store, stages: Sequence[Stage]) -> None:
         """Tell what finished stages logged when they ran."""
@@ -89,7 +94,7 @@ class Board(Watcher):
             for metric in ("top1", "top5"):
                 line = points(rows, experiment.name, curve, metric)
                 for point in line:
-                    self.writer.add_scalar(f"curves_{metric}/{curve}", point.mean, round(1000 * point.severity))
+                    self.writer.add_scalar(f"accuracy_{metric}/{curve}", point.mean, round(1000 * point.severity))
                 outcomes[f"mean_{metric}/{curve}"] = sum(point.mean for point in line) / len(line)
         for name, value in outcomes.items():
             self.writer.add_scalar(name, value, 0)

@@ -86,13 +86,14 @@ def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experime
         accumulator = events.GetAccumulator(name)
         assert [event.step for event in accumulator.Scalars("Pretrain/loss")] == [1, 2]
         table = [r for r in read_table(folder / "runs" / name / "curves.csv") if (r.curve, r.metric) == ("gaussian", "top1")]
-        series = {event.step: event.value for event in accumulator.Scalars("curves_top1/gaussian")}
+        series = {event.step: event.value for event in accumulator.Scalars("accuracy_top1/gaussian")}
         for severity in {row.severity for row in table}:
             values = [row.value for row in table if row.severity == severity]
             assert series[round(1000 * severity)] == pytest.approx(sum(values) / len(values), rel=1e-6)
         assert accumulator.Images("curves")
         plugins = accumulator.SummaryMetadata("_hparams_/session_start_info")
         assert plugins.plugin_data.plugin_name == "hparams"
+        assert [event.value for event in accumulator.Scalars("encoder_passes/gaussian")] == [5 * 2 * 360]
     assert events.GetAccumulator("sae").Scalars("SparseAutoencoder/dead_latents")
 
 
