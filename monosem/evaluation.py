@@ -92,6 +92,8 @@ class Curve(Measurement):
         return self.corruption.axis
 
     def validate(self) -> None:
+        if not re.fullmatch(r"[\w.+-]*", self.name) or self.name.startswith(MONOSEMANTICITY):
+            self.refuse("name", f"must be a word of letters, digits and . _ + - other than {MONOSEMANTICITY}, got {self.name!r}")
         if not self.severities:
             self.refuse("severities", "must hold at least one severity, got ()")
         if len(set(self.severities)) < len(self.severities):

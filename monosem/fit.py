@@ -123,6 +123,7 @@ def train(
     schedule: Schedule,
     epochs: int,
     steps_per_epoch: int,
+    batch_size: int,
     batches: Callable[[int], Iterator[tuple[Tensor, ...]]],
     losses: Callable[..., dict[str, Tensor]],
 ) -> None:
@@ -153,7 +154,7 @@ def train(
             first_bad = torch.where(scalars["loss"].detach().isfinite(), first_bad, first_bad.clamp(max=step))
             for name, value in scalars.items():
                 sums[name] = sums.get(name, 0) + value.detach()
-            images += len(batch[0])
+            images += batch_size
             job.tick(step + 1, steps, images, scalars["loss"])
         if (bad := int(first_bad)) < steps:
             rate = schedule.rate(bases[0], bad, steps, steps_per_epoch)

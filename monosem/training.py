@@ -76,7 +76,7 @@ class Training(Stage):
                     pixels = augmentation(pixels, draw)
                 yield self.data.normalise(pixels), index, labels[index]
 
-        train(job, module, self.optimizer.build(groups), self.schedule, self.epochs, steps, batches, losses)
+        train(job, module, self.optimizer.build(groups), self.schedule, self.epochs, steps, self.batch_size, batches, losses)
 
 
 @gin.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,15 @@ from monosem.training import Training
 def named(stage: Stage) -> str:
     """A stage as people read it; a curve with its name first."""
     return f"{stage.name}: {title(stage)}" if isinstance(stage, Curve) else title(stage)
+
+
+def slug(stage: Stage) -> str:
+    """A stage as a word of a TensorBoard tag: label_noise, train_split, sparse_autoencoder."""
+    if isinstance(stage, Curve):
+        return stage.name
+    if isinstance(stage, Features):
+        return f"{stage.split}_split"
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(stage).__name__).lower()
 
 
 class Progress(Watcher):
@@ -69,9 +79,7 @@ class Board(Watcher):
         self.writer = SummaryWriter(str(folder), purge_step=0)
         self.words: dict[str, str] = {}
         for stage in stages:  # the same in every run, so that TensorBoard lays runs over one another
-            word = (
-                stage.name if isinstance(stage, Curve) else f"{stage.split}_split" if isinstance(stage, Features) else type(stage).__name__
-            )
+            word = slug(stage)
             taken = sum(other.rsplit("~")[0] == word for other in self.words.values())
             self.words[key(stage)] = f"{word}~{taken + 1}" if taken else word
 

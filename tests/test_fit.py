@@ -52,7 +52,7 @@ def descend(job, optimizer=None, poison=None, epochs=4):
         loss = (module(batch) - batch.sum(1, keepdim=True)).square().mean()
         return {"loss": loss * float("nan") if len(seen) - 1 == poison else loss}
 
-    train(job, module, (optimizer or Adam(lr=0.1)).build(module.parameters()), WarmupCosine(1.0), epochs, 4, batches, losses)
+    train(job, module, (optimizer or Adam(lr=0.1)).build(module.parameters()), WarmupCosine(1.0), epochs, 4, 5, batches, losses)
     return module.state_dict()
 
 

@@ -84,7 +84,7 @@ def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experime
     assert set(events.Runs()) == {"simclr", "ncl", "sae"}
     for name in events.Runs():
         accumulator = events.GetAccumulator(name)
-        assert [event.step for event in accumulator.Scalars("Pretrain/loss")] == [1, 2]
+        assert [event.step for event in accumulator.Scalars("pretrain/loss")] == [1, 2]
         table = [r for r in read_table(folder / "runs" / name / "curves.csv") if (r.curve, r.metric) == ("gaussian", "top1")]
         series = {event.step: event.value for event in accumulator.Scalars("accuracy_top1/gaussian")}
         for severity in {row.severity for row in table}:
@@ -94,7 +94,7 @@ def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experime
         plugins = accumulator.SummaryMetadata("_hparams_/session_start_info")
         assert plugins.plugin_data.plugin_name == "hparams"
         assert [event.value for event in accumulator.Scalars("encoder_passes/gaussian")] == [5 * 2 * 360]
-    assert events.GetAccumulator("sae").Scalars("SparseAutoencoder/dead_latents")
+    assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/dead_latents")
 
 
 def test_a_second_identical_run_computes_nothing_and_leaves_everything_as_it_is(done):
