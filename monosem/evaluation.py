@@ -211,6 +211,8 @@ class Experiment(Part):
             self.refuse("name", f"must be a folder's name of letters, digits and . _ + -, got {self.name!r}")
         if not self.curves:
             self.refuse("curves", "must hold at least one curve, got ()")
+        if not self.metrics:
+            self.refuse("metrics", "must hold at least one metric: monosemanticity is measured beside every accuracy, got ()")
         names = [curve.name for curve in self.curves]
         if len(set(names)) < len(names):
             self.refuse("curves", f"must have different names, got {', '.join(names)}")

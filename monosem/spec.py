@@ -62,6 +62,8 @@ def load(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec:
     for file in files:
         reader.read_file(file, "--gin")
     for binding in bindings:
+        if not binding.strip():
+            raise SpecError(f"--set {binding!r} holds no binding")
         reader.read_text(binding, "--set")
     reader.check_macros()
     _name_curves(reader.typed)
@@ -93,8 +95,8 @@ class _Reader(config_parser.ParserDelegate):
     def read_file(self, name: str, asked_by: str) -> None:
         path = next((p for p in (Path(name), ROOT / name) if p.is_file()), None)
         if path is None:
-            kind = "is a folder, not a Gin file" if Path(name).is_dir() else "does not exist"
-            raise SpecError(f"{asked_by} {name}: the file {kind}" + _nearest(name, _gin_files(), "; did you mean {}?"))
+            kind = "is a folder, not a Gin file" if name and Path(name).is_dir() else "does not exist"
+            raise SpecError(f"{asked_by} {name or repr(name)}: the file {kind}" + _nearest(name, _gin_files(), "; did you mean {}?"))
         if path.resolve() in self.open_files:
             raise SpecError(f"{asked_by}: {name} includes itself")
         self.open_files.append(path.resolve())
@@ -264,7 +266,7 @@ def _refuse_unread(reader: _Reader) -> None:
             continue
         narrower = sorted(_spell(*other) for other in deciding if other and other[1:] == (selector, name))
         if selector == "gin.macro":
-            raise SpecError(f"{binding.text} has no effect: nothing uses %{scope} {binding}")
+            raise SpecError(f"{binding.text} has no effect: it names no parameter, and nothing uses %{scope} as a macro {binding}")
         if any(_deciding((*place, name), (address,)) for place in gin.config._OPERATIVE_CONFIG if place[1] == selector):
             raise SpecError(f"{binding.text} has no effect: {', '.join(narrower)} decide instead {binding}")
         possible = {_spell(*read) for read in _read()} | {_spell("", *read[1:]) for read in _read()}

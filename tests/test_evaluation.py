@@ -154,6 +154,7 @@ def test_impossible_experiments_are_refused():
         ({"name": "../x"}, "Experiment.name must be a folder's name"),
         ({"name": ""}, "Experiment.name must be a folder's name"),
         ({"curves": ()}, "Experiment.curves must hold at least one curve"),
+        ({"metrics": ()}, "Experiment.metrics must hold at least one metric"),
         ({"curves": (one, one)}, "Experiment.curves must have different names, got a, a"),
         ({"curves": one}, r"Experiment.curves must be a tuple such as \(a, b\), got Curve\(\)"),
     ):
