@@ -151,9 +151,10 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             scalars["loss"].backward()
             optimizer.step()
-            first_bad = torch.where(scalars["loss"].detach().isfinite(), first_bad, first_bad.clamp(max=step))
+            scalars = {name: value.detach() for name, value in scalars.items()}
+            first_bad = torch.where(scalars["loss"].isfinite(), first_bad, first_bad.clamp(max=step))
             for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value.detach()
+                sums[name] = sums.get(name, 0) + value
             images += batch_size
             job.tick(step + 1, steps, images, scalars["loss"])
         if (bad := int(first_bad)) < steps:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import pty
+import re
 import resource
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -32,7 +36,7 @@ def done(tmp_path_factory):
     for name in ("simclr", "ncl", "sae"):
         tiny = folder / ("tiny_sae.gin" if name == "sae" else "tiny.gin")
         outputs[name] = command(folder, name, tiny)
-        assert outputs[name].returncode == 0, outputs[name].stderr
+        assert outputs[name].returncode == 0 and "Warning" not in outputs[name].stderr, outputs[name].stderr
     return folder, outputs
 
 
@@ -199,6 +203,31 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(done, 
     assert run(*arguments, *places).returncode == 0
     for name in ("curves.csv", "config.gin"):
         assert (tmp_path / "broken" / "ncl" / name).read_bytes() == (tmp_path / "whole" / "ncl" / name).read_bytes()
+
+
+def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gin):
+    terminal, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 120))
+    arguments = [
+        "--gin",
+        "gin/ncl.gin",
+        "--gin",
+        tiny_gin,
+        "--set",
+        "Pretrain.epochs = 12",
+        "--runs",
+        tmp_path,
+        "--store",
+        tmp_path / "store",
+    ]
+    process = subprocess.Popen([sys.executable, "run.py", *map(str, arguments)], cwd=ROOT, stderr=theirs, stdout=subprocess.DEVNULL)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # reading ends with one when the other side is closed
+        while data := os.read(terminal, 4096):
+            seen += data
+    assert process.wait() == 0
+    assert re.search(rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ images/s", seen) and b"Warning" not in seen, seen.decode()
 
 
 def test_help_answers_without_importing_anything_heavy():
