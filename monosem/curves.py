@@ -36,6 +36,8 @@ def table_text(rows: Iterable[Row]) -> str:
 
 def read_table(path: Path) -> list[Row]:
     """Raises ValueError where the file is no such table."""
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; a finished run leaves one")
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     kinds = get_type_hints(Row)
@@ -43,6 +45,22 @@ def read_table(path: Path) -> list[Row]:
         return [Row(**{name: kind(line[name]) for name, kind in kinds.items()}) for line in lines]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no table of curves with the columns {', '.join(Row._fields)}: {error!r}") from None
+
+
+def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
+    """One table of several. Raises ValueError where they do not go together: lines of one name would become one line."""
+    rows = [row for table in tables for row in table]
+    owners: dict[str, int] = {}
+    axes: dict[str, str] = {}
+    for number, table in enumerate(tables):
+        for row in table:
+            if owners.setdefault(row.experiment, number) != number:
+                raise ValueError(f"two of the tables hold an experiment called {row.experiment}")
+            if axes.setdefault(row.curve, row.axis) != row.axis:
+                raise ValueError(f"the severities of {row.curve} are {axes[row.curve]} in one table and {row.axis} in another")
+    if not axes.keys() - {MONOSEMANTICITY}:
+        raise ValueError("there is no curve in the table")
+    return rows
 
 
 class Point(NamedTuple):

@@ -17,7 +17,7 @@ from monosem.data import Dataset, Split
 from monosem.fit import device
 from monosem.metrics import Metric
 from monosem.probes import Bank, Head, LinearProbe, topk_accuracy
-from monosem.stage import Artifact, Count, FieldError, Job, Label, Part, Stage, generator, seed_for
+from monosem.stage import Artifact, Count, Job, Label, Part, Stage, generator, seed_for
 from monosem.training import Representation
 
 CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
@@ -106,9 +106,7 @@ class Curve(Measurement):
                 self.corruption.admit(severity, labels)
             except ValueError as error:
                 self.refuse("severities", str(error))
-        if self.probe.batch_size > len(labels):
-            reason = f"must be at most {len(labels)}, the training images, got {self.probe.batch_size}"
-            raise FieldError(type(self.probe).__name__, "batch_size", self.probe.batch_size, reason)
+        self.probe.check_size(len(labels))
 
     def splits(self) -> tuple[Features, Features]:
         return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")

@@ -46,8 +46,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--runs", metavar="DIR", default="runs", help="where results go (default: runs)")
     add("--store", metavar="DIR", default="store", help="where artifacts are kept and found again (default: store)")
     flags = parser.parse_args(arguments)
-    if bool(flags.files) == bool(flags.gather):
-        parser.error("--gin FILE is needed" if not flags.gather else "--gather goes without --gin")
+    if flags.gather and (flags.files or flags.bindings or flags.plan):
+        parser.error("--gather goes without --gin, --set and --plan: it reads tables alone")
+    if not flags.gather and not flags.files:
+        parser.error("--gin FILE is needed")
     return flags
 
 
@@ -68,12 +70,13 @@ def experiment(flags: argparse.Namespace) -> int:
         loaded = spec.load(flags.files, flags.bindings)
         if flags.plan:
             return show_plan(loaded, Path(flags.store))
-        runs, store = usable_folder(flags.runs, "--runs"), usable_folder(flags.store, "--store")
+        folder = usable_folder(Path(flags.runs, loaded.experiment.name), "--runs")
+        store = usable_folder(Path(flags.store), "--store")
     except (spec.SpecError, UsageError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return WRONG
     try:
-        return compute(loaded, runs, store)
+        return compute(loaded, folder, store)
     except (StageError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return FAILED
@@ -83,14 +86,14 @@ class UsageError(ValueError):
     """A flag that cannot be meant."""
 
 
-def usable_folder(name: str, flag: str) -> Path:
+def usable_folder(path: Path, flag: str) -> Path:
     try:
-        Path(name).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{flag} {name} cannot be made: {error.strerror}") from None
-    if not os.access(name, os.W_OK | os.X_OK):
-        raise UsageError(f"{flag} {name} cannot be written to")
-    return Path(name)
+        raise UsageError(f"{flag}: the folder {path} cannot be made: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag}: the folder {path} cannot be written to")
+    return path
 
 
 def show_plan(loaded: Spec, root: Path) -> int:
@@ -111,14 +114,13 @@ def show_plan(loaded: Spec, root: Path) -> int:
     return DONE
 
 
-def compute(loaded: Spec, runs: Path, root: Path) -> int:
+def compute(loaded: Spec, folder: Path, root: Path) -> int:
     from monosem import report
     from monosem.curves import tables
     from monosem.stage import closure, plan
     from monosem.store import Store
 
     experiment, stages, store = loaded.experiment, closure(loaded.experiment.stages), Store(root)
-    folder = usable_folder(str(runs / experiment.name), "--runs")
     waves = plan(experiment.stages, store.has)
     print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
     if waves or not report.written(folder, report.collect(experiment, store), loaded.config):
@@ -134,25 +136,26 @@ def compute(loaded: Spec, runs: Path, root: Path) -> int:
             report.write(folder, rows, report.facts(experiment, store), loaded.config)
             board.report(experiment, rows, folder / "curves.png")
     print(tables(report.collect(experiment, store)))
-    print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {runs}")
+    print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {folder.parent}")
     return DONE
 
 
 def gather(flags: argparse.Namespace) -> int:
     from monosem import report
-    from monosem.curves import read_table, tables
+    from monosem.curves import join, read_table, tables
 
     try:
         folders = [Path(name) for name in flags.gather]
-        for folder in folders:
-            if not (folder / "curves.csv").is_file():
-                raise UsageError(f"--gather {folder}: there is no {folder / 'curves.csv'}; a finished run leaves one")
-        rows = [row for folder in folders for row in read_table(folder / "curves.csv")]
-        target = folders[0] if len(folders) == 1 else usable_folder(str(Path(flags.runs) / "+".join(f.name for f in folders)), "--runs")
-    except ValueError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        rows = join([read_table(folder / "curves.csv") for folder in folders])
+        if len(folders) == 1:  # its summary says more than its table knows: only the figure is drawn again
+            report.redraw(folders[0], rows)
+            written = folders[0] / "curves.png"
+        else:
+            written = usable_folder(Path(flags.runs, "+".join(folder.name for folder in folders)), "--runs")
+            report.write(written, rows)
+    except (ValueError, OSError) as error:
+        print(f"run.py: --gather: {error}", file=sys.stderr)
         return WRONG
-    report.write(target, rows)
     print(tables(rows))
-    print(f"{target}/ has curves.png, curves.csv and summary.md")
+    print(f"written: {written}")
     return DONE

@@ -63,6 +63,11 @@ class LinearProbe(Part):
     batch_size: Count = 256
     rescale: bool = True
 
+    def check_size(self, images: int) -> None:
+        """Refuse what does not go with so many training images."""
+        if self.batch_size > images:
+            self.refuse("batch_size", f"must be at most {images}, the training images, got {self.batch_size}")
+
     def fit(self, features: Tensor, classes: int, heads: Sequence[Head]) -> Bank:
         """features: (n, d) -> the fitted bank, in the order of `heads`, for features of that scale."""
         (n, d), device = features.shape, features.device

@@ -65,10 +65,14 @@ def write(folder: Path, rows: Sequence[Row], notes: str = "", config: str | None
             path.write_text(config, encoding="utf-8")
     with whole(folder / "curves.csv") as path:
         path.write_text(table_text(rows), encoding="utf-8")
-    with whole(folder / "curves.png") as path:
-        draw(rows, path)
+    redraw(folder, rows)
     with whole(folder / "summary.md") as path:
         path.write_text(f"# {', '.join(names(rows)[0])}\n\n{notes}\n\n{tables(rows)}", encoding="utf-8")
+
+
+def redraw(folder: Path, rows: Sequence[Row]) -> None:
+    with whole(folder / "curves.png") as path:
+        draw(rows, path)
 
 
 def written(folder: Path, rows: Sequence[Row], config: str) -> bool:

@@ -152,9 +152,19 @@ def test_gather_lays_several_experiments_over_one_another_from_their_tables_alon
     for arguments, words in (
         (("--gather", tmp_path / "nothing"), "there is no"),
         (("--gather", tmp_path, "--gin", "gin/ncl.gin"), "--gather goes without --gin"),
+        (("--gather", runs[0], runs[0]), "two of the tables hold an experiment called simclr"),
+        (("--gather", ROOT / "gin"), "there is no"),
     ):
         out = run(*arguments)
         assert out.returncode == 2 and words in out.stderr and "Traceback" not in out.stderr
+
+
+def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done):
+    run_folder = done[0] / "runs" / "ncl"
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    (run_folder / "curves.png").unlink()
+    assert run("--gather", run_folder).returncode == 0
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -166,8 +176,8 @@ def test_gather_lays_several_experiments_over_one_another_from_their_tables_alon
         (("--gin", "gin/ncl.gin", "--sett", "x"), "unrecognized arguments: --sett"),
         (("--gin", "gin/ncl.gin", "--set", "NonNegative.temperature = -1"), "must be above 0, got -1"),
         (("--gin_file", "gin/ncl.gin", "--gin_bindings", "Pretrain.epochs = 'x'"), "must be a whole number, got 'x'"),
-        (("--gin", "gin/ncl.gin", "--runs", "README.md"), "--runs README.md cannot be made"),
-        (("--gin", "gin/ncl.gin", "--store", "/proc/nothing"), "--store /proc/nothing cannot be made"),
+        (("--gin", "gin/ncl.gin", "--runs", "README.md"), "--runs: the folder README.md/ncl cannot be made"),
+        (("--gin", "gin/ncl.gin", "--store", "/proc/nothing"), "--store: the folder /proc/nothing cannot be made"),
     ],
     ids=str,
 )
