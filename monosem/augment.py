@@ -82,11 +82,15 @@ class RandomResizedCrop(Augmentation):
         first = fits.int().argmax(0)  # the first try that fits
         found = fits.any(0)
         whole = width / height
-        w = torch.where(found, w.gather(0, first[None])[0], float(width if whole <= self.ratio[1] else round(height * self.ratio[1])))
-        h = torch.where(found, h.gather(0, first[None])[0], float(height if whole >= self.ratio[0] else round(width / self.ratio[0])))
+        w = torch.where(
+            found, w.gather(0, first[None])[0], float(width if whole <= self.ratio[1] else max(1, round(height * self.ratio[1])))
+        )
+        h = torch.where(
+            found, h.gather(0, first[None])[0], float(height if whole >= self.ratio[0] else max(1, round(width / self.ratio[0])))
+        )
         draw = uniform(0, 1, (2, n), generator)
-        top = torch.where(found, (draw[0] * (height - h + 1)).floor(), ((height - h) / 2).round())
-        left = torch.where(found, (draw[1] * (width - w + 1)).floor(), ((width - w) / 2).round())
+        top = torch.where(found, (draw[0] * (height - h + 1)).floor(), ((height - h) / 2).floor())
+        left = torch.where(found, (draw[1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
         return top, left, h, w
 
 

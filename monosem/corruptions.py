@@ -1,7 +1,7 @@
 """Corruptions of an evaluation: what is done to the probe's training labels, its training examples or the test images.
 
-A corruption overrides the one hook it means; the others leave things as they are. The generator that a hook is handed is
-seeded by (corruption, repeat, dataset) alone, neither by the encoder nor by the severity, so every encoder meets the same
+A corruption overrides the one hook it means; the others leave things as they are. Every hook is handed a fresh generator,
+seeded by (class of the corruption, repeat, dataset) alone, neither by the encoder nor by the severity, so every encoder meets the same
 noise and severities share their draws: the labels wrong at 10 % are among those wrong at 20 %, 5 shots contain the 2 shots.
 """
 
@@ -26,11 +26,11 @@ class Corruption(Part):
     @property
     def axis(self) -> str:
         """What the severity is, with its unit, for figures and tables."""
-        return "severity"
+        return f"severity of {type(self).__name__}"
 
-    def admit(self, severity: float, labels: Tensor) -> float:
-        """The severity as it will be used; ValueError where it is none for these training labels (n,)."""
-        return float(conform(severity, self.severities))
+    def check_severity(self, severity: float, labels: Tensor) -> None:
+        """ValueError, saying what it must be, where it is none for these training labels (n,)."""
+        conform(severity, self.severities)
 
     def labels(self, labels: Tensor, classes: int, severity: float, generator: Generator) -> Tensor:
         """(n,) true training labels -> (n,) the labels that the probe is told."""
@@ -46,7 +46,7 @@ class Corruption(Part):
 
     def touches_images(self, severity: float) -> bool:
         """Whether the test images have to be encoded anew at this severity."""
-        return severity > 0 and type(self).images is not Corruption.images
+        return severity != 0 and type(self).images is not Corruption.images
 
 
 @gin.register
@@ -85,17 +85,16 @@ class FewShot(Corruption):
     def axis(self) -> str:
         return "training images per class" if self.unit == "shots" else "training images (share)"
 
-    def admit(self, severity: float, labels: Tensor) -> float:
+    def check_severity(self, severity: float, labels: Tensor) -> None:
         if self.unit == "fraction":
             if severity == 0:
                 raise ValueError("must be above 0: a fraction of 0 leaves no image")
-            return float(conform(severity, Fraction))
-        whole = int(severity) if float(severity).is_integer() else severity
-        shots = int(conform(whole, Count))
+            conform(severity, Fraction)
+            return
+        shots = conform(int(severity) if severity.is_integer() else severity, Count)
         smallest = labels.bincount().min().item()
         if shots > smallest:
             raise ValueError(f"must be at most {smallest}, the training images of the smallest class, got {shots} shots")
-        return float(shots)
 
     def examples(self, labels: Tensor, severity: float, generator: Generator) -> Tensor:
         shuffled = torch.randperm(len(labels), generator=generator)
@@ -117,12 +116,12 @@ class InputNoise(Corruption):
     space: Literal["normalised", "pixel"] = "normalised"
 
     def noise(self, images: Tensor, generator: Generator) -> Tensor:
-        """Noise of severity 1 in the shape of `images`."""
+        """Noise of severity 1 in the shape of `images`, drawn where the generator is."""
         raise NotImplementedError
 
     def images(self, images: Tensor, pixel: Tensor, severity: float, generator: Generator) -> Tensor:
         unit = pixel if self.space == "pixel" else torch.ones_like(pixel)
-        return images + severity * unit * self.noise(images, generator)
+        return images + severity * unit * self.noise(images, generator).to(images.device)
 
 
 @gin.register
@@ -135,7 +134,7 @@ class GaussianNoise(InputNoise):
         return f"Gaussian noise (standard deviation, {self.space} units)"
 
     def noise(self, images: Tensor, generator: Generator) -> Tensor:
-        return torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return torch.randn(images.shape, generator=generator, dtype=images.dtype)
 
 
 @gin.register
@@ -144,7 +143,7 @@ class UniformNoise(InputNoise):
     """x + severity * U: the severity is the width of the interval, in normalised or pixel units.
 
     centred: False draws from [0, width), as the reference does, so the mean moves by width / 2; True from
-    [-width / 2, width / 2), the same noise without the shift.
+    [-width / 2, width / 2), the same draws without the shift.
     """
 
     centred: bool = False
@@ -154,5 +153,5 @@ class UniformNoise(InputNoise):
         return f"uniform noise (width, {self.space} units, {'centred' if self.centred else 'one-sided'})"
 
     def noise(self, images: Tensor, generator: Generator) -> Tensor:
-        draw = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        draw = torch.rand(images.shape, generator=generator, dtype=images.dtype)
         return draw - 0.5 if self.centred else draw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
@@ -123,12 +124,13 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def tables(rows: Sequence[Row]) -> str:
     """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, monosemanticity."""
     accuracies = [row for row in rows if not row.curve.startswith(MONOSEMANTICITY)]
-    draws = _span(len({row.repeat for row in accuracies if row.curve == curve}) for curve in names(rows)[1])
+    repeats = Counter((row.experiment, row.curve, row.severity, row.metric) for row in accuracies).values()
+    mean = "Single draws" if max(repeats) == 1 else f"Mean ± half of the 95 % interval (t) over {_span(repeats)} draws"
     axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in names(rows)[1].items())
     return (
         f"{accuracy_table(rows)}\n\n"
-        f"Mean ± half of the 95 % interval (t) over {draws} draws of corruption and probe, one encoder each; "
-        f"{_span(row.n for row in accuracies)} test images.\n{axes}\n\n{monosemanticity_table(rows)}\n"
+        f"{mean} of corruption and probe, one encoder each; {_span(row.n for row in accuracies)} test images. "
+        f"Encoders meet the same draws, so compare them draw by draw and not by these intervals.\n{axes}\n\n{monosemanticity_table(rows)}\n"
     )
 
 
@@ -173,6 +175,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for panel, (curve, axis) in zip(panels[0], axes.items(), strict=True):
         for number, experiment in enumerate(experiments):
             line = points(rows, experiment, curve, "top1")
+            if not line:
+                continue
             x, mean = [p.severity for p in line], [p.mean for p in line]
             half = [0 if math.isnan(p.half) else p.half for p in line]
             color, marker = f"C{number}", "osD^vP*X"[number % 8]
@@ -189,7 +193,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("top-1 accuracy (%)")
     panels[0][0].legend(frameon=False, loc="lower left")
-    some = [p for e in experiments for c in axes for p in points(rows, e, c, "top1")]
-    figure.suptitle(f"Linear probe: mean and 95 % interval over {max(p.repeats for p in some)} repeats", fontsize="medium")
+    repeats = [p.repeats for e in experiments for c in axes for p in points(rows, e, c, "top1")]
+    interval = f"mean and 95 % interval over {_span(repeats)} draws" if max(repeats) > 1 else "single draws"
+    figure.suptitle(f"Linear probe: {interval}, one encoder each", fontsize="medium")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

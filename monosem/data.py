@@ -6,7 +6,7 @@ import functools
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import gin
 import numpy as np
@@ -37,6 +37,8 @@ class Dataset(Part):
     std: tuple[Positive, ...]
 
     def validate(self) -> None:
+        if not self.mean:
+            self.refuse("mean", "must hold a value for every channel, got ()")
         if len(self.mean) != len(self.std):
             self.refuse("std", f"must have one value per channel like mean ({len(self.mean)}), got {len(self.std)}")
 
@@ -51,6 +53,22 @@ class Dataset(Part):
     def classes(self) -> int:
         return int(self.load("train").labels.max()) + 1
 
+    def flaw(self) -> str | None:
+        """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
+        for split in get_args(Split):
+            images, labels = self.load(split)
+            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.channels or labels.dtype != torch.int64:
+                return (
+                    f"must hold uint8 images (n, {self.channels}, height, width), a channel for each mean, and int64 labels (n,); "
+                    f"the {split} split has {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
+                )
+            if len(images) != len(labels) or not len(labels):
+                return f"must hold a label for every image, and some of them; the {split} split has {len(images)} and {len(labels)}"
+            if labels.min() < 0 or labels.max() >= self.classes:
+                return f"must label every image with a class of the training split, 0 to {self.classes - 1}; not so the {split} split"
+        missing = (self.load("train").labels.bincount() == 0).nonzero()[:, 0].tolist()
+        return f"must number classes from 0 without gaps; the training split has none of {missing}" if missing else None
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """(n, c, h, w) in [0, 1] -> zero mean and unit deviation per channel over the training split."""
         mean, std = (torch.tensor(each, dtype=pixels.dtype, device=pixels.device) for each in (self.mean, self.std))
@@ -64,6 +82,7 @@ class Digits(Dataset):
 
     size: side in pixels after bicubic enlargement; crops and blur mean little at 8.
     test: number of test images, drawn once, stratified by class; the rest is for training.
+    mean, std: measured on the training split at the size of 16.
     """
 
     size: Count = 16

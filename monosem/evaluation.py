@@ -17,7 +17,7 @@ from monosem.data import Dataset, Split
 from monosem.fit import device
 from monosem.metrics import Metric
 from monosem.probes import Bank, Head, LinearProbe, topk_accuracy
-from monosem.stage import Artifact, Count, Job, Label, Part, Stage, generator, seed_for
+from monosem.stage import Artifact, Count, Job, Label, Part, Stage, StageError, generator, seed_for
 from monosem.training import Representation
 
 CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
@@ -27,7 +27,10 @@ CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn c
 def encode(network: nn.Module, data: Dataset, images: Tensor, corrupt: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """(n, c, h, w) uint8 -> (n, d) features of the normalised and then corrupted images, one pass for every image."""
     chunks = images.split(CHUNK)
-    return torch.cat([network(corrupt(data.normalise(chunk.to(device()).float() / 255))) for chunk in chunks])
+    features = torch.cat([network(corrupt(data.normalise(chunk.to(device()).float() / 255))) for chunk in chunks])
+    if not features.isfinite().all():
+        raise StageError("the features of some images are not finite numbers: look at what was corrupted or trained")
+    return features
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Features(Stage):
     encoder: Representation
     data: Dataset
     split: Split
+
+    def upstream(self) -> tuple[Stage, ...]:
+        return self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
         images = self.data.load(self.split).images
@@ -96,14 +102,20 @@ class Curve(Measurement):
             self.refuse("name", f"must be a word of letters, digits and . _ + - other than {MONOSEMANTICITY}, got {self.name!r}")
         if not self.severities:
             self.refuse("severities", "must hold at least one severity, got ()")
+        if max(map(abs, self.severities)) > 1e9:
+            self.refuse("severities", f"must be at most 1e9, got {max(map(abs, self.severities)):g}")
         if len(set(self.severities)) < len(self.severities):
             self.refuse("severities", f"must differ from one another, got {self.severities}")
 
     def preflight(self) -> None:
+        if flaw := self.data.flaw():
+            self.refuse("data", flaw)
+        if self.encoder.channels not in (None, self.data.channels):
+            self.refuse("data", f"must have {self.encoder.channels} channels like the images of the encoder, got {self.data.channels}")
         labels = self.data.load("train").labels
         for severity in self.severities:
             try:
-                self.corruption.admit(severity, labels)
+                self.corruption.check_severity(severity, labels)
             except ValueError as error:
                 self.refuse("severities", str(error))
         self.probe.check_size(len(labels))
@@ -112,12 +124,13 @@ class Curve(Measurement):
         return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")
 
     def upstream(self) -> tuple[Stage, ...]:
-        encoders = super().upstream() if any(map(self.corruption.touches_images, self.severities)) else ()
+        encoders = self.encoder.stages if any(map(self.corruption.touches_images, self.severities)) else ()
         return (*encoders, *self.splits())
 
-    def draw(self, repeat: int, on: torch.device | str = "cpu") -> torch.Generator:
-        """Neither the encoder nor the severity is among what names the noise."""
-        return generator(self.corruption, repeat, self.data, on=on)
+    def draw(self, repeat: int) -> torch.Generator:
+        """Neither the encoder nor the severity is among what names the noise; and it is drawn on the CPU, so that encoders
+        measured on different devices meet the same."""
+        return generator(type(self.corruption).__name__, repeat, self.data)
 
     def head(self, severity: float, repeat: int, labels: Tensor) -> Head:
         told = self.corruption.labels(labels, self.data.classes, severity, self.draw(repeat))
@@ -137,7 +150,7 @@ class Curve(Measurement):
             features = clean
             if self.corruption.touches_images(severity):
                 network = network or self.encoder.network(job.get)
-                draw = self.draw(repeat, on=device())
+                draw = self.draw(repeat)
                 features = encode(network, self.data, images, lambda x: self.corruption.images(x, pixel, severity, draw))  # noqa: B023
                 passes += len(images)
             logits = bank.logits(features, member[cell])
@@ -178,11 +191,28 @@ class Monosemanticity(Measurement):
         return Features(self.encoder, self.data, "test")
 
     def upstream(self) -> tuple[Stage, ...]:
-        return (*super().upstream(), self.features())
+        return (self.features(),)
+
+    def preflight(self) -> None:
+        try:
+            self.measure(torch.eye(6, 4), torch.arange(6) % 3)
+        except ValueError as error:
+            self.refuse("metrics", str(error))
+
+    def measure(self, features: Tensor, labels: Tensor) -> dict[str, float]:
+        """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
+        values: dict[str, float] = {}
+        for metric in self.metrics:
+            for name, value in metric(features, labels).items():
+                if name in values:
+                    raise ValueError(f"must find each thing once, got {name} twice, the second time from {metric}")
+                if not isinstance(value, int | float):
+                    raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
+                values[name] = value
+        return values
 
     def run(self, job: Job) -> Artifact:
-        features, labels = job.get(self.features())["features"], self.data.load("test").labels
-        values = {name: value for metric in self.metrics for name, value in metric(features, labels).items()}
+        values = self.measure(job.get(self.features())["features"], self.data.load("test").labels)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
@@ -212,6 +242,8 @@ class Experiment(Part):
         if not self.metrics:
             self.refuse("metrics", "must hold at least one metric: monosemanticity is measured beside every accuracy, got ()")
         names = [curve.name for curve in self.curves]
+        if not all(names):
+            self.refuse("curves", "must have names: a scope in Gin, or Curve.name")
         if len(set(names)) < len(names):
             self.refuse("curves", f"must have different names, got {', '.join(names)}")
 

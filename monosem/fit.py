@@ -55,6 +55,10 @@ class SGD(Optimizer):
     momentum: Fraction = 0.9
     nesterov: bool = False
 
+    def validate(self) -> None:
+        if self.nesterov and not self.momentum:
+            self.refuse("nesterov", "must be False without momentum")
+
     def build(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
 
@@ -67,6 +71,10 @@ class Adam(Optimizer):
     lr: Positive = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     decoupled: bool = False
+
+    def validate(self) -> None:
+        if 1.0 in self.betas:
+            self.refuse("betas", f"must be below 1, got {self.betas}")
 
     def build(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
@@ -163,6 +171,8 @@ def train(
                 f"the loss is not a finite number from step {bad} of {steps} on (epoch {epoch + 1}, learning rate {rate:.3g}). "
                 "A lower learning rate, a longer warm-up or a higher temperature usually helps."
             )
+        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+            raise StageError(f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. A lower learning rate helps.")
         means = {name: float(total) / steps_per_epoch for name, total in sums.items()}
         job.log(epoch + 1, epochs, lr=float(optimizer.param_groups[0]["lr"]), **means)
         job.save({"epoch": epoch + 1, "module": module.state_dict(), "optimizer": optimizer.state_dict()})

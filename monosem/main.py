@@ -118,20 +118,23 @@ def compute(loaded: Spec, folder: Path, root: Path) -> int:
     from monosem import report
     from monosem.curves import tables
     from monosem.stage import closure, plan
-    from monosem.store import Store
+    from monosem.store import Store, held
 
     experiment, stages, store = loaded.experiment, closure(loaded.experiment.stages), Store(root)
     waves = plan(experiment.stages, store.has)
     print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
+    if (folder / "config.gin").exists() and (folder / "config.gin").read_text(encoding="utf-8") != loaded.config:
+        print(f"{folder} holds another spec's results: replaced when these are there; artifacts stay in {store.root}", file=sys.stderr)
     if waves or not report.written(folder, report.collect(experiment, store), loaded.config):
         from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
 
-        with contextlib.closing(Board(folder, stages)) as board:
+        with held(folder), contextlib.closing(Board(folder, stages)) as board:
             board.replay(store, stages)
             store.watchers = (Progress(), board)
             for wave in waves:
                 for stage in wave:
                     store.get(stage)
+            board.replay(store, stages)  # what another process was faster with
             rows = report.collect(experiment, store)
             report.write(folder, rows, report.facts(experiment, store), loaded.config)
             board.report(experiment, rows, folder / "curves.png")

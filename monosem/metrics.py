@@ -69,20 +69,20 @@ def _mean(values: Tensor) -> float:
 @gin.register
 @dataclass(frozen=True)
 class ClassConsistency(Metric):
-    """How much one class owns a dimension (NCL, section 4.1): mean over live dimensions of the share of the most frequent
+    """How much one class owns a dimension (NCL, section 4.1): mean over active dimensions of the share of the most frequent
     class among the images that activate it, in [1/classes, 1], 1 is monosemantic; and the mean entropy of those classes in nats.
 
-    epsilon: a dimension is active on an image where its share of the row's norm exceeds this. Signed features are active
+    epsilon: a dimension is active on an image where its share of the row's norm exceeds this, in absolute value. Signed features are active
     nearly everywhere and score near the largest class share, which is what 'polysemantic' means here.
     """
 
     epsilon: Positive = 1e-5
 
     def __call__(self, features: Tensor, labels: Tensor) -> dict[str, float]:
-        alive = live(features)
+        active = class_counts(features, labels, self.epsilon).sum(0) > 0
         return {
-            "class_consistency": _mean(class_consistency(features, labels, self.epsilon)[alive]),
-            "class_entropy": _mean(class_entropy(features, labels, self.epsilon)[alive]),
+            "class_consistency": _mean(class_consistency(features, labels, self.epsilon)[active]),
+            "class_entropy": _mean(class_entropy(features, labels, self.epsilon)[active]),
         }
 
 

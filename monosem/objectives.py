@@ -44,9 +44,23 @@ def contrastive_loss(z: Tensor, index: Tensor, temperature: float) -> Tensor:
     return torch.where(paired, everyone - partners, 0).sum() / paired.sum().clamp(min=1)
 
 
+@dataclass(frozen=True)
+class Objective(Part):
+    """What pre-training minimises: a function of the projections of two views of every image of a batch."""
+
+    def embed(self, raw: Tensor) -> Tensor:
+        """(m, d) raw projections -> (m, d) the space in which the loss compares images; what Embedding probes."""
+        return raw
+
+    def __call__(self, raw: Tensor, index: Tensor) -> Tensor:
+        """raw: (2b, d) projections, first one view of b images, then the other in the same order; index: (2b,) which image
+        each row is a view of -> scalar loss."""
+        raise NotImplementedError
+
+
 @gin.register
 @dataclass(frozen=True)
-class Contrastive(Part):
+class Contrastive(Objective):
     """SimCLR's contrastive loss (Chen et al., arXiv:2002.05709, equation 1) on unit projections.
 
     temperature: divides the cosine similarities.
@@ -55,11 +69,9 @@ class Contrastive(Part):
     temperature: Positive = 0.2
 
     def embed(self, raw: Tensor) -> Tensor:
-        """(m, d) raw projections -> (m, d) unit rows, the space in which the loss compares images."""
         return F.normalize(raw, dim=-1)
 
     def __call__(self, raw: Tensor, index: Tensor) -> Tensor:
-        """raw: (m, d) projections of all views; index: (m,) which image each row is a view of -> scalar loss."""
         return contrastive_loss(self.embed(raw), index, self.temperature)
 
 

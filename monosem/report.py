@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-
-import torch
 
 from monosem.curves import Row, draw, names, table_text, tables
 from monosem.evaluation import Curve, Experiment, Features
-from monosem.fit import device
 from monosem.stage import Part, closure
 from monosem.store import Store
-from monosem.training import Pretrain
+from monosem.training import Pretrain, Representation, Training
 
 
 def collect(experiment: Experiment, store: Store) -> list[Row]:
@@ -27,21 +26,28 @@ def collect(experiment: Experiment, store: Store) -> list[Row]:
 
 def facts(experiment: Experiment, store: Store) -> str:
     """What a reader of the numbers has to know, as a Markdown list: what was trained and probed, how, and what it took."""
-    lines = []
-    for curve in {c.encoder: c for c in experiment.curves}.values():
-        lines.append(f"probed: {chain(curve.encoder)}")
-    for stage in closure(experiment.stages):
-        if isinstance(stage, Pretrain):
-            online = "absent" if stage.classifier is None else "joint, so clean labels train the encoder too" if stage.classifier.joint \
-                else "detached, it only watches"  # fmt: skip
-            lines += [f"objective: {stage.objective}", f"online classifier: {online}"]
-        if isinstance(stage, Features | Curve):
-            passes = int(store.get(stage)["passes"])
-            what = f"curve {stage.name}" if isinstance(stage, Curve) else f"{stage.split} split, {chain(stage.encoder)}"
-            lines.append(f"encoder passes for {what}: {passes} images")
+    stages = closure(experiment.stages)
+    lines = [f"probed: {chain(each)}" for each in dict.fromkeys(curve.encoder for curve in experiment.curves)]
     lines += [f"probe: {probe}" for probe in dict.fromkeys(curve.probe for curve in experiment.curves)]
-    lines.append(f"written with torch {torch.__version__} on {device()}, {torch.get_num_threads()} threads")
+    for stage in stages:
+        if isinstance(stage, Training):
+            values = {field.name: getattr(stage, field.name) for field in fields(stage)}
+            settings = [f"{name}: {value}" for name, value in values.items() if not isinstance(value, Representation)]
+            lines.append("\n  - ".join([f"{type(stage).__name__}", *settings]))
+        if isinstance(stage, Pretrain):
+            lines.append(f"online classifier: {online(stage)}")
+        if isinstance(stage, Features | Curve):
+            what = f"curve {stage.name}" if isinstance(stage, Curve) else f"{stage.split} split, {chain(stage.encoder)}"
+            lines.append(f"encoder passes for {what}: {int(store.get(stage)['passes'])} images")
+    made = [store.made(stage) for stage in stages]
+    lines += dict.fromkeys(f"computed with torch {each['torch']} on {each['device']}, {each['threads']} threads" for each in made)
     return "\n".join(f"- {line}" for line in lines)
+
+
+def online(stage: Pretrain) -> str:
+    if stage.classifier is None:
+        return "absent"
+    return "joint, so clean labels train the encoder too" if stage.classifier.joint else "detached, it only watches"
 
 
 def chain(part: Part) -> str:
@@ -53,7 +59,7 @@ def chain(part: Part) -> str:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` only when everything is written."""
-    aside = path.with_name(f".{path.name}")
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
     yield aside
     aside.replace(path)
 

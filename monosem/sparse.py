@@ -96,6 +96,7 @@ class Autoencoder(nn.Module):
         return Code(latents, self.decoder(latents) + self.pre_bias)
 
     def loss(self, x: Tensor, code: Code) -> Tensor:
-        """mean_rows( mean_d (reconstruction - x)^2 / mean_d x^2 ) + the price of sparsity."""
-        error = ((code.reconstruction - x) ** 2).mean(-1) / (x**2).mean(-1)
-        return error.mean() + self.sparsity.cost(code.latents, self.decoder.weight)
+        """mean_rows( mean_d (reconstruction - x)^2 / mean_d x^2 ) + the price of sparsity. Rows of zeros have no scale: left out."""
+        energy = (x**2).mean(-1)
+        error = ((code.reconstruction - x) ** 2).mean(-1)[energy > 0] / energy[energy > 0]
+        return error.sum() / max(len(error), 1) + self.sparsity.cost(code.latents, self.decoder.weight)

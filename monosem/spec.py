@@ -12,6 +12,7 @@ import importlib
 import re
 import sys
 import tokenize
+import traceback
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -34,11 +35,12 @@ class SpecError(ValueError):
 
 
 class Typed(NamedTuple):
-    """A binding as it was typed: `text`, at `where`, of `value`."""
+    """A binding as it was typed: `text`, at `where`, of `value`, the `order`-th of all."""
 
     text: str
     where: str
     value: object
+    order: int
 
     def __str__(self) -> str:
         return f"({self.where}: {self.text})" if self.where != "--set" else f"(--set '{self.text}')"
@@ -57,14 +59,12 @@ def load(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec:
     Raises SpecError for everything that can be known to be wrong before work begins.
     """
     gin.clear_config()
-    sys.path[:0] = [] if "" in sys.path else [""]  # `import my_parts` in a Gin file finds them where the user is
     reader = _Reader()
     for file in files:
         reader.read_file(file, "--gin")
     for binding in bindings:
-        if not binding.strip():
+        if not reader.read_text(binding, "--set"):
             raise SpecError(f"--set {binding!r} holds no binding")
-        reader.read_text(binding, "--set")
     reader.check_macros()
     _name_curves(reader.typed)
     experiment = _build(reader.typed)
@@ -86,14 +86,16 @@ class _Reader(config_parser.ParserDelegate):
     def __init__(self) -> None:
         self.typed: dict[Address, Typed] = {}
         self.imports: list[str] = []
-        self.replaced: list[object] = []  # values of bindings that a later one of the same name has replaced
+        self.replaced: list[tuple[int, object]] = []  # when a binding was replaced by a later one of its name, and its value
+        self.count = 0
         self.macros_used: dict[str, str] = {}
         self.open_files: list[Path] = []
         self.gin = gin.config.ParserDelegate()
         self.place: Callable[[], str] = str  # where the parser is; references are met before their statement is whole
 
     def read_file(self, name: str, asked_by: str) -> None:
-        path = next((p for p in (Path(name), ROOT / name) if p.is_file()), None)
+        near = [self.open_files[-1].parent] if self.open_files else []
+        path = next((place / name for place in (Path(), *near, ROOT) if (place / name).is_file()), None)
         if path is None:
             kind = "is a folder, not a Gin file" if name and Path(name).is_dir() else "does not exist"
             raise SpecError(f"{asked_by} {name or repr(name)}: the file {kind}" + _nearest(name, _gin_files(), "; did you mean {}?"))
@@ -101,21 +103,26 @@ class _Reader(config_parser.ParserDelegate):
             raise SpecError(f"{asked_by}: {name} includes itself")
         self.open_files.append(path.resolve())
         try:
-            self.read_text(path.read_text(encoding="utf-8"), name)
+            self.read_text(path.read_text(encoding="utf-8-sig"), name)
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"{name} cannot be read: {error}") from None
         self.open_files.pop()
 
-    def read_text(self, text: str, source: str) -> None:
-        lines, outer = text.splitlines(), self.place
+    def read_text(self, text: str, source: str) -> int:
+        """The number of statements."""
+        lines, outer, count = text.split("\n"), self.place, 0
         try:
             parser = config_parser.ConfigParser(text, self)
             self.place = lambda: source if source == "--set" else f"{source}:{parser.current_token.start[0]}"
             for statement in parser:
                 number = statement.location.line_num
                 where = source if source == "--set" else f"{source}:{number}"
-                self._take(statement, where, lines[number - 1].strip())
+                first, last = lines[number - 1].strip(), parser.current_token.start[0]
+                more = any(line.strip() and not line.strip().startswith("#") for line in lines[number : last - 1])
+                self._take(statement, where, f"{first} ..." if more and last > number + 1 else first)
+                count += 1
             self.place = outer
+            return count
         except SpecError as error:  # Gin adds lines about where it was
             raise SpecError(str(error).splitlines()[0]) from None
         except (SyntaxError, tokenize.TokenError) as error:
@@ -128,29 +135,38 @@ class _Reader(config_parser.ParserDelegate):
         if isinstance(statement, config_parser.IncludeStatement):
             self.read_file(statement.filename, f"include in {where}")
         elif isinstance(statement, config_parser.ImportStatement):
-            try:
-                importlib.import_module(statement.module)
-            except Exception as error:  # whatever the user's module raises is told in one line
-                raise SpecError(f"{where}: import {statement.module} failed: {type(error).__name__}: {error}") from None
+            self._import(statement.module, where)
             self.imports.append(statement.format())
         elif isinstance(statement, config_parser.BlockDeclaration):
             _known(statement.selector, where)
         elif statement.arg_name:
-            self._bind(statement.scope, statement.selector, statement.arg_name, Typed(line, where, statement.value))
+            self._bind(statement.scope, statement.selector, statement.arg_name, Typed(line, where, statement.value, self.count))
         else:  # a macro: name = value
             name = "/".join(part for part in (statement.scope, statement.selector) if part)
-            self._bind(name, "gin.macro", "value", Typed(line, where, statement.value))
+            self._bind(name, "gin.macro", "value", Typed(line, where, statement.value, self.count))
+
+    def _import(self, module: str, where: str) -> None:
+        """Import a module of the user's, which may lie where they are or beside their Gin file."""
+        places = [str(Path.cwd()), *(str(file.parent) for file in self.open_files[-1:])]
+        sys.path[:0] = [place for place in places if place not in sys.path]
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever it raises is told in one line
+            frames = traceback.extract_tb(error.__traceback__)
+            last = f", {frames[-1].filename}:{frames[-1].lineno}" if frames and "importlib" not in frames[-1].filename else ""
+            raise SpecError(f"{where}: import {module} failed: {type(error).__name__}: {error}{last}".replace("\n", " ")) from None
 
     def _bind(self, scope: str, selector: str, parameter: str, typed: Typed) -> None:
         names = _known(selector, typed.where)
         if names is not None and parameter not in names:
-            hint = _nearest(parameter, names, "; did you mean {}?") or f"; it has {', '.join(sorted(names))}"
+            hint = _nearest(parameter, names, "; did you mean {}?") or f"; it has {', '.join(sorted(names)) or 'none'}"
             raise SpecError(f"{selector} has no parameter {parameter!r} {typed}{hint}")
         binding = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
         gin.bind_parameter(binding, typed.value)
         if binding.scope_selector_arg in self.typed:
-            self.replaced.append(self.typed[binding.scope_selector_arg].value)
+            self.replaced.append((self.count, self.typed[binding.scope_selector_arg].value))
         self.typed[binding.scope_selector_arg] = typed
+        self.count += 1
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> object:
         _known(scoped_selector.rsplit("/", 1)[-1], self.place(), "@")
@@ -200,12 +216,14 @@ def _name_curves(typed: dict[Address, Typed]) -> None:
     """A curve is called by its scope (@label_noise/Curve() is 'label_noise') unless a binding names it otherwise."""
     selector = gin.config.ParsedBindingKey.parse(("", "Experiment", "curves")).complete_selector
     bound = typed.get(("", selector, "curves"))
-    for reference in bound.value if bound is not None and isinstance(bound.value, tuple | list) else ():
-        if isinstance(reference, gin.config.ConfigurableReference) and reference.evaluate:
-            scope = "/".join(reference.scopes)
-            name = (scope, reference.configurable.selector, "name")
-            if "name" in (_known(reference.selector, "") or ()) and not {name, ("", *name[1:])} & typed.keys():
-                gin.bind_parameter(name, scope.replace("/", "_") or "curve")
+    pending = [*_references(bound.value)] if bound is not None else []
+    while pending:
+        scope, selector = pending.pop()
+        name = (scope, selector, "name")
+        if selector == "gin.macro" and (scope, selector, "value") in typed:
+            pending += _references(typed[scope, selector, "value"].value)
+        elif "name" in (_known(selector, "") or ()) and not {name, ("", selector, "name")} & typed.keys():
+            gin.bind_parameter(name, scope.replace("/", "_") or "curve")
 
 
 def _build(typed: dict[Address, Typed]) -> Experiment:
@@ -215,7 +233,7 @@ def _build(typed: dict[Address, Typed]) -> Experiment:
     except FieldError as error:
         raise SpecError(_explain(error, typed)) from None
     except RecursionError:
-        raise SpecError("the bindings refer to one another in a circle: some @Name() holds itself") from None
+        raise SpecError("the bindings refer to one another in a circle: some @Name() or %macro holds itself") from None
     except TypeError as error:
         missing = re.match(r"(\w+)\.__init__\(\) missing .*?: (.*)", str(error))
         if missing is None:
@@ -284,15 +302,16 @@ def _references(value: object) -> Iterator[tuple[str, str]]:
 
 
 def _superseded(reader: _Reader) -> set[Address]:
-    """The bindings that replaced values would have read, themselves or through what they refer to."""
+    """The bindings, typed before a value was replaced, that it would have read, itself or through what it refers to."""
     found: set[Address] = set()
-    pending = [reference for value in reader.replaced for reference in _references(value)]
+    pending = [(when, *reference) for when, value in reader.replaced for reference in _references(value)]
     while pending:
-        scope, selector = pending.pop()
+        when, scope, selector = pending.pop()
         for address, binding in reader.typed.items():
-            if address not in found and _deciding((scope, selector, address[2]), (address,)):
+            if address not in found and binding.order < when and _deciding((scope, selector, address[2]), (address,)):
                 found.add(address)
-                pending += [(inner or scope, name) for inner, name in _references(binding.value)]  # a bare @Name() stays in scope
+                inner = _references(binding.value)
+                pending += [(when, narrower or scope, name) for narrower, name in inner]  # a bare @Name() stays in scope
     return found
 
 

@@ -1,16 +1,19 @@
 """The spine: what a spec may hold, what its key is, and in which order stages are computed.
 
 A *part* is a frozen dataclass whose annotations say what may be written into it. A *stage* is a part with a `run` that
-leaves an artifact. The key of a stage is the hash of everything that its artifact depends on. No part, file, Gin or Ray
-is known here.
+leaves an artifact. The key of a stage is the hash of everything that its artifact depends on. No particular part, no file
+and no Gin is known here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import inspect
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +76,7 @@ def conform(value: Any, kind: Any) -> Any:
                 raise ValueError(f"must be {limit}, got {value!r}")
         return number
     if origin in (Union, types.UnionType):
-        return None if value is None else conform(value, next(arg for arg in args if arg is not types.NoneType))
+        return _conform_any(value, [arg for arg in args if arg is not types.NoneType], types.NoneType in args)
     if origin is tuple:
         if not isinstance(value, tuple | list):
             raise ValueError(f"must be a tuple such as (a, b), got {_say(value)}")
@@ -86,13 +89,24 @@ def conform(value: Any, kind: Any) -> Any:
             raise ValueError(f"must be one of {', '.join(map(repr, args))}, got {_say(value)}")
         return value
     if kind is float and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise ValueError(f"must be a finite number, got {value!r}")
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError(f"must be a finite number, got {value!r:.20}")
         return float(value) + 0.0  # -0.0 becomes 0.0: equal specs have equal keys
+    if not isinstance(kind, type) or issubclass(kind, list | dict | set):
+        raise ValueError(f"is annotated {kind}; a field holds numbers, strings, parts or tuples of them, as it must be hashable")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise ValueError(f"must be {_NAMES.get(kind, f'{article} {kind.__name__}')}, got {_say(value)}")
     return value
+
+
+def _conform_any(value: Any, kinds: Sequence[Any], optional: bool) -> Any:
+    if optional and value is None:
+        return None
+    for kind in kinds[:-1]:
+        with contextlib.suppress(ValueError):
+            return conform(value, kind)
+    return conform(value, kinds[-1])
 
 
 _NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "True or False"}
@@ -111,7 +125,7 @@ def _say(value: object) -> str:
 class Part:
     """A leaf of a spec: it describes one thing. Plain data, hashable, picklable; checked when it is made."""
 
-    VERSION: ClassVar[int] = 1  # raised when the code of a class changes what its fields mean
+    VERSION: ClassVar[int] = 1  # raised when code that a class calls changes what its fields mean
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
@@ -198,12 +212,24 @@ def spell(value: object) -> Any:
     if isinstance(value, Part):
         cls: Any = type(value)
         kinds = _kinds(cls)
-        name = cls.__qualname__ if cls.__module__.startswith("monosem.") else f"{cls.__module__}.{cls.__qualname__}"
         spelled = {f.name: spell(getattr(value, f.name)) for f in fields(value) if kinds[f.name] != Label}
-        return {"class": name, "version": cls.VERSION, "fields": spelled}
+        return {"class": cls.__qualname__, "version": _version(cls), "fields": spelled}
     if isinstance(value, tuple | list):
         return [spell(item) for item in value]
     return value
+
+
+def _version(cls: Any) -> int | str:
+    """VERSION; for a class from outside monosem, which is edited while it is tried out, its module and source as well."""
+    return cls.VERSION if cls.__module__.startswith("monosem.") else f"{cls.VERSION} {cls.__module__} {_source(cls)}"
+
+
+@functools.cache
+def _source(cls: type) -> str:
+    try:
+        return hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()[:20]
+    except (OSError, TypeError):
+        return "typed into a shell"
 
 
 def digest(*values: object) -> str:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
+import itertools
 import json
 import os
-import pickle
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -72,37 +73,40 @@ class Store:
         path = self.folder(stage) / "history.json"
         return [Entry(*line) for line in json.loads(path.read_text())] if path.exists() else []
 
+    def made(self, stage: Stage) -> dict[str, Any]:
+        """When, how long, with which torch, on what and with how many threads a finished stage was computed."""
+        record = _record(self.folder(stage))
+        return {} if record is None else dict(record["made"])
+
     def get(self, stage: Stage) -> Artifact:
-        while True:
-            artifact = self._read(stage)
-            if artifact is not None:
-                return artifact
-            with _held(self.folder(stage).with_suffix(".partial")) as folder:
-                if folder is not None and not self.has(stage):
+        artifact = self._read(stage)
+        while artifact is None:
+            with held(self.folder(stage).with_suffix(".partial")) as folder:
+                if folder is not None and self._read(stage) is None:  # nobody was faster
+                    self._set_aside(self.folder(stage))
                     self._compute(stage, folder)
+                elif folder is not None:
+                    shutil.rmtree(folder)
+            artifact = self._read(stage)
+        return artifact
 
     def _read(self, stage: Stage) -> Artifact | None:
+        """The artifact if there is one and every byte of it is as it was written."""
         folder = self.folder(stage)
-        if not folder.exists():
-            return None
         record = _record(folder)
-        if record is not None and all(_digest(folder / name) == digest for name, digest in record["files"].items()):
-            try:
-                return load_file(folder / "artifact.safetensors")
-            except (OSError, safetensors.SafetensorError):
-                pass  # another process set it aside between the two lines; it is looked for again below
-        self._set_aside(folder)
-        return None
+        try:
+            if record is None or any(_digest(folder / name) != digest for name, digest in record["files"].items()):
+                return None
+            return load_file(folder / "artifact.safetensors")
+        except FileNotFoundError:  # another process has just set it aside
+            return None
 
     def _set_aside(self, folder: Path) -> None:
-        target, count = folder.with_suffix(".damaged"), 1
-        while target.exists():
-            count += 1
-            target = folder.with_suffix(f".damaged{count}")
-        try:
-            folder.rename(target)
-        except FileNotFoundError:
-            return  # somebody else was faster
+        if not folder.exists():
+            return
+        names = (folder.with_suffix(f".damaged{number or ''}") for number in itertools.count())
+        target = next(name for name in names if not name.exists())
+        folder.rename(target)
         print(f"{folder} is truncated or altered: set aside as {target.name}, computed again", file=sys.stderr)
 
     def _compute(self, stage: Stage, folder: Path) -> None:
@@ -129,7 +133,7 @@ class Store:
                 "threads": torch.get_num_threads(),
             },
         }
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        job.checkpoint.unlink(missing_ok=True)
         _write(folder / "spec.json", json.dumps(record, indent=1).encode())
         folder.rename(self.folder(stage))
 
@@ -139,7 +143,7 @@ class _Job:
 
     def __init__(self, store: Store, stage: Stage, folder: Path):
         self.store, self.stage = store, stage
-        self.checkpoint = folder / "checkpoint.pt"
+        self.checkpoint = folder / "checkpoint"
         self.history: list[Entry] = []
 
     def get(self, stage: Stage) -> Artifact:
@@ -155,20 +159,22 @@ class _Job:
             watcher.tick(self.stage, step, of, images, loss)
 
     def save(self, state: dict[str, Any]) -> None:
-        aside = self.checkpoint.with_suffix(".aside")
-        torch.save({"history": [tuple(entry) for entry in self.history], "state": state}, aside)
+        buffer, aside = io.BytesIO(), self.checkpoint.with_suffix(".aside")
+        torch.save({"history": [tuple(entry) for entry in self.history], "state": state}, buffer)
+        _write(aside, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
         aside.replace(self.checkpoint)
 
     def restore(self) -> dict[str, Any] | None:
-        try:
-            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
+        if not self.checkpoint.exists():
             return None
-        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
-            print(f"{self.checkpoint} cannot be read ({error}): starting this stage anew", file=sys.stderr)
+        data = self.checkpoint.read_bytes()
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            print(f"{self.checkpoint} is truncated or altered: {type(self.stage).__name__} starts anew", file=sys.stderr)
             return None
+        saved = torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True)
         for line in saved["history"]:
             self.log(line[0], line[1], **line[2])
+        print(f"{type(self.stage).__name__} goes on after {self.history[-1].step} of {self.history[-1].of}", file=sys.stderr)
         return dict(saved["state"])
 
 
@@ -195,7 +201,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[Path | None]:
+def held(folder: Path) -> Iterator[Path | None]:
     """Hold `folder`, made if need be, against other processes; the kernel lets go when the holder dies.
 
     Yields None where the folder was renamed or removed while this process waited for it: whoever held it has finished.
@@ -206,7 +212,7 @@ def _held(folder: Path) -> Iterator[Path | None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another process is computing {folder.parent.name}/{folder.stem}: waiting for it", file=sys.stderr)
+            print(f"another process is at work on {folder.parent.name}/{folder.stem}: waiting for it", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         try:
             same = os.path.samestat(os.fstat(handle), folder.stat())

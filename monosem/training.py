@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import gin
 import torch
@@ -13,7 +13,7 @@ from monosem.augment import Augmentation
 from monosem.data import Dataset
 from monosem.encoders import Encoder, Network, Projector
 from monosem.fit import Optimizer, Schedule, device, seeded, train
-from monosem.objectives import ACTIVATIONS, Activation, Contrastive, OnlineClassifier
+from monosem.objectives import ACTIVATIONS, Activation, Objective, OnlineClassifier
 from monosem.sparse import Autoencoder, Code, Sparsifier
 from monosem.stage import Artifact, Count, Job, Part, Seed, Stage, generator
 
@@ -27,6 +27,18 @@ class Representation(Part):
     @property
     def width(self) -> int:
         raise NotImplementedError
+
+    @property
+    def channels(self) -> int | None:
+        """Of the images it takes; None takes any."""
+        return None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages whose artifacts `network` asks for: itself, if it is one, and those that it stands on."""
+        below = (getattr(self, field.name) for field in fields(self))
+        own = (self,) if isinstance(self, Stage) else ()
+        return own + tuple(stage for each in below if isinstance(each, Representation) for stage in each.stages)
 
     def network(self, get: Get) -> nn.Module:
         """The map from images to features, on the device, in evaluation mode, frozen."""
@@ -44,8 +56,8 @@ def frozen(module: nn.Module) -> nn.Module:
 class Training(Stage):
     """A stage that trains a network on two augmented views of every image.
 
-    views: augmentations, applied in this order. seed: names the initial weights, the order of images and the augmentations;
-    nothing else does, so two objectives with one seed meet the same batches and their difference is paired.
+    views: augmentations, applied in this order. seed: with the kind of stage, names the initial weights, the order of images
+    and the augmentations; nothing else does, so two objectives with one seed meet the same batches and are paired.
     """
 
     data: Dataset
@@ -57,6 +69,8 @@ class Training(Stage):
     seed: Seed = 0
 
     def preflight(self) -> None:
+        if flaw := self.data.flaw():
+            self.refuse("data", flaw)
         images = len(self.data.load("train").labels)
         if self.batch_size > images:
             self.refuse("batch_size", f"must be at most {images}, the training images, got {self.batch_size}")
@@ -67,7 +81,7 @@ class Training(Stage):
         steps = len(labels) // self.batch_size
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
-            draw = generator("order and views", self.seed, epoch, on=device())
+            draw = generator(type(self).__name__, "order and views", self.seed, epoch, on=device())
             order = torch.randperm(len(labels), generator=draw, device=device())
             for index in order[: steps * self.batch_size].split(self.batch_size):
                 index = index.repeat(2)
@@ -89,16 +103,24 @@ class Pretrain(Training, Representation):
 
     encoder: Encoder
     projector: Projector
-    objective: Contrastive
+    objective: Objective
     classifier: OnlineClassifier | None = None
+
+    def validate(self) -> None:
+        if self.batch_size < 2:
+            self.refuse("batch_size", f"must be 2 or more: a single image has nothing to be told from, got {self.batch_size}")
 
     @property
     def width(self) -> int:
         return self.encoder.width
 
+    @property
+    def channels(self) -> int:
+        return self.data.channels
+
     def build(self) -> Network:
         """The network with the weights that `seed` names."""
-        with seeded("weights", self.seed):
+        with seeded("Pretrain", "weights", self.seed):
             backbone, projector = self.encoder.build(self.data.channels), self.projector.build(self.width)
             online = self.classifier.build(self.width, self.data.classes) if self.classifier else None
         return Network(backbone, projector, online)
@@ -162,6 +184,10 @@ class Projection(Representation):
     def width(self) -> int:
         return self.encoder.projector.features
 
+    @property
+    def channels(self) -> int:
+        return self.encoder.channels
+
     def network(self, get: Get) -> nn.Module:
         trained = self.encoder.trained(get)
         return frozen(Then(nn.Sequential(trained.backbone, trained.projector), ACTIVATIONS[self.activation]))
@@ -177,6 +203,10 @@ class Embedding(Representation):
     @property
     def width(self) -> int:
         return self.encoder.projector.features
+
+    @property
+    def channels(self) -> int:
+        return self.encoder.channels
 
     def network(self, get: Get) -> nn.Module:
         trained = self.encoder.trained(get)
@@ -197,17 +227,23 @@ class SparseAutoencoder(Training, Representation):
     sparsity: Sparsifier
     latents: Count
 
+    def upstream(self) -> tuple[Stage, ...]:
+        return self.encoder.stages
+
     def validate(self) -> None:
-        super().validate()
         self.sparsity.check_width(self.latents)
 
     @property
     def width(self) -> int:
         return self.latents
 
+    @property
+    def channels(self) -> int | None:
+        return self.encoder.channels
+
     def build(self) -> Autoencoder:
         """The autoencoder with the weights that `seed` names."""
-        with seeded("weights", self.seed):
+        with seeded("SparseAutoencoder", "weights", self.seed):
             return Autoencoder(self.encoder.width, self.latents, self.sparsity)
 
     def losses(self, autoencoder: Autoencoder, inputs: Tensor) -> dict[str, Tensor]:

@@ -77,11 +77,15 @@ class Board(Watcher):
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
         self.writer = SummaryWriter(str(folder), purge_step=0)
+        self.told: set[str] = set()
         self.words: dict[str, str] = {}
         for stage in stages:  # the same in every run, so that TensorBoard lays runs over one another
             word = slug(stage)
             taken = sum(other.rsplit("~")[0] == word for other in self.words.values())
             self.words[key(stage)] = f"{word}~{taken + 1}" if taken else word
+
+    def begin(self, stage: Stage) -> None:
+        self.told.add(key(stage))
 
     def log(self, stage: Stage, entry: Entry) -> None:
         word = self.words[key(stage)]
@@ -90,8 +94,11 @@ class Board(Watcher):
             self.writer.add_scalar(tag, value, entry.step)
 
     def replay(self, store: Store, stages: Sequence[Stage]) -> None:
-        """Tell what finished stages logged when they ran."""
+        """Tell what finished stages logged when they ran, in another run or another process; each is told once."""
         for stage in stages:
+            if key(stage) in self.told or not store.has(stage):
+                continue
+            self.begin(stage)
             for entry in store.history(stage):
                 self.log(stage, entry)
 
@@ -127,9 +134,9 @@ def hyperparameters(experiment: Experiment) -> dict[str, str | float]:
     found: dict[str, object] = {}
 
     def visit(part: Part) -> None:
-        for field in fields(part):
-            value = getattr(part, field.name)
-            found[field.name] = value
+        values = {field.name: getattr(part, field.name) for field in fields(part)}
+        found.update(values)
+        for value in values.values():
             if isinstance(value, Part):
                 visit(value)
 

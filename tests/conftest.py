@@ -18,6 +18,7 @@ from monosem.augment import ColorJitter, GaussianBlur, RandomResizedCrop, Random
 from monosem.data import Digits
 from monosem.encoders import Projector, SmallConv
 from monosem.fit import SGD, WarmupCosine
+from monosem.main import main
 from monosem.objectives import NonNegative
 from monosem.training import Pretrain
 
@@ -71,6 +72,17 @@ def tiny_pretrain(**fields: Any) -> Pretrain:
         "batch_size": 256,
     }
     return Pretrain(**{**standard, **fields})
+
+
+def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """What python run.py with these arguments does, without the seconds that a process takes to start."""
+    capsys.readouterr()
+    try:
+        code = main([*map(str, arguments)])
+    except SystemExit as exit:  # argparse
+        code = int(exit.code or 0)
+    said = capsys.readouterr()
+    return subprocess.CompletedProcess(["run.py"], code, said.out, said.err)
 
 
 def run(*arguments: object, cwd: Path = ROOT, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -95,6 +95,15 @@ def test_blur_is_within_one_grey_level_of_pil_in_the_mean(golden):
         assert (blurred - g["blurred"][:, number].permute(0, 3, 1, 2).float()).abs().mean() < 1
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 2.0, 3.3])
+def test_blur_has_the_variance_of_its_gaussian_and_keeps_the_mean(sigma):
+    weights = augment.blur_matrix(torch.tensor([sigma], dtype=torch.float64), 81)[0, 40]
+    offsets = torch.arange(81) - 40.0
+    assert weights.sum().item() == pytest.approx(1) and (weights >= 0).all()
+    assert (weights * offsets).sum().item() == pytest.approx(0, abs=1e-9)
+    assert (weights * offsets**2).sum().item() == pytest.approx(sigma**2, rel=1e-6)
+
+
 def test_normalisation_equals_the_reference(golden):
     g = golden("h_transforms")
     pixels = g["images"].permute(0, 3, 1, 2).float() / 255

@@ -85,7 +85,7 @@ def test_a_new_corruption_overrides_one_hook_and_nothing_else():
         def images(self, images, pixel, severity, generator):
             return images - severity
 
-    assert Dark().touches_images(0.5) and not Dark().touches_images(0.0)
+    assert Dark().touches_images(0.5) and Dark().touches_images(-0.5) and not Dark().touches_images(0.0)
     assert not LabelNoise().touches_images(0.5)
     assert torch.equal(Dark().labels(LABELS, 10, 0.5, generator("x")), LABELS)
     assert torch.equal(Dark().examples(LABELS, 0.5, generator("x")), torch.arange(200))
@@ -107,4 +107,4 @@ def test_a_new_corruption_overrides_one_hook_and_nothing_else():
 )
 def test_impossible_severities_are_refused(corruption, severity, words):
     with pytest.raises(ValueError, match=words):
-        corruption.admit(severity, LABELS)
+        corruption.check_severity(severity, LABELS)

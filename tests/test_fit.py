@@ -76,6 +76,19 @@ def test_a_loss_that_turns_nan_stops_with_step_and_learning_rate_and_saves_nothi
     assert job.state["epoch"] == 1 and len(job.lines) == 1
 
 
+def test_weights_that_turn_nan_under_a_finite_loss_are_not_saved():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+    job, module = Notes(), Root()
+    with pytest.raises(StageError, match="some weights are not finite numbers after epoch 1"):
+        train(job, module, SGD(lr=0.1).build(module.parameters()), Constant(), 1, 1, 1,
+              lambda epoch: iter([(torch.zeros(1),)]), lambda x: {"loss": (module.weight * x).sqrt().sum()})  # fmt: skip
+    assert job.state is None
+
+
 def test_training_reduces_the_loss_and_logs_every_epoch():
     job = Notes()
     descend(job)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, TINY, here, run
 
 from monosem.curves import Row, read_table
 
@@ -28,8 +28,6 @@ CURVES = {"label_noise": 6, "gaussian": 6, "uniform": 6, "few_shot": 6}
 def done(tmp_path_factory):
     """The three experiments on a tiny setting, one after the other over one store."""
     folder = tmp_path_factory.mktemp("main")
-    from conftest import TINY
-
     (folder / "tiny.gin").write_text(TINY)
     (folder / "tiny_sae.gin").write_text(f"{TINY}SparseAutoencoder.epochs = 2\nSparseAutoencoder.latents = 32\n")
     outputs = {}
@@ -130,21 +128,24 @@ def test_a_lost_figure_is_drawn_again_without_computing(done):
     assert len(list((folder / "runs" / "simclr").glob("events*"))) == 1
 
 
-def test_plan_tells_what_is_to_do_and_what_is_there_and_touches_nothing(done, tmp_path):
+def test_plan_tells_what_is_to_do_and_what_is_there_and_touches_nothing(done, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     folder, _ = done
-    there = command(folder, "ncl", folder / "tiny.gin", "--plan").stdout
+    places = ["--runs", folder / "runs", "--store", folder / "store"]
+    ncl = ["--gin", "gin/ncl.gin", "--gin", folder / "tiny.gin", "--plan", *places]
+    there = here(capsys, *ncl).stdout
     assert there.count("there") == 9 and "to do" not in there and "ncl: all there" in there
-    fresh = run("--gin", "gin/ncl.gin", "--plan", "--runs", tmp_path / "r", "--store", tmp_path / "s")
+    fresh = here(capsys, "--gin", "gin/ncl.gin", "--plan", "--runs", tmp_path / "r", "--store", tmp_path / "s")
     assert fresh.stdout.count("to do") == 8 and "wave 1  to do" in fresh.stdout and "8 to compute, in 3 waves" in fresh.stdout
     assert not (tmp_path / "r").exists() and not (tmp_path / "s").exists()
-    part = command(folder, "ncl", folder / "tiny.gin", "--plan", "--set", "LinearProbe.epochs = 3").stdout
+    part = here(capsys, *ncl, "--set", "LinearProbe.epochs = 3").stdout
     assert part.count("to do") == 4 and part.count("there  ") == 4
 
 
-def test_gather_lays_several_experiments_over_one_another_from_their_tables_alone(done, tmp_path):
+def test_gather_lays_several_experiments_over_one_another_from_their_tables_alone(done, tmp_path, capsys):
     folder, _ = done
     runs = [folder / "runs" / name for name in ("simclr", "ncl", "sae")]
-    out = run("--gather", *runs, "--runs", tmp_path)
+    out = here(capsys, "--gather", *runs, "--runs", tmp_path)
     assert out.returncode == 0, out.stderr
     rows = read_table(tmp_path / "simclr+ncl+sae" / "curves.csv")
     assert [*rows] == [row for each in runs for row in read_table(each / "curves.csv")] and isinstance(rows[0], Row)
@@ -155,15 +156,15 @@ def test_gather_lays_several_experiments_over_one_another_from_their_tables_alon
         (("--gather", runs[0], runs[0]), "two of the tables hold an experiment called simclr"),
         (("--gather", ROOT / "gin"), "there is no"),
     ):
-        out = run(*arguments)
-        assert out.returncode == 2 and words in out.stderr and "Traceback" not in out.stderr
+        out = here(capsys, *arguments)
+        assert out.returncode == 2 and words in out.stderr
 
 
-def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done):
+def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done, capsys):
     run_folder = done[0] / "runs" / "ncl"
     before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
     (run_folder / "curves.png").unlink()
-    assert run("--gather", run_folder).returncode == 0
+    assert here(capsys, "--gather", run_folder).returncode == 0
     assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
 
 
@@ -181,12 +182,19 @@ def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done):
     ],
     ids=str,
 )
-def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path):
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     places = () if {"--runs", "--store"} & set(arguments) else ("--runs", tmp_path / "runs", "--store", tmp_path / "store")
-    out = run(*arguments, *places)
+    out = here(capsys, *arguments, *places)
     assert out.returncode == 2 and words in out.stderr, out.stderr
     assert out.stdout == "" and out.stderr.count("\n") == 1 and "Traceback" not in out.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_says_the_same(tmp_path):
+    out = run("--gin", "gin/nlc.gin", "--runs", tmp_path / "runs")
+    assert (out.returncode, out.stdout) == (2, "") and not list(tmp_path.iterdir())
+    assert out.stderr == "run.py: --gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin?\n"
 
 
 def test_a_loss_that_turns_nan_exits_1_and_leaves_nothing_finished(tmp_path, tiny_gin):
@@ -204,7 +212,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(done, 
     assert whole.returncode == 0
     places = [tmp_path / "broken", "--store", tmp_path / "broken_store"]
     process = subprocess.Popen([sys.executable, "run.py", *map(str, [*arguments, *places])], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("broken_store/Pretrain/*.partial/checkpoint.pt")):
+    while not list(tmp_path.glob("broken_store/Pretrain/*.partial/checkpoint")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

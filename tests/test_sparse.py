@@ -71,6 +71,14 @@ def test_rescaling_latents_against_the_decoder_does_not_change_the_l1_price():
     assert_close(model.loss(x, model(x)), before)
 
 
+def test_rows_of_zeros_have_no_scale_and_are_left_out_of_the_reconstruction_error():
+    model = Autoencoder(3, 5, TopK(2)).double()
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with_zeros = torch.cat([x, torch.zeros(2, 3, dtype=torch.float64)])
+    assert_close(model.loss(with_zeros, model(with_zeros)), model.loss(x, model(x)))
+    assert model.loss(with_zeros[4:], model(with_zeros[4:])) == 0
+
+
 def test_k_above_the_number_of_latents_is_refused():
     with pytest.raises(FieldError, match="TopK.k must be at most the number of latents, 8, got 9"):
         TopK(9).check_width(8)

@@ -63,8 +63,20 @@ def test_replacing_what_a_file_binds_drops_what_only_that_would_have_read(tmp_pa
     (tmp_path / "config.gin").write_text(spec.config)
     assert load([str(tmp_path / "config.gin")]).experiment == spec.experiment
     assert load(["gin/sae.gin"], ["Pretrain.optimizer = @SGD()", "SparseAutoencoder.sparsity = @L1()", "L1.penalty = 0.1"])
-    with pytest.raises(SpecError, match="TopK.k = 3 has no effect"):
-        load(["gin/simclr.gin"], ["TopK.k = 3"])
+
+
+@pytest.mark.parametrize(
+    ("replacing", "late"),
+    [
+        ("Pretrain.objective = @Contrastive()", "NonNegative.activation = 'gelu'"),
+        ("Pretrain.classifier = None", "OnlineClassifier.lr = 0.2"),
+        ("Experiment.curves = (@gaussian/Curve(),)", "few_shot/Curve.repeats = 3"),
+    ],
+)
+def test_what_is_typed_after_its_reader_was_replaced_is_a_mistake(replacing, late):
+    assert load(["gin/ncl.gin"], [late, replacing])
+    with pytest.raises(SpecError, match="has no effect"):
+        load(["gin/ncl.gin"], [replacing, late])
 
 
 def test_a_file_of_one_s_own_from_anywhere(tmp_path, monkeypatch):
@@ -83,6 +95,22 @@ def test_a_file_of_one_s_own_from_anywhere(tmp_path, monkeypatch):
     assert spec.experiment.curves[0].data.size == 8
     assert spec.config.startswith("import my_parts")
     sys.modules.pop("my_parts")
+
+
+def test_what_a_file_imports_and_includes_may_lie_beside_it(tmp_path):
+    (tmp_path / "beside.py").write_text("import gin\n")
+    (tmp_path / "base.gin").write_text("include 'gin/simclr.gin'\nimport beside\n")
+    (tmp_path / "mine.gin").write_text("\ufeffinclude 'base.gin'\nExperiment.name = 'mine'\n", encoding="utf-8")
+    assert load([str(tmp_path / "mine.gin")]).experiment.name == "mine"
+    (tmp_path / "beside2.py").write_text("\n\n1 / 0\n")
+    (tmp_path / "broken.gin").write_text("import beside2\n")
+    with pytest.raises(SpecError, match=r"import beside2 failed: ZeroDivisionError: division by zero, .*beside2.py:3"):
+        load([str(tmp_path / "mine.gin"), str(tmp_path / "broken.gin")])
+
+
+def test_curves_may_be_given_by_a_macro():
+    spec = load(["gin/simclr.gin"], ["few = (@gaussian/Curve(), @few_shot/Curve())", "Experiment.curves = %few"])
+    assert [curve.name for curve in spec.experiment.curves] == ["gaussian", "few_shot"]
 
 
 def test_loading_leaves_nothing_behind_for_the_next_load():
@@ -106,6 +134,16 @@ BAD = {  # what is typed after gin/ncl.gin: what is said
     "Pretrain.epochs = %epchs": "%epchs is used but never defined (--set)",
     "epochs = 4": "epochs = 4 has no effect: it names no parameter, and nothing uses %epochs as a macro",
     "": "--set '' holds no binding",
+    "# Pretrain.epochs = 3": "holds no binding",
+    "a = %b": "%b is used but never defined",
+    "LabelNoise.x = 1": "it has none",
+    "SGD.nesterov = True\nSGD.momentum = 0": "SGD.nesterov must be False without momentum",
+    "Adam.betas = (0.9, 1.0)": "Adam.betas must be below 1",
+    "gaussian/Curve.severities = (0, 1e39)": "Curve.severities must be at most 1e9",
+    f"pretrain/Adam.lr = 1{'0' * 400}": "Adam.lr must be a finite number",
+    "Experiment.metrics = (@Sparsity(), @Sparsity())": "must find each thing once, got sparsity twice",
+    "Pretrain.batch_size = 1": "Pretrain.batch_size must be 2 or more",
+    "Digits.mean = (0.1, 0.2)\nDigits.std = (0.1, 0.2)": "must hold uint8 images (n, 2, height, width)",
     "Pretrain.epochs = '3'": "Pretrain.epochs must be a whole number, got '3' (--set 'Pretrain.epochs = '3'')",
     "Pretrain.epochs = 3.5": "Pretrain.epochs must be a whole number, got 3.5",
     "Pretrain.epochs = 0": "Pretrain.epochs must be 1 or more, got 0",

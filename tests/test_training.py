@@ -13,7 +13,7 @@ from monosem.data import Digits
 from monosem.encoders import Network, Projector, ResNet, SmallConv
 from monosem.fit import SGD, WarmupCosine, seeded
 from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
-from monosem.sparse import TopK
+from monosem.sparse import Autoencoder, TopK
 from monosem.stage import FieldError, key
 from monosem.store import Store
 from monosem.training import Embedding, Pretrain, Projection, SparseAutoencoder
@@ -117,6 +117,53 @@ def test_two_objectives_with_one_seed_start_from_the_same_weights():
     assert not torch.equal(first["projector.0.weight"], other["projector.0.weight"])
 
 
+def batches(stage, epoch):
+    """What a stage would be trained on: views, index and labels of the first batch of an epoch."""
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def losses(*batch):
+        seen.append(batch)
+        if len(seen) > epoch * (1437 // stage.batch_size):
+            raise Enough
+        return {"loss": weight.sum()}
+
+    weight = nn.Parameter(torch.zeros(1))
+    module = nn.Module()
+    module.weight = weight
+
+    class Job:
+        def restore(self):
+            return None
+
+        def log(self, *_, **__):
+            pass
+
+        tick = save = log
+
+    with pytest.raises(Enough):
+        stage.train(Job(), module, [{"params": [weight]}], losses)
+    return seen[-1]
+
+
+def test_training_sees_two_different_views_of_every_image_and_others_in_every_epoch_and_seed():
+    stage = tiny_pretrain()
+    images, labels = stage.data.load("train")
+    views, index, told = batches(stage, 0)
+    first, second = views.chunk(2)
+    assert torch.equal(index[:256], index[256:]) and torch.equal(told, labels[index]) and len(index[:256].unique()) == 256
+    clean = stage.data.normalise(images[index[:256]].float() / 255)
+    for one, other in ((first, second), (first, clean), (second, clean)):
+        assert (one - other).flatten(1).abs().amax(1).gt(0.05).float().mean() > 0.95
+    assert torch.equal(views, batches(stage, 0)[0])
+    assert not torch.equal(index, batches(stage, 1)[1]) and not torch.equal(index, batches(tiny_pretrain(seed=1), 0)[1])
+    assert torch.equal(views, batches(tiny_pretrain(objective=Contrastive()), 0)[0])  # paired
+    plain, index, _ = batches(tiny_pretrain(views=()), 0)
+    assert torch.equal(plain, stage.data.normalise(images[index].float() / 255))
+
+
 def test_batch_norm_of_the_frozen_encoder_never_moves(tmp_path, monkeypatch):
     store, sae = Store(tmp_path), tiny_sae()
     before = store.get(sae.encoder.encoder)
@@ -134,11 +181,14 @@ def test_the_autoencoder_sees_at_probe_time_what_it_was_trained_on(tmp_path, mon
     losses = SparseAutoencoder.losses
     monkeypatch.setattr(SparseAutoencoder, "losses", lambda self, a, x: inputs.append(x) or losses(self, a, x))
     network = sae.network(store.get)
-    images = sae.data.normalise(sae.data.load("test").images[:9].float() / 255)
-    embedded = sae.encoder.network(store.get)(images)
     assert_close(torch.cat(inputs).norm(dim=1), torch.ones(len(torch.cat(inputs))))
-    assert_close(embedded.norm(dim=1), torch.ones(9))
-    latents = network(images)
+    images = sae.data.normalise(sae.data.load("test").images[:9].float() / 255)
+    probed = []
+    encode = Autoencoder.encode
+    monkeypatch.setattr(Autoencoder, "encode", lambda self, x: probed.append(x) or encode(self, x))
+    latents = sae.network(store.get)(images)
+    assert_close(probed[0], sae.encoder.network(store.get)(images))
+    assert_close(latents, network(images))
     assert latents.shape == (9, 32) and (latents >= 0).all() and ((latents > 0).sum(1) <= 4).all()
 
 
@@ -169,7 +219,12 @@ def test_what_is_probed_is_raw_rectified_or_embedded(tmp_path):
 
 def test_changing_the_autoencoder_reuses_the_encoder():
     one, other = tiny_sae(), tiny_sae(sparsity=TopK(8))
-    assert key(one) != key(other) and one.upstream() == other.upstream()
+    assert key(one) != key(other) and one.upstream() == other.upstream() == (one.encoder.encoder,)
+
+
+def test_a_representation_names_all_stages_it_stands_on():
+    sae = tiny_sae()
+    assert sae.stages == (sae, sae.encoder.encoder) and sae.encoder.stages == sae.encoder.encoder.stages == (sae.encoder.encoder,)
 
 
 def test_impossible_trainings_are_refused():
@@ -177,7 +232,7 @@ def test_impossible_trainings_are_refused():
         tiny_sae(sparsity=TopK(33))
     with pytest.raises(FieldError, match="Pretrain.batch_size must be at most 1437, the training images, got 1438"):
         tiny_pretrain(batch_size=1438).preflight()
-    with pytest.raises(FieldError, match="Pretrain.objective must be a Contrastive"):
+    with pytest.raises(FieldError, match="Pretrain.objective must be an Objective"):
         tiny_pretrain(objective=Digits())
     with pytest.raises(FieldError, match=r"Pretrain.encoder must be an Encoder, got the class SmallConv \(write @SmallConv\(\)"):
         tiny_pretrain(encoder=SmallConv)
