@@ -108,9 +108,10 @@ def names(rows: Iterable[Row]) -> tuple[list[str], dict[str, str]]:
 # ------------------------------------------------------------------------------------------------ words
 
 
-def say(point: Point, digits: int = 1) -> str:
-    spread = "" if math.isnan(point.half) else f" ± {point.half:.{digits}f}"
-    return f"{point.mean:.{digits}f}{spread}"
+def say(point: Point, sign: str = "") -> str:
+    """A mean and its interval to a tenth; sign '+' shows one in front of positive numbers too."""
+    spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
+    return f"{point.mean:{sign}.1f}{spread}"
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -122,15 +123,16 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, monosemanticity."""
+    """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, how each differs from the
+    first, monosemanticity."""
     accuracies = [row for row in rows if not row.curve.startswith(MONOSEMANTICITY)]
     repeats = Counter((row.experiment, row.curve, row.severity, row.metric) for row in accuracies).values()
     mean = "Single draws" if max(repeats) == 1 else f"Mean ± half of the 95 % interval (t) over {_span(repeats)} draws"
     axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in names(rows)[1].items())
     return (
         f"{accuracy_table(rows)}\n\n"
-        f"{mean} of corruption and probe, one encoder each; {_span(row.n for row in accuracies)} test images. "
-        f"Encoders meet the same draws, so compare them draw by draw and not by these intervals.\n{axes}\n\n{monosemanticity_table(rows)}\n"
+        f"{mean} of corruption and probe, one encoder each; {_span(row.n for row in accuracies)} test images.\n{axes}\n\n"
+        f"{difference_table(rows)}{monosemanticity_table(rows)}\n"
     )
 
 
@@ -149,6 +151,33 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         for severity in sorted(set().union(*lines)):
             body.append([curve, f"{severity:g}", *(line.get(severity, "") for line in lines)])
     return markdown(["curve", "severity", *(f"{metric.replace('top', 'top-')} of {e}, %" for e, metric in columns)], body)
+
+
+def paired(rows: Iterable[Row], experiment: str, baseline: str, curve: str) -> list[Point]:
+    """Top-1 of `experiment` minus that of `baseline`, draw by draw: both met the same noise, so its share of the spread cancels."""
+    values = {(r.experiment, r.severity, r.repeat): r for r in rows if (r.curve, r.metric) == (curve, "top1")}
+    return points(
+        [
+            row._replace(value=row.value - values[baseline, severity, repeat].value)
+            for (name, severity, repeat), row in values.items()
+            if name == experiment and (baseline, severity, repeat) in values
+        ],
+        experiment, curve, "top1",
+    )  # fmt: skip
+
+
+def difference_table(rows: Sequence[Row]) -> str:
+    """How much every experiment differs from the first, at every severity that both have; empty for a single experiment."""
+    (baseline, *others), axes = names(rows)
+    if not others:
+        return ""
+    body = []
+    for curve in axes:
+        lines = [{point.severity: say(point, "+") for point in paired(rows, e, baseline, curve)} for e in others]
+        for severity in sorted(set().union(*lines)):
+            body.append([curve, f"{severity:g}", *(line.get(severity, "") for line in lines)])
+    table = markdown(["curve", "severity", *(f"{e} - {baseline}" for e in others)], body)
+    return f"{table}\n\nPaired differences in top-1, draw by draw: encoders meet the same noise.\n\n" if body else ""
 
 
 def monosemanticity_table(rows: Sequence[Row]) -> str:

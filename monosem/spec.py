@@ -206,7 +206,7 @@ def _nearest(word: str, candidates: Iterable[str], phrase: str) -> str:
 
 
 def _gin_files() -> list[str]:
-    return [str(path.relative_to(ROOT)) for folder in ("gin", "sweeps") for path in sorted((ROOT / folder).rglob("*.gin"))]
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
 
 
 # ------------------------------------------------------------------------------------------------ building

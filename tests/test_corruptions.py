@@ -32,12 +32,14 @@ def test_labels_wrong_at_ten_percent_are_among_those_wrong_at_twenty():
 def test_label_noise_is_uniform_over_the_other_classes_as_in_the_reference(golden):
     g = golden("j_label_noise")
     confusion = g["confusion"].double()
-    classes, n = len(confusion), int(confusion.sum())
+    classes, n, rate = len(confusion), int(confusion.sum()), float(g["noise_rate"])
     labels = torch.arange(classes).repeat_interleave(confusion.sum(1).long())
-    told = LabelNoise().labels(labels, classes, float(g["noise_rate"]), generator("x"))
+    told = LabelNoise().labels(labels, classes, rate, generator("x"))
     ours = torch.zeros_like(confusion).index_put_((labels, told), torch.ones(n, dtype=torch.float64), accumulate=True)
     assert (told != labels).sum() == int(g["changed_count"])
-    expected = torch.where(torch.eye(classes) > 0, (confusion.sum(1) * 0.1)[:, None], (confusion.sum(1) * 0.9 / (classes - 1))[:, None])
+    expected = torch.where(
+        torch.eye(classes) > 0, (confusion.sum(1) * (1 - rate))[:, None], (confusion.sum(1) * rate / (classes - 1))[:, None]
+    )
     for table in (ours, confusion):  # the same chi-square test passes both: within five deviations of its mean
         freedom = classes * (classes - 1)
         assert abs(((table - expected) ** 2 / expected).sum() - freedom) < 5 * (2 * freedom) ** 0.5

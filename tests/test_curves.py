@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from monosem.curves import MONOSEMANTICITY, Row, half_width, join, points, read_table, table_text, tables
+from monosem.curves import MONOSEMANTICITY, Row, half_width, join, paired, points, read_table, table_text, tables
 
 
 def row(value=90.0, experiment="a", curve="gaussian", severity=0.5, repeat=0, metric="top1", n=360, axis="x (units)"):
@@ -47,6 +47,15 @@ def test_several_experiments_stand_beside_one_another_with_gaps_where_one_has_no
     assert "| curve    | severity | top-1 of a, % | top-1 of b, % |" in text
     assert "| gaussian | 0.3      |               | 50.0          |" in text
     assert "over 1 to 3 draws" in text
+
+
+def test_differences_are_taken_draw_by_draw():
+    better = [r._replace(experiment="b", value=r.value + 2 + 0.1 * r.repeat) for r in ROWS]
+    (line, _) = paired([*ROWS, *better], "b", "a", "gaussian")
+    assert line.mean == pytest.approx(2.1) and line.half == pytest.approx(half_width([2.0, 2.1, 2.2]))
+    text = tables([*ROWS, *better])
+    assert "| curve    | severity | b - a      |" in text and "| gaussian | 0        | +2.1 ± 0.2 |" in text
+    assert "Paired" not in tables(ROWS) and "Paired" not in tables([row(), row(experiment="b", severity=0.7)])
 
 
 @pytest.mark.parametrize(

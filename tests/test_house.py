@@ -55,6 +55,11 @@ def test_gin_is_parsed_in_one_file_only():
     assert not list((ROOT / "gin").rglob("__init__.py"))  # or the folder would hide the library
 
 
+def test_ci_runs_the_readme_s_test_command_word_for_word():
+    command = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert "pytest" in command and f"```\n{command}\n```" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
 def test_style_and_types_hold(tool):
     out = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)

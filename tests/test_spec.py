@@ -189,6 +189,11 @@ def test_bad_input_is_said_in_one_line_in_the_words_that_were_typed(typed):
     assert "\n" not in str(info.value)
 
 
+def test_k_above_the_latents_names_the_binding():
+    with pytest.raises(SpecError, match=r"TopK.k must be at most the number of latents, 256, got 300 \(--set 'TopK.k = 300'\)"):
+        load(["gin/sae.gin"], ["TopK.k = 300"])
+
+
 def test_the_line_of_a_file_is_named(tmp_path):
     file = tmp_path / "mine.gin"
     file.write_text("# a comment\n\ninclude 'gin/simclr.gin'\n\nPretrain.views = (\n    @RandomRotation(),\n    @Blurr(),\n)\n")
