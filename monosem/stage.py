@@ -92,7 +92,7 @@ def conform(value: Any, kind: Any) -> Any:
         if not abs(value) <= sys.float_info.max:
             raise ValueError(f"must be a finite number, got {value!r:.20}")
         return float(value) + 0.0  # -0.0 becomes 0.0: equal specs have equal keys
-    if not isinstance(kind, type) or issubclass(kind, list | dict | set):
+    if kind is Any or not isinstance(kind, type) or issubclass(kind, list | dict | set):
         raise ValueError(f"is annotated {kind}; a field holds numbers, strings, parts or tuples of them, as it must be hashable")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"

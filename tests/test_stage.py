@@ -172,12 +172,35 @@ def test_seeds_depend_on_all_that_is_named_and_on_nothing_else():
         (None, Digits, "must be a Digits, got None"),
         ("x", Count | None, "must be a whole number, got 'x'"),
         (2.0, Annotated[float, Range(0, 1)], "must be between 0 and 1, got 2.0"),
+        ([1.0], list[float], r"is annotated list\[float\]; a field holds numbers, strings, parts or tuples"),
+        (1.0, typing.Any, "a field holds numbers"),
+        ("x", int | float, "must be a number, got 'x'"),
         (0.0, Annotated[float, Range(0, 1, open=True)], "must be between 0 and 1, 0 excluded, got 0.0"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused_in_words(value, kind, words):
     with pytest.raises(ValueError, match=words):
         conform(value, kind)
+
+
+def test_any_arm_of_a_union_will_do():
+    assert conform("a", int | str) == "a" and conform(2, int | str) == 2 and conform(None, int | str | None) is None
+
+
+def test_editing_a_class_from_outside_changes_its_key(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = set()
+    for body in ("return 1", "return 2", "return 1"):
+        (tmp_path / "outside.py").write_text(
+            "from dataclasses import dataclass\nfrom monosem.stage import Stage\n\n"
+            f"@dataclass(frozen=True)\nclass Mine(Stage):\n    def run(self, job):\n        {body}\n"
+        )
+        code = "import outside, monosem.stage as s; print(s.key(outside.Mine()))"
+        out = subprocess.run(
+            [sys.executable, "-B", "-c", code], env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": ""}, capture_output=True, text=True
+        )
+        keys.add(out.stdout.strip())
+    assert len(keys) == 2 and "" not in keys
 
 
 def test_an_error_names_class_field_and_value():
