@@ -169,48 +169,50 @@ class Then(nn.Module):
         return self.then(self.first(images))
 
 
+@dataclass(frozen=True)
+class Projected(Representation):
+    """A function of an encoder's raw projections."""
+
+    encoder: Pretrain
+
+    @property
+    def width(self) -> int:
+        return self.encoder.projector.features
+
+    @property
+    def channels(self) -> int:
+        return self.encoder.channels
+
+    def after(self, raw: Tensor) -> Tensor:
+        """(n, d) raw projections -> (n, d) features."""
+        raise NotImplementedError
+
+    def network(self, get: Get) -> nn.Module:
+        trained = self.encoder.trained(get)
+        return frozen(Then(nn.Sequential(trained.backbone, trained.projector), self.after))
+
+
 @gin.register
 @dataclass(frozen=True)
-class Projection(Representation):
+class Projection(Projected):
     """The raw projector output of an encoder, rectified or not: what the reference's probes see.
 
     activation: applied to the raw projections; the reference has relu for NCL encoders and nothing for SimCLR's.
     """
 
-    encoder: Pretrain
     activation: Activation = "identity"
 
-    @property
-    def width(self) -> int:
-        return self.encoder.projector.features
-
-    @property
-    def channels(self) -> int:
-        return self.encoder.channels
-
-    def network(self, get: Get) -> nn.Module:
-        trained = self.encoder.trained(get)
-        return frozen(Then(nn.Sequential(trained.backbone, trained.projector), ACTIVATIONS[self.activation]))
+    def after(self, raw: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](raw)
 
 
 @gin.register
 @dataclass(frozen=True)
-class Embedding(Representation):
-    """Exactly the unit vectors that an encoder's objective compares: normalised projections, rectified where it rectifies."""
+class Embedding(Projected):
+    """What an encoder's objective compares: for contrastive losses unit vectors, rectified where the objective rectifies."""
 
-    encoder: Pretrain
-
-    @property
-    def width(self) -> int:
-        return self.encoder.projector.features
-
-    @property
-    def channels(self) -> int:
-        return self.encoder.channels
-
-    def network(self, get: Get) -> nn.Module:
-        trained = self.encoder.trained(get)
-        return frozen(Then(nn.Sequential(trained.backbone, trained.projector), self.encoder.objective.embed))
+    def after(self, raw: Tensor) -> Tensor:
+        return self.encoder.objective.embed(raw)
 
 
 @gin.register
