@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
@@ -125,13 +125,12 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def tables(rows: Sequence[Row]) -> str:
     """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, how each differs from the
     first, monosemanticity."""
-    accuracies = [row for row in rows if not row.curve.startswith(MONOSEMANTICITY)]
-    repeats = Counter((row.experiment, row.curve, row.severity, row.metric) for row in accuracies).values()
-    mean = "Single draws" if max(repeats) == 1 else f"Mean ± half of the 95 % interval (t) over {_span(repeats)} draws"
+    images = _span(row.n for row in rows if not row.curve.startswith(MONOSEMANTICITY))
+    mean = f"Mean ± half of the 95 % interval (t) over {_draws(rows)} draws" if _draws(rows) != "1" else "Single draws"
     axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in names(rows)[1].items())
     return (
         f"{accuracy_table(rows)}\n\n"
-        f"{mean} of corruption and probe, one encoder each; {_span(row.n for row in accuracies)} test images.\n{axes}\n\n"
+        f"{mean} of corruption and probe, one encoder each; {images} test images.\n{axes}\n\n"
         f"{difference_table(rows)}{monosemanticity_table(rows)}\n"
     )
 
@@ -141,16 +140,28 @@ def _span(numbers: Iterable[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
+def _draws(rows: Iterable[Row]) -> str:
+    """How many draws the means of accuracies are over: '5', or '3 to 5'."""
+    accuracies = (row for row in rows if not row.curve.startswith(MONOSEMANTICITY))
+    return _span(Counter((row.experiment, row.curve, row.severity, row.metric) for row in accuracies).values())
+
+
+def _by_severity(columns: Sequence[str], lines: Mapping[str, Sequence[Mapping[float, str]]]) -> str:
+    """A row for every severity of every curve; `lines` has, for a curve and column, what to say at which severity."""
+    body = [
+        [curve, f"{severity:g}", *(line.get(severity, "") for line in each)]
+        for curve, each in lines.items()
+        for severity in sorted(set().union(*each))
+    ]
+    return markdown(["curve", "severity", *columns], body) if body else ""
+
+
 def accuracy_table(rows: Sequence[Row]) -> str:
     """Accuracy at every severity of every curve, a column for each experiment; top-5 too where there is only one."""
     experiments, axes = names(rows)
     columns = [(e, metric) for e in experiments for metric in (("top1", "top5") if len(experiments) == 1 else ("top1",))]
-    body = []
-    for curve in axes:
-        lines = [{point.severity: say(point) for point in points(rows, e, curve, metric)} for e, metric in columns]
-        for severity in sorted(set().union(*lines)):
-            body.append([curve, f"{severity:g}", *(line.get(severity, "") for line in lines)])
-    return markdown(["curve", "severity", *(f"{metric.replace('top', 'top-')} of {e}, %" for e, metric in columns)], body)
+    lines = {curve: [{p.severity: say(p) for p in points(rows, e, curve, metric)} for e, metric in columns] for curve in axes}
+    return _by_severity([f"{metric.replace('top', 'top-')} of {e}, %" for e, metric in columns], lines)
 
 
 def paired(rows: Iterable[Row], experiment: str, baseline: str, curve: str) -> list[Point]:
@@ -169,15 +180,9 @@ def paired(rows: Iterable[Row], experiment: str, baseline: str, curve: str) -> l
 def difference_table(rows: Sequence[Row]) -> str:
     """How much every experiment differs from the first, at every severity that both have; empty for a single experiment."""
     (baseline, *others), axes = names(rows)
-    if not others:
-        return ""
-    body = []
-    for curve in axes:
-        lines = [{point.severity: say(point, "+") for point in paired(rows, e, baseline, curve)} for e in others]
-        for severity in sorted(set().union(*lines)):
-            body.append([curve, f"{severity:g}", *(line.get(severity, "") for line in lines)])
-    table = markdown(["curve", "severity", *(f"{e} - {baseline}" for e in others)], body)
-    return f"{table}\n\nPaired differences in top-1, draw by draw: encoders meet the same noise.\n\n" if body else ""
+    lines = {curve: [{p.severity: say(p, "+") for p in paired(rows, e, baseline, curve)} for e in others] for curve in axes}
+    table = _by_severity([f"{e} - {baseline}" for e in others], lines)
+    return f"{table}\n\nPaired differences in top-1, draw by draw: encoders meet the same noise.\n\n" if table else ""
 
 
 def monosemanticity_table(rows: Sequence[Row]) -> str:
@@ -222,8 +227,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("top-1 accuracy (%)")
     panels[0][0].legend(frameon=False, loc="lower left")
-    repeats = [p.repeats for e in experiments for c in axes for p in points(rows, e, c, "top1")]
-    interval = f"mean and 95 % interval over {_span(repeats)} draws" if max(repeats) > 1 else "single draws"
+    interval = f"mean and 95 % interval over {_draws(rows)} draws" if _draws(rows) != "1" else "single draws"
     figure.suptitle(f"Linear probe: {interval}, one encoder each", fontsize="medium")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

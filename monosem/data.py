@@ -45,18 +45,22 @@ class Dataset(Part):
     def load(self, split: Split) -> Images:
         raise NotImplementedError
 
+    def split(self, name: Split) -> Images:
+        """What `load` gave the first time a process asked: stages ask often, some of them at every step."""
+        return _loaded(self, name)
+
     @property
     def channels(self) -> int:
         return len(self.mean)
 
     @property
     def classes(self) -> int:
-        return int(self.load("train").labels.max()) + 1
+        return int(self.split("train").labels.max()) + 1
 
     def flaw(self) -> str | None:
         """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
         for split in get_args(Split):
-            images, labels = self.load(split)
+            images, labels = self.split(split)
             if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.channels or labels.dtype != torch.int64:
                 return (
                     f"must hold uint8 images (n, {self.channels}, height, width), a channel for each mean, and int64 labels (n,); "
@@ -66,13 +70,18 @@ class Dataset(Part):
                 return f"must hold a label for every image, and some of them; the {split} split has {len(images)} and {len(labels)}"
             if labels.min() < 0 or labels.max() >= self.classes:
                 return f"must label every image with a class of the training split, 0 to {self.classes - 1}; not so the {split} split"
-        missing = (self.load("train").labels.bincount() == 0).nonzero()[:, 0].tolist()
+        missing = (self.split("train").labels.bincount() == 0).nonzero()[:, 0].tolist()
         return f"must number classes from 0 without gaps; the training split has none of {missing}" if missing else None
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(n, c, h, w) in [0, 1] -> zero mean and unit deviation per channel over the training split."""
         mean, std = (torch.tensor(each, dtype=pixels.dtype, device=pixels.device) for each in (self.mean, self.std))
         return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(dataset: Dataset, name: Split) -> Images:
+    return dataset.load(name)
 
 
 @gin.register

@@ -45,7 +45,7 @@ class Features(Stage):
         return self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
-        images = self.data.load(self.split).images
+        images = self.data.split(self.split).images
         features = encode(self.encoder.network(job.get), self.data, images)
         job.log(1, 1, encoder_passes=len(images))
         return {"features": features, "passes": torch.tensor(len(images))}
@@ -112,7 +112,7 @@ class Curve(Measurement):
             self.refuse("data", flaw)
         if self.encoder.channels not in (None, self.data.channels):
             self.refuse("data", f"must have {self.encoder.channels} channels like the images of the encoder, got {self.data.channels}")
-        labels = self.data.load("train").labels
+        labels = self.data.split("train").labels
         for severity in self.severities:
             try:
                 self.corruption.check_severity(severity, labels)
@@ -139,7 +139,7 @@ class Curve(Measurement):
 
     def run(self, job: Job) -> Artifact:
         seen, clean = (job.get(stage)["features"].to(device()) for stage in self.splits())
-        labels, (images, truth) = self.data.load("train").labels, self.data.load("test")
+        labels, (images, truth) = self.data.split("train").labels, self.data.split("test")
         truth = truth.to(device())
         pixel = 1 / torch.tensor(self.data.std, device=device())[:, None, None]
         cells = [(severity, repeat) for severity in self.severities for repeat in range(self.repeats)]
@@ -170,7 +170,7 @@ class Curve(Measurement):
         return self.probe.fit(features, self.data.classes, chosen), member
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
-        n = len(self.data.load("test").labels)
+        n = len(self.data.split("test").labels)
         for metric in ("top1", "top5"):
             for i, severity in enumerate(self.severities):
                 for repeat in range(self.repeats):
@@ -212,11 +212,11 @@ class Monosemanticity(Measurement):
         return values
 
     def run(self, job: Job) -> Artifact:
-        values = self.measure(job.get(self.features())["features"], self.data.load("test").labels)
+        values = self.measure(job.get(self.features())["features"], self.data.split("test").labels)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
-        n = len(self.data.load("test").labels)
+        n = len(self.data.split("test").labels)
         for name in artifact:
             yield Result(0.0, 0, name, artifact[name].item(), n)
 

@@ -125,7 +125,8 @@ def compute(loaded: Spec, folder: Path, root: Path) -> int:
     print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
     if (folder / "config.gin").exists() and (folder / "config.gin").read_text(encoding="utf-8") != loaded.config:
         print(f"{folder} holds another spec's results: replaced when these are there; artifacts stay in {store.root}", file=sys.stderr)
-    if waves or not report.written(folder, report.collect(experiment, store), loaded.config):
+    rows = [] if waves else report.collect(experiment, store)
+    if waves or not report.written(folder, rows, loaded.config):
         from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
 
         with held(folder), contextlib.closing(Board(folder, stages)) as board:
@@ -138,7 +139,7 @@ def compute(loaded: Spec, folder: Path, root: Path) -> int:
             rows = report.collect(experiment, store)
             report.write(folder, rows, report.facts(experiment, store), loaded.config)
             board.report(experiment, rows, folder / "curves.png")
-    print(tables(report.collect(experiment, store)))
+    print(tables(rows))
     print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {folder.parent}")
     return DONE
 

@@ -33,12 +33,12 @@ def facts(experiment: Experiment, store: Store) -> str:
         if isinstance(stage, Training):
             values = {field.name: getattr(stage, field.name) for field in fields(stage)}
             settings = [f"{name}: {value}" for name, value in values.items() if not isinstance(value, Representation)]
-            lines.append("\n  - ".join([f"{type(stage).__name__}", *settings]))
+            lines.append("\n  - ".join([type(stage).__name__, *settings]))
         if isinstance(stage, Pretrain):
             lines.append(f"online classifier: {online(stage)}")
         if isinstance(stage, Features | Curve):
             what = f"curve {stage.name}" if isinstance(stage, Curve) else f"{stage.split} split, {chain(stage.encoder)}"
-            lines.append(f"encoder passes for {what}: {int(store.get(stage)['passes'])} images")
+            lines.append(f"encoder passes for {what}: {store.history(stage)[-1].scalars['encoder_passes']:.0f} images")
     made = [store.made(stage) for stage in stages]
     lines += dict.fromkeys(f"computed with torch {each['torch']} on {each['device']}, {each['threads']} threads" for each in made)
     return "\n".join(f"- {line}" for line in lines)

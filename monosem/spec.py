@@ -119,7 +119,7 @@ class _Reader(config_parser.ParserDelegate):
                 where = source if source == "--set" else f"{source}:{number}"
                 first, last = lines[number - 1].strip(), parser.current_token.start[0]
                 more = any(line.strip() and not line.strip().startswith("#") for line in lines[number : last - 1])
-                self._take(statement, where, f"{first} ..." if more and last > number + 1 else first)
+                self._take(statement, where, f"{first} ..." if more else first)
                 count += 1
             self.place = outer
             return count
@@ -321,9 +321,9 @@ def _spell(scope: str, selector: str, parameter: str) -> str:
 
 def _resolved(imports: list[str]) -> str:
     """All bindings as one Gin file, with the defaults that were used, so that a default that changes later changes nothing."""
-    operative, bound = gin.config._OPERATIVE_CONFIG, gin.config._CONFIG
+    bound = {(*place, name) for place, values in gin.config._CONFIG.items() for name in values}
     for scope, selector, name in _read():
-        decided = {(*place, each) for place, values in bound.items() for each in values}
-        if _deciding((scope, selector, name), decided) is None:
-            gin.bind_parameter(("", selector, name), operative[scope, selector][name])
+        if _deciding((scope, selector, name), bound) is None:
+            gin.bind_parameter(("", selector, name), gin.config._OPERATIVE_CONFIG[scope, selector][name])
+            bound.add(("", selector, name))
     return "\n".join([*dict.fromkeys(imports), gin.config_str(max_line_length=120)])

@@ -71,13 +71,13 @@ class Training(Stage):
     def preflight(self) -> None:
         if flaw := self.data.flaw():
             self.refuse("data", flaw)
-        images = len(self.data.load("train").labels)
+        images = len(self.data.split("train").labels)
         if self.batch_size > images:
             self.refuse("batch_size", f"must be at most {images}, the training images, got {self.batch_size}")
 
     def train(self, job: Job, module: nn.Module, groups: list[dict[str, object]], losses: Callable[..., dict[str, Tensor]]) -> None:
         """Minimise losses(views (2b, c, h, w) normalised, index (2b,), labels (2b,)); what is left of an epoch is dropped."""
-        images, labels = (each.to(device()) for each in self.data.load("train"))
+        images, labels = (each.to(device()) for each in self.data.split("train"))
         steps = len(labels) // self.batch_size
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -253,7 +253,7 @@ class SparseAutoencoder(Training, Representation):
         code: Code = autoencoder(inputs)
         on = code.latents.detach() > 0
         autoencoder.idle = torch.where(on.any(0), 0, autoencoder.idle + 1)
-        epoch = len(self.data.load("train").labels) // self.batch_size
+        epoch = len(self.data.split("train").labels) // self.batch_size
         return {
             "loss": autoencoder.loss(inputs, code),
             "l0": on.float().sum(1).mean(),

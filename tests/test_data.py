@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from monosem.data import Dataset, Digits, Images, stratified
+from monosem.data import Dataset, Digits, Images, _loaded, stratified
 from monosem.stage import generator
 
 
@@ -27,6 +27,20 @@ def test_the_digits_are_scikit_learn_s_split_without_overlap_and_stratified():
 def test_normalised_training_images_have_zero_mean_and_unit_deviation():
     pixels = Digits().normalise(Digits().load("train").images.float() / 255)
     assert abs(pixels.mean()) < 1e-3 and abs(pixels.std() - 1) < 1e-3
+
+
+def test_a_process_loads_a_split_once():
+    loads = []
+
+    @dataclass(frozen=True)
+    class Counted(Given):
+        def load(self, split):
+            loads.append(split)
+            return GOOD
+
+    data = Counted()
+    assert data.flaw() is None and data.classes == 3 and Counted().split("test") is data.split("test")
+    assert sorted(loads) == ["test", "train"]
 
 
 def test_every_beginning_of_a_stratified_order_is_stratified():
@@ -67,5 +81,6 @@ GOOD = Images(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6) % 3)
 )
 def test_a_dataset_that_cannot_be_used_is_described(train, test, words):
     SPLITS.update(train=train, test=test)
+    _loaded.cache_clear()
     flaw = Given().flaw()
     assert flaw is None if words is None else words in flaw
