@@ -1,6 +1,6 @@
 """What a curve costs: all its heads as one bank, the same heads one by one, and a single head (= one probe).
 
-    python benchmarks/bank.py
+    python -m benchmarks.bank
 
 The sides are timed in turn, so that a noisy machine hits both; ratios are medians over the rounds, with their range.
 """
