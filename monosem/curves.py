@@ -1,20 +1,24 @@
-"""The table of results and what is said from it: intervals, the figure, the summary. Nothing here reads a checkpoint."""
+"""The table of results and what is said from it: the figures, the summary. Nothing here reads a checkpoint."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections import Counter
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
+
+from monosem.stats import Estimate, Sample, area, estimate, holm, logarithmic
 
 MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
+Swept = tuple[tuple[str, str], ...]
 
 
 class Row(NamedTuple):
-    """One number. `axis` says what `severity` is, with its unit; accuracies are in percent; `n` images were measured."""
+    """One number. `axis` says what `severity` is, with its unit; accuracies are in percent; `n` images were measured.
+    swept: bindings that a sweep varied and their values, a column each in the file; those that the experiment lacks are left out."""
 
     experiment: str
     curve: str
@@ -24,14 +28,21 @@ class Row(NamedTuple):
     value: float
     n: int
     axis: str
+    swept: Swept = ()
 
 
-def table_text(rows: Iterable[Row]) -> str:
+PLAIN: dict[str, type] = {name: kind for name, kind in get_type_hints(Row).items() if name != "swept"}  # columns of every table
+
+
+def table_text(rows: Sequence[Row]) -> str:
     """The rows as CSV. Numbers are written in full, so that reading gives the same bits."""
+    swept = list(dict.fromkeys(name for row in rows for name, _ in row.swept))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows)
+    writer.writerow([*PLAIN, *swept])
+    for row in rows:
+        values = dict(row.swept)
+        writer.writerow([*row[: len(PLAIN)], *(values.get(name, "") for name in swept)])
     return text.getvalue()
 
 
@@ -41,11 +52,16 @@ def read_table(path: Path) -> list[Row]:
         raise ValueError(f"there is no {path}; a finished run leaves one")
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    kinds = get_type_hints(Row)
     try:
-        return [Row(**{name: kind(line[name]) for name, kind in kinds.items()}) for line in lines]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of curves with the columns {', '.join(Row._fields)}: {error!r}") from None
+        return [
+            Row(
+                **{name: kind(line[name]) for name, kind in PLAIN.items()},
+                swept=tuple((name, value) for name, value in line.items() if name not in PLAIN and value.strip()),
+            )
+            for line in lines
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no table of curves with the columns {', '.join(PLAIN)}: {error!r}") from None
 
 
 def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
@@ -64,54 +80,121 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
     return rows
 
 
-class Point(NamedTuple):
-    """A mean over `repeats` and the half-width of its 95 % interval (nan for a single repeat)."""
-
-    severity: float
-    mean: float
-    half: float
-    repeats: int
-    n: int
+# ------------------------------------------------------------------------------------------------ lines
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % confidence interval of the mean: t(0.975, r - 1) * s / sqrt(r), for r independent repeats."""
-    from scipy.special import stdtrit
+class Line(NamedTuple):
+    """What is one line of a figure: an experiment and the swept values that it has, but for seeds, which are averaged over."""
 
-    r = len(values)
-    if r < 2:
-        return math.nan
-    mean = sum(values) / r
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (r - 1))
-    return float(stdtrit(r - 1, 0.975)) * deviation / math.sqrt(r)
+    experiment: str
+    values: Swept
 
 
-def points(rows: Iterable[Row], experiment: str, curve: str, metric: str) -> list[Point]:
-    """The points of one line, by ascending severity."""
-    values: dict[float, list[Row]] = {}
-    for row in rows:
-        if (row.experiment, row.curve, row.metric) == (experiment, curve, metric):
-            values.setdefault(row.severity, []).append(row)
-    return [
-        Point(severity, sum(r.value for r in some) / len(some), half_width([r.value for r in some]), len(some), some[0].n)
-        for severity, some in sorted(values.items())
-    ]
+def is_seed(binding: str) -> bool:
+    return binding.rpartition(".")[2] == "seed"
 
 
-def names(rows: Iterable[Row]) -> tuple[list[str], dict[str, str]]:
-    """The experiments, and the axis of every curve of accuracies, in the order of the table."""
-    rows = list(rows)
-    axes = {row.curve: row.axis for row in rows if not row.curve.startswith(MONOSEMANTICITY)}
-    return list(dict.fromkeys(row.experiment for row in rows)), axes
+def label(name: str, values: Swept, joint: str = ", ", equals: str = " ") -> str:
+    """simclr, or sae, k 16: parameters without their classes unless two would be the same."""
+    last = [binding.rpartition(".")[2] for binding, _ in values]
+    said: dict[str, str] = {}
+    for (binding, value), short in zip(values, last, strict=True):
+        alike = {other for (_, other), each in zip(values, last, strict=True) if each == short}
+        said[short if len(alike) == 1 else binding] = value  # bindings that take one value at a time are said once
+    return joint.join([name, *(f"{word}{equals}{value}" for word, value in said.items())])
+
+
+def cell_name(experiment: str, swept: Swept) -> str:
+    """The folder of a cell: sae,k=16,seed=0."""
+    return re.sub(r"[^\w.+=,-]+", "_", label(experiment, swept, ",", "="))
+
+
+class Table:
+    """The rows of a table by line, curve, metric, severity and (seeds, repeat).
+
+    lines: in the order of the rows; the first experiment is the baseline. axes: of every curve of accuracies.
+    """
+
+    def __init__(self, rows: Iterable[Row]):
+        self.rows = list(rows)
+        self.axes = {row.curve: row.axis for row in self.rows if not row.curve.startswith(MONOSEMANTICITY)}
+        self.lines: dict[Line, dict[tuple[str, str], dict[float, dict[tuple[Any, int], Row]]]] = {}
+        for row in self.rows:
+            line = Line(row.experiment, tuple(each for each in row.swept if not is_seed(each[0])))
+            seeds = tuple(each for each in row.swept if is_seed(each[0]))
+            points = self.lines.setdefault(line, {}).setdefault((row.curve, row.metric), {})
+            points.setdefault(row.severity, {})[seeds, row.repeat] = row
+
+    def say(self, line: Line) -> str:
+        return label(*line)
+
+    def samples(self, line: Line, curve: str, metric: str = "top1") -> dict[float, Sample]:
+        """By ascending severity, the values of a line over its seeds and repeats."""
+        points = self.lines[line].get((curve, metric), {})
+        return {severity: {each: row.value for each, row in points[severity].items()} for severity in sorted(points)}
+
+    def baseline(self, line: Line) -> Line | None:
+        """The line that `line` is compared with: the first one of the baseline that agrees with it in what both have; for the
+        baseline's other lines, its first. None for that one."""
+        first = next(iter(self.lines))
+        if line.experiment == first.experiment:
+            return None if line == first else first
+        return next((other for other in self.lines if other.experiment == first.experiment and _agree(line.values, other.values)), None)
+
+    def differences(self, line: Line, curve: str) -> dict[float, Sample]:
+        """Top-1 of a line minus that of its baseline, seed by seed and draw by draw: both met the same noise, and the same
+        batches in training, so their share of the spread cancels. Severities that both have."""
+        base = self.baseline(line)
+        if base is None:
+            return {}
+        mine, theirs = self.samples(line, curve), self.samples(base, curve)
+        found: dict[float, Sample] = {}
+        for severity in (severity for severity in mine if severity in theirs):
+            partners: dict[Any, Any] = {}  # of my seeds, the baseline's that agree in what both have
+            for seeds, _ in mine[severity]:
+                if seeds not in partners:
+                    partners[seeds] = next((other for other, _ in theirs[severity] if _agree(seeds, other)), None)
+            values = {
+                (seeds, repeat): value - theirs[severity][partners[seeds], repeat]
+                for (seeds, repeat), value in mine[severity].items()
+                if (partners[seeds], repeat) in theirs[severity]
+            }
+            if values:
+                found[severity] = values
+        return found
+
+
+def _agree(one: Swept, other: Swept) -> bool:
+    values = dict(other)
+    return all(values.get(binding, value) == value for binding, value in one)
+
+
+def areas(samples: Mapping[float, Sample]) -> Sample:
+    """The area under the curve of each seed and repeat that is there at every severity. The area of differences is the difference
+    of areas."""
+    whole = [each for each in next(iter(samples.values()), {}) if all(each in sample for sample in samples.values())]
+    return {each: area({severity: sample[each] for severity, sample in samples.items()}) for each in whole} if len(samples) > 1 else {}
 
 
 # ------------------------------------------------------------------------------------------------ words
 
 
-def say(point: Point, sign: str = "") -> str:
+def say(point: Estimate, sign: str = "") -> str:
     """A mean and its interval to a tenth; sign '+' shows one in front of positive numbers too."""
     spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
     return f"{point.mean:{sign}.1f}{spread}"
+
+
+def significant(p: float) -> bool:
+    return p < 0.05
+
+
+def say_difference(point: Estimate, p: float) -> str:
+    """A difference, its interval and its p-value; n.s. where it is not significant, nothing more where there is no spread to tell."""
+    if math.isnan(p):
+        return say(point, "+")
+    value = "p < .001" if p < 0.001 else f"p {p:.3f}".replace("0.", ".")
+    return f"{say(point, '+')} ({value if significant(p) else f'n.s., {value}'})"
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -122,28 +205,35 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join([rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]])
 
 
-def tables(rows: Sequence[Row]) -> str:
-    """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, how each differs from the
-    first, monosemanticity."""
-    images = _span(row.n for row in rows if not row.curve.startswith(MONOSEMANTICITY))
-    mean = f"Mean ± half of the 95 % interval (t) over {_draws(rows)} draws" if _draws(rows) != "1" else "Single draws"
-    axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in names(rows)[1].items())
+def tables(table: Table) -> str:
+    """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, how each differs from its
+    baseline, areas, monosemanticity."""
+    axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in table.axes.items())
     return (
-        f"{accuracy_table(rows)}\n\n"
-        f"{mean} of corruption and probe, one encoder each; {images} test images.\n{axes}\n\n"
-        f"{difference_table(rows)}{monosemanticity_table(rows)}\n"
+        "\n\n".join(part for part in (accuracy_table(table), f"{_legend(table)}\n{axes}", difference_table(table), overview(table)) if part)
+        + "\n"
     )
+
+
+def overview(table: Table) -> str:
+    """What is worth a screen: areas under the curves, where differences are significant, monosemanticity."""
+    parts = (area_table(table), verdicts(table), monosemanticity_table(table))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _legend(table: Table) -> str:
+    points = [point for line in table.lines for curve in table.axes for point in map(estimate, table.samples(line, curve).values())]
+    images = _span(row.n for row in table.rows if row.curve in table.axes)
+    seeds, repeats = _span(point.seeds for point in points), _span(point.repeats for point in points)
+    encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
+    if repeats == seeds == "1":
+        return f"Single draws, {encoders}; {images} test images."
+    return f"Mean ± half of the 95 % interval (t) over {repeats} draws of corruption and probe, {encoders}; {images} test images."
 
 
 def _span(numbers: Iterable[int]) -> str:
     low, *_, high = sorted({*numbers}) * 2
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _draws(rows: Iterable[Row]) -> str:
-    """How many draws the means of accuracies are over: '5', or '3 to 5'."""
-    accuracies = (row for row in rows if not row.curve.startswith(MONOSEMANTICITY))
-    return _span(Counter((row.experiment, row.curve, row.severity, row.metric) for row in accuracies).values())
 
 
 def _by_severity(columns: Sequence[str], lines: Mapping[str, Sequence[Mapping[float, str]]]) -> str:
@@ -156,78 +246,156 @@ def _by_severity(columns: Sequence[str], lines: Mapping[str, Sequence[Mapping[fl
     return markdown(["curve", "severity", *columns], body) if body else ""
 
 
-def accuracy_table(rows: Sequence[Row]) -> str:
-    """Accuracy at every severity of every curve, a column for each experiment; top-5 too where there is only one."""
-    experiments, axes = names(rows)
-    columns = [(e, metric) for e in experiments for metric in (("top1", "top5") if len(experiments) == 1 else ("top1",))]
-    lines = {curve: [{p.severity: say(p) for p in points(rows, e, curve, metric)} for e, metric in columns] for curve in axes}
-    return _by_severity([f"{metric.replace('top', 'top-')} of {e}, %" for e, metric in columns], lines)
+def accuracy_table(table: Table) -> str:
+    """Accuracy at every severity of every curve, a column for each line; top-5 too where there is only one."""
+    columns = [(line, metric) for line in table.lines for metric in (("top1", "top5") if len(table.lines) == 1 else ("top1",))]
+    lines = {
+        curve: [
+            {severity: say(estimate(sample)) for severity, sample in table.samples(line, curve, metric).items()} for line, metric in columns
+        ]
+        for curve in table.axes
+    }
+    return _by_severity([f"{metric.replace('top', 'top-')} of {table.say(line)}, %" for line, metric in columns], lines)
 
 
-def paired(rows: Iterable[Row], experiment: str, baseline: str, curve: str) -> list[Point]:
-    """Top-1 of `experiment` minus that of `baseline`, draw by draw: both met the same noise, so its share of the spread cancels."""
-    values = {(r.experiment, r.severity, r.repeat): r for r in rows if (r.curve, r.metric) == (curve, "top1")}
-    return points(
-        [
-            row._replace(value=row.value - values[baseline, severity, repeat].value)
-            for (name, severity, repeat), row in values.items()
-            if name == experiment and (baseline, severity, repeat) in values
-        ],
-        experiment, curve, "top1",
-    )  # fmt: skip
+class Comparison(NamedTuple):
+    """A line and its baseline at every severity of a curve: the paired difference and its p-value, corrected for their number."""
+
+    line: Line
+    base: Line
+    curve: str
+    points: dict[float, tuple[Estimate, float]]
 
 
-def difference_table(rows: Sequence[Row]) -> str:
-    """How much every experiment differs from the first, at every severity that both have; empty for a single experiment."""
-    (baseline, *others), axes = names(rows)
-    lines = {curve: [{p.severity: say(p, "+") for p in paired(rows, e, baseline, curve)} for e in others] for curve in axes}
-    table = _by_severity([f"{e} - {baseline}" for e in others], lines)
-    return f"{table}\n\nPaired differences in top-1, draw by draw: encoders meet the same noise.\n\n" if table else ""
+def comparisons(table: Table) -> list[Comparison]:
+    found = []
+    for line in table.lines:
+        for curve in table.axes:
+            points = {severity: estimate(sample) for severity, sample in table.differences(line, curve).items()}
+            base = table.baseline(line)
+            if points and base is not None:
+                corrected = dict(zip(points, holm([point.p for point in points.values()]), strict=True))
+                found.append(Comparison(line, base, curve, {severity: (point, corrected[severity]) for severity, point in points.items()}))
+    return found
 
 
-def monosemanticity_table(rows: Sequence[Row]) -> str:
-    """What was measured on clean features, a column for each representation."""
-    values = {(row.experiment, row.curve, row.metric): f"{row.value:.4g}" for row in rows if row.curve.startswith(MONOSEMANTICITY)}
-    owners = dict.fromkeys(key[:2] for key in values)
-    labels = [f"{experiment} {curve.removeprefix(MONOSEMANTICITY).lstrip('/')}".strip() for experiment, curve in owners]
-    metrics = dict.fromkeys(key[2] for key in values)
-    return markdown([MONOSEMANTICITY, *labels], [[metric, *(values.get((*owner, metric), "") for owner in owners)] for metric in metrics])
+def difference_table(table: Table) -> str:
+    """How much every line differs from its baseline, at every severity that both have; empty for a single line."""
+    made = comparisons(table)
+    pairs = list(dict.fromkeys((each.line, each.base) for each in made))
+    said = {(each.line, each.curve): {severity: say_difference(*point) for severity, point in each.points.items()} for each in made}
+    lines = {curve: [said.get((line, curve), {}) for line, _ in pairs] for curve in table.axes}
+    text = _by_severity([f"{table.say(line)} - {table.say(base)}" for line, base in pairs], lines)
+    words = (
+        "Paired differences in top-1, seed by seed and draw by draw: encoders meet the same noise. p: two-sided t-test, corrected\n"
+        "for the severities of the curve (Holm); n.s.: not significant at 5 %; no p where draws do not differ or there is only one."
+    )
+    return f"{text}\n\n{words}" if text else ""
+
+
+def verdicts(table: Table) -> str:
+    """Where the differences to the baseline are significant, a line each."""
+    said = []
+    for each in comparisons(table):
+        higher, lower = (
+            [f"{severity:g}" for severity, (point, p) in each.points.items() if significant(p) and sign * point.mean > 0]
+            for sign in (1, -1)
+        )
+        tested = sum(not math.isnan(p) for _, p in each.points.values())
+        words = [f"{word} at {', '.join(where)}" for word, where in (("higher", higher), ("lower", lower)) if where]
+        rest = tested - len(higher) - len(lower)
+        words += [f"no significant difference at {'any' if not words else 'the other'} {rest} severities"] if rest else []
+        if tested:
+            said.append(f"- {each.curve}: {table.say(each.line)} against {table.say(each.base)}: {'; '.join(words)}")
+    return "\n".join(["Significant (5 %, Holm-corrected within a curve):", "", *said]) if said else ""
+
+
+def area_table(table: Table) -> str:
+    """The mean accuracy under each curve and how it differs from the baseline's; empty where no curve has two severities."""
+    curves = [curve for curve in table.axes if any(areas(table.samples(line, curve)) for line in table.lines)]
+    if not curves:
+        return ""
+    body = []
+    for line in table.lines:
+        own = [areas(table.samples(line, curve)) for curve in curves]
+        differences = [areas(table.differences(line, curve)) for curve in curves]
+        body.append([table.say(line), *("; ".join(_area(*each)) for each in zip(own, differences, strict=True))])
+    words = "Area under the curve over its width, in percent"
+    words += "; behind it the paired difference to the baseline, p uncorrected." if len(body) > 1 else "."
+    return f"{markdown(['mean top-1 under', *curves], body)}\n\n{words}"
+
+
+def _area(own: Sample, difference: Sample) -> list[str]:
+    words = [say(estimate(own))] if own else []
+    return words + [say_difference(point, point.p) for point in [estimate(difference)] if difference]
+
+
+def monosemanticity_table(table: Table) -> str:
+    """What was measured on clean features, a column for each representation; with several seeds as mean ± half of the 95 % interval."""
+    measured = {
+        (line, curve): {metric: table.samples(line, curve, metric)[0.0] for other, metric in kinds if other == curve}
+        for line, kinds in table.lines.items()
+        for curve in dict.fromkeys(curve for curve, _ in kinds if curve.startswith(MONOSEMANTICITY))
+    }
+    metrics = dict.fromkeys(metric for values in measured.values() for metric in values)
+    if not measured:
+        return ""
+    labels = [f"{table.say(line)} {curve.removeprefix(MONOSEMANTICITY).lstrip('/')}".strip() for line, curve in measured]
+    return markdown(
+        [MONOSEMANTICITY, *labels],
+        [[metric, *(_measured(values[metric]) if metric in values else "" for values in measured.values())] for metric in metrics],
+    )
+
+
+def _measured(sample: Sample) -> str:
+    point = estimate(sample)
+    return f"{point.mean:.4g}" if math.isnan(point.half) else f"{point.mean:.4g} ± {point.half:.2g}"
 
 
 # ------------------------------------------------------------------------------------------------ pictures
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """One panel per curve, one line per experiment: mean top-1 and its 95 % interval over repeats."""
+def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
+    """One panel per curve, one line per line of the table: mean top-1 and its 95 % interval over seeds and repeats."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.colors import to_rgb
 
-    experiments, axes = names(rows)
-    figure, panels = pyplot.subplots(1, len(axes), figsize=(3.6 * len(axes), 3.4), sharey=True, squeeze=False, layout="constrained")
-    for panel, (curve, axis) in zip(panels[0], axes.items(), strict=True):
-        for number, experiment in enumerate(experiments):
-            line = points(rows, experiment, curve, "top1")
-            if not line:
+    shown = list(curves or table.axes)
+    many = len(table.lines) > 5
+    width = 3.6 * len(shown) if len(shown) > 1 else 5.0
+    figure, panels = pyplot.subplots(
+        1, len(shown), figsize=(width + 2.2 * many, 3.4 + 0.8 * many), sharey=True, squeeze=False, layout="constrained"
+    )
+    experiments = list(dict.fromkeys(line.experiment for line in table.lines))
+    for panel, curve in zip(panels[0], shown, strict=True):
+        for number, line in enumerate(table.lines):
+            points = {severity: estimate(sample) for severity, sample in table.samples(line, curve).items()}
+            if not points:
                 continue
-            x, mean = [p.severity for p in line], [p.mean for p in line]
-            half = [0 if math.isnan(p.half) else p.half for p in line]
-            color, marker = f"C{number}", "osD^vP*X"[number % 8]
-            panel.plot(x, mean, color=color, marker=marker, markersize=4, label=experiment)
+            x, mean = list(points), [p.mean for p in points.values()]
+            half = [0 if math.isnan(p.half) else p.half for p in points.values()]
+            siblings = [other for other in table.lines if other.experiment == line.experiment]
+            paler = 0.7 * siblings.index(line) / len(siblings)
+            color = tuple(paler + (1 - paler) * part for part in to_rgb(f"C{experiments.index(line.experiment)}"))
+            panel.plot(x, mean, color=color, marker="osD^vP*X"[number % 8], markersize=4, label=table.say(line))
             panel.fill_between(x, [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)],
                                color=color, alpha=0.2, linewidth=0)  # fmt: skip
-            if min(x) > 0 and max(x) >= 20 * min(x):
+            if logarithmic(x):
                 panel.set_xscale("log")
                 panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
                 panel.minorticks_off()
         panel.set_title(curve.replace("_", " "))
-        panel.set_xlabel(axis.replace(" (", "\n("))
+        panel.set_xlabel(table.axes[curve].replace(" (", "\n("))
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("top-1 accuracy (%)")
-    panels[0][0].legend(frameon=False, loc="lower left")
-    interval = f"mean and 95 % interval over {_draws(rows)} draws" if _draws(rows) != "1" else "single draws"
-    figure.suptitle(f"Linear probe: {interval}, one encoder each", fontsize="medium")
+    if many:
+        panels[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    else:
+        panels[0][0].legend(frameon=False, loc="lower left")
+    figure.suptitle(_legend(table).split(";")[0].replace("of corruption and probe, ", "each, ", 1), fontsize="medium")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""The command line: flags in, an experiment computed and reported, an exit code out.
+"""The command line: flags in, an experiment or a sweep computed and reported, an exit code out.
 
 Exit codes: 0 done, 1 a stage failed, 2 the command or the spec is wrong, 130 interrupted. What is heavy is imported when
 it is needed, so that --help answers at once.
@@ -7,15 +7,14 @@ it is needed, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from monosem.spec import Spec
+    from monosem.spec import Spec, Study
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -30,10 +29,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="run.py",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Compute the experiment that Gin files describe and leave its robustness curves under runs/.",
+        description="Compute the experiment, or the sweep, that Gin files describe and leave its robustness curves under runs/.",
         epilog="examples:\n"
         "  python run.py --gin gin/ncl.gin\n"
         "  python run.py --gin gin/simclr.gin --set 'Pretrain.epochs = 3' --plan\n"
+        "  python run.py --gin sweeps/label_noise.gin\n"
         "  python run.py --gather runs/simclr runs/ncl runs/sae\n"
         "  tensorboard --logdir runs",
     )
@@ -45,6 +45,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--gather", metavar="DIR", nargs="+", help="draw the curves of finished runs again, several over one another, from their tables")
     add("--runs", metavar="DIR", default="runs", help="where results go (default: runs)")
     add("--store", metavar="DIR", default="store", help="where artifacts are kept and found again (default: store)")
+    how = parser.add_argument_group("of a sweep", "how its trials are run; no result depends on it but for the number of threads")
+    how.add_argument(
+        "--address", metavar="HOST:PORT", help="a Ray cluster, or auto to find one on this machine (default: RAY_ADDRESS, else none)"
+    )
+    how.add_argument("--jobs", metavar="N", type=positive(int), help="trials at a time (default: as many as fit)")
+    how.add_argument("--cpus", metavar="X", type=positive(float), help="CPUs of a trial, and its torch threads (default: 1)")
+    how.add_argument(
+        "--gpus",
+        metavar="X",
+        type=positive(float, zero=True),
+        help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
+    )
     flags = parser.parse_args(arguments)
     if flags.gather and (flags.files or flags.bindings or flags.plan):
         parser.error("--gather goes without --gin, --set and --plan: it reads tables alone")
@@ -53,30 +65,57 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
+def positive(kind: type[float] | type[int], zero: bool = False) -> Callable[[str], float]:
+    """Reads a number above 0, or from 0 on."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not (0 < value < 1e6 or (zero and value == 0)):
+            raise argparse.ArgumentTypeError(f"must be {'0 or more' if zero else 'above 0'}, got {text}")
+        return value
+
+    number.__name__ = "whole number" if kind is int else "number"  # argparse says it of what cannot be read
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     flags = parse(arguments)
     try:
-        return gather(flags) if flags.gather else experiment(flags)
+        return gather(flags) if flags.gather else job(flags)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         return INTERRUPTED
 
 
-def experiment(flags: argparse.Namespace) -> int:
+def job(flags: argparse.Namespace) -> int:
     from monosem import spec
     from monosem.stage import StageError
 
     try:
-        loaded = spec.load(flags.files, flags.bindings)
+        asked = spec.study(flags.files, flags.bindings) or spec.load(flags.files, flags.bindings)
+        typed = [name for name in ("address", "jobs", "cpus", "gpus") if getattr(flags, name) is not None]
+        if typed and isinstance(asked, spec.Spec):
+            raise UsageError(f"--{typed[0]} goes with a sweep, and no file binds a Sweep")
         if flags.plan:
-            return show_plan(loaded, Path(flags.store))
-        folder = usable_folder(Path(flags.runs, loaded.experiment.name), "--runs")
+            return show_plan(asked, Path(flags.store))
+        folder = usable_folder(Path(flags.runs, asked.name), "--runs")
         store = usable_folder(Path(flags.store), "--store")
     except (spec.SpecError, UsageError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return WRONG
+
+    from monosem import compute
+    from monosem.sweep import ClusterError
+
     try:
-        return compute(loaded, folder, store)
+        if isinstance(asked, spec.Study):
+            how = compute.How(flags.address or os.environ.get("RAY_ADDRESS"), flags.cpus, flags.gpus, flags.jobs)
+            return DONE if compute.sweep(asked, folder, store, how) else FAILED
+        compute.experiment(asked, folder, store)
+        return DONE
+    except ClusterError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return WRONG
     except (StageError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return FAILED
@@ -96,70 +135,48 @@ def usable_folder(path: Path, flag: str) -> Path:
     return path
 
 
-def show_plan(loaded: Spec, root: Path) -> int:
+def show_plan(asked: Spec | Study, root: Path) -> int:
+    """What would be computed, wave by wave, and what is there; of a sweep, with the first cell that needs it."""
+    from monosem.spec import Study
     from monosem.stage import closure, key, plan
     from monosem.store import Store
     from monosem.watch import named
 
-    store = Store(root)
-    waves = plan(loaded.experiment.stages, store.has)
+    cells = [(cell.name, cell.experiment) for cell in asked.cells] if isinstance(asked, Study) else [("", asked.experiment)]
+    store, stages = Store(root), [stage for _, experiment in cells for stage in experiment.stages]
+    owners: dict[str, str] = {}
+    for cell, experiment in cells:
+        for stage in closure(experiment.stages):
+            owners.setdefault(key(stage), f"  {cell}" if cell else "")
+    waves = plan(stages, store.has)
     for number, wave in enumerate(waves, 1):
         for stage in wave:
-            print(f"wave {number}  to do  {key(stage)}  {named(stage)}")
-    for stage in closure(loaded.experiment.stages):
+            print(f"wave {number}  to do  {key(stage)}  {named(stage)}{owners[key(stage)]}")
+    for stage in closure(stages):
         if store.has(stage):
-            print(f"        there  {key(stage)}  {named(stage)}")
+            print(f"        there  {key(stage)}  {named(stage)}{owners[key(stage)]}")
     missing = sum(map(len, waves))
-    print(f"{loaded.experiment.name}: {missing} to compute, in {len(waves)} waves" if missing else f"{loaded.experiment.name}: all there")
-    return DONE
-
-
-def compute(loaded: Spec, folder: Path, root: Path) -> int:
-    from monosem import report
-    from monosem.curves import tables
-    from monosem.stage import closure, plan
-    from monosem.store import Store, held
-
-    experiment, stages, store = loaded.experiment, closure(loaded.experiment.stages), Store(root)
-    waves = plan(experiment.stages, store.has)
-    print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
-    if (folder / "config.gin").exists() and (folder / "config.gin").read_text(encoding="utf-8") != loaded.config:
-        print(f"{folder} holds another spec's results: replaced when these are there; artifacts stay in {store.root}", file=sys.stderr)
-    rows = [] if waves else report.collect(experiment, store)
-    if waves or not report.written(folder, rows, loaded.config):
-        from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
-
-        with held(folder), contextlib.closing(Board(folder, stages)) as board:
-            board.replay(store, stages)
-            store.watchers = (Progress(), board)
-            for wave in waves:
-                for stage in wave:
-                    store.get(stage)
-            board.replay(store, stages)  # what another process was faster with
-            rows = report.collect(experiment, store)
-            report.write(folder, rows, report.facts(experiment, store), loaded.config)
-            board.report(experiment, rows, folder / "curves.png")
-    print(tables(rows))
-    print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {folder.parent}")
+    of = f", for {len(cells)} cells" if isinstance(asked, Study) else ""
+    print(f"{asked.name}: {missing} to compute, in {len(waves)} waves{of}" if missing else f"{asked.name}: all there{of}")
     return DONE
 
 
 def gather(flags: argparse.Namespace) -> int:
     from monosem import report
-    from monosem.curves import join, read_table, tables
+    from monosem.curves import Table, join, overview, read_table, tables
 
     try:
         folders = [Path(name) for name in flags.gather]
         rows = join([read_table(folder / "curves.csv") for folder in folders])
         if len(folders) == 1:  # its summary says more than its table knows: only the figure is drawn again
-            report.redraw(folders[0], rows)
-            written = folders[0] / "curves.png"
+            written = ", ".join(map(str, report.redraw(folders[0], Table(rows))))
         else:
-            written = usable_folder(Path(flags.runs, "+".join(folder.name for folder in folders)), "--runs")
-            report.write(written, rows)
+            folder = usable_folder(Path(flags.runs, "+".join(folder.name for folder in folders)), "--runs")
+            report.write(folder, rows, report.summary(rows))
+            written = str(folder)
     except (ValueError, OSError) as error:
         print(f"run.py: --gather: {error}", file=sys.stderr)
         return WRONG
-    print(tables(rows))
+    print(overview(Table(rows)) if any(row.swept for row in rows) else tables(Table(rows)))
     print(f"written: {written}")
     return DONE

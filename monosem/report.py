@@ -1,24 +1,26 @@
-"""From a finished experiment to its table, its facts and the files of its run folder."""
+"""From finished experiments to their table, their facts and the files of a run folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from monosem.curves import Row, draw, names, table_text, tables
+from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, draw, markdown, table_text, tables
 from monosem.evaluation import Curve, Experiment, Features
+from monosem.spec import Cell
 from monosem.stage import Part, closure
 from monosem.store import Store
+from monosem.sweep import Goal
 from monosem.training import Pretrain, Representation, Training
 
 
-def collect(experiment: Experiment, store: Store) -> list[Row]:
+def collect(experiment: Experiment, store: Store, swept: Swept = ()) -> list[Row]:
     """The table of an experiment whose stages have all run."""
     return [
-        Row(experiment.name, stage.name, result.severity, result.repeat, result.metric, result.value, result.n, stage.axis)
+        Row(experiment.name, stage.name, result.severity, result.repeat, result.metric, result.value, result.n, stage.axis, swept)
         for stage in experiment.stages
         for result in stage.results(store.get(stage))
     ]
@@ -64,27 +66,77 @@ def whole(path: Path) -> Iterator[Path]:
     aside.replace(path)
 
 
-def write(folder: Path, rows: Sequence[Row], notes: str = "", config: str | None = None) -> None:
-    """curves.csv, curves.png, summary.md and, where there is one, config.gin."""
+def write(folder: Path, rows: Sequence[Row], summary: str, config: str | None = None) -> list[Path]:
+    """curves.csv, the figures, whose paths come back, summary.md and, where there is one, config.gin."""
     if config is not None:
-        with whole(folder / "config.gin") as path:
-            path.write_text(config, encoding="utf-8")
-    with whole(folder / "curves.csv") as path:
-        path.write_text(table_text(rows), encoding="utf-8")
-    redraw(folder, rows)
-    with whole(folder / "summary.md") as path:
-        path.write_text(f"# {', '.join(names(rows)[0])}\n\n{notes}\n\n{tables(rows)}", encoding="utf-8")
+        put(folder / "config.gin", config)
+    put(folder / "curves.csv", table_text(rows))
+    figures = redraw(folder, Table(rows))
+    put(folder / "summary.md", summary)
+    return figures
 
 
-def redraw(folder: Path, rows: Sequence[Row]) -> None:
-    with whole(folder / "curves.png") as path:
-        draw(rows, path)
+def put(path: Path, text: str) -> None:
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
-def written(folder: Path, rows: Sequence[Row], config: str) -> bool:
-    """Whether the folder already holds just this, event file and all, so that nothing has to be drawn again."""
+def summary(rows: Sequence[Row], notes: str = "") -> str:
+    table = Table(rows)
+    return f"# {', '.join(map(table.say, table.lines))}\n\n{notes}\n\n{tables(table)}"
+
+
+def redraw(folder: Path, table: Table) -> list[Path]:
+    """curves.png, a panel for each curve; and where lines are compared, each curve as a figure of its own too."""
+    alone = list(table.axes) if any(row.swept for row in table.rows) else []
+    figures = [(f"{curve}.png", [curve]) for curve in alone] + [("curves.png", None)]
+    for name, curves in figures:
+        with whole(folder / name) as path:
+            draw(table, path, curves)
+    return [folder / name for name, _ in figures]
+
+
+def written(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> bool:
+    """Whether the folder already holds just these texts, and files of the other names, so that nothing has to be written again."""
     try:
-        same = (folder / "config.gin").read_text("utf-8") == config and (folder / "curves.csv").read_text("utf-8") == table_text(rows)
+        same = all((folder / name).read_text("utf-8") == text for name, text in texts.items())
     except (OSError, UnicodeDecodeError):
         return False
-    return same and all(any(folder.glob(name)) for name in ("curves.png", "summary.md", "events.out.tfevents.*"))
+    return same and all(any(folder.glob(name)) for name in others)
+
+
+# ------------------------------------------------------------------------------------------------ sweeps
+
+
+def search(cells: Sequence[Cell], rows: Sequence[Row], goal: Goal) -> str:
+    """The cells of a sweep by its goal, the best first; those beyond a bound, and those that did not finish, are last."""
+    values: dict[tuple[str, Swept], dict[tuple[str, float, str], list[float]]] = {}
+    for row in rows:
+        values.setdefault((row.experiment, row.swept), {}).setdefault((row.curve, row.severity, row.metric), []).append(row.value)
+    ranked = []
+    for cell in cells:
+        found = values.get((cell.experiment.name, cell.swept), {})
+        score, *sizes = (
+            sum(some) / len(some) if (some := found.get(place)) else None
+            for place in [(goal.curve, goal.severity, goal.metric), *((MONOSEMANTICITY, 0.0, bound.metric) for bound in goal.bounds)]
+        )
+        within = all(size is not None and size <= bound.at_most for size, bound in zip(sizes, goal.bounds, strict=True))
+        order = float("inf") if score is None else -score if goal.mode == "max" else score
+        ranked.append((not within or score is None, order, cell.name, score, sizes))
+    ranked.sort(key=lambda each: each[:3])
+    header = [
+        "cell",
+        f"{goal.metric} of {goal.curve} at {goal.severity:g}",
+        *(f"{bound.metric} (at most {bound.at_most:g})" for bound in goal.bounds),
+    ]
+    body = [
+        [
+            name,
+            "not finished" if score is None else f"{score:.2f}{' (out of bounds)' if out else ''}",
+            *("" if s is None else f"{s:.4g}" for s in sizes),
+        ]
+        for out, _, name, score, sizes in ranked
+    ]
+    best = next((name for out, _, name, _, _ in ranked if not out), None)
+    words = f"Best within bounds: {best}" if best else "No cell is within the bounds"
+    return f"{markdown(header, body)}\n\n{words}. It was picked by the images that it is measured on, which flatters it."

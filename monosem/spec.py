@@ -1,4 +1,4 @@
-"""From Gin text to an Experiment: the only place where Gin is parsed.
+"""From Gin text to an Experiment, or to the cells of a sweep: the only place where Gin is parsed.
 
 Gin says nothing when a scope, a macro or a binding to an unused class is misspelt, and does not check types. So files are
 read statement by statement here, with the place of every binding remembered, and whatever is wrong is said in the words
@@ -22,8 +22,10 @@ import gin
 from gin import config_parser
 
 from monosem import augment, corruptions, data, encoders, evaluation, fit, metrics, objectives, probes, sparse, training  # noqa: F401, they register
+from monosem.curves import MONOSEMANTICITY, cell_name
 from monosem.evaluation import Experiment
-from monosem.stage import FieldError, closure
+from monosem.stage import FieldError, Part, closure, key
+from monosem.sweep import Assignment, Sweep
 
 ROOT = Path(__file__).resolve().parent.parent  # includes are looked for here, after the working directory
 
@@ -35,12 +37,14 @@ class SpecError(ValueError):
 
 
 class Typed(NamedTuple):
-    """A binding as it was typed: `text`, at `where`, of `value`, the `order`-th of all."""
+    """A binding as it was typed: `text`, at `where`, of `value`, the `order`-th of all. `beside`: said of all cells of a sweep
+    at once, so that one may leave it unread which has no such thing."""
 
     text: str
     where: str
     value: object
     order: int
+    beside: bool
 
     def __str__(self) -> str:
         return f"({self.where}: {self.text})" if self.where != "--set" else f"(--set '{self.text}')"
@@ -52,29 +56,135 @@ class Spec(NamedTuple):
     experiment: Experiment
     config: str
 
+    @property
+    def name(self) -> str:
+        return self.experiment.name
+
+
+class Cell(NamedTuple):
+    """One spec with one assignment of a sweep's values. name: of its folder. swept: the bindings among its values that it
+    reads, with what was typed. experiment, config: as of a Spec."""
+
+    name: str
+    experiment: Experiment
+    config: str
+    swept: tuple[tuple[str, str], ...]
+
+
+class Study(NamedTuple):
+    """A sweep: its cells, those of the baseline first; the modules that its files import, which workers need too."""
+
+    sweep: Sweep
+    cells: tuple[Cell, ...]
+    modules: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
 
 def load(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec:
     """Read Gin files and then single bindings, later ones winning, and make the Experiment they describe.
 
     Raises SpecError for everything that can be known to be wrong before work begins.
     """
-    gin.clear_config()
     reader = _Reader()
-    for file in files:
-        reader.read_file(file, "--gin")
-    for binding in bindings:
-        if not reader.read_text(binding, "--set"):
-            raise SpecError(f"--set {binding!r} holds no binding")
+    reader.read(files, bindings)
+    return _experiment(reader, checked=set())[0]
+
+
+def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
+    """The sweep that these files and bindings describe, or None if they say nothing of one.
+
+    What they say besides is said of every cell, after its spec and before its values. Raises SpecError for everything that
+    can be known to be wrong, with the cell named.
+    """
+    reader = _Reader()
+    reader.read(files, bindings)
+    if not any(selector == _selector(Sweep) for _, selector, _ in reader.typed):
+        return None
+    reader.check_macros()
+    sweep: Sweep = _build(Sweep, reader.typed)
+    own = {_deciding(address, reader.typed) for address in _read()}
+    cells: dict[tuple[str, tuple[tuple[str, str], ...]], Cell] = {}
+    unread: list[dict[Address, SpecError]] = []
+    modules = list(reader.modules)
+    checked: set[str] = set()
+    for file, assignment in ((file, assignment) for file in sweep.specs for assignment in sweep.assignments()):
+        try:
+            reader = _Reader()
+            reader.read_file(file, "Sweep.specs")
+            reader.beside = True
+            reader.read(files, bindings, assignment)
+            spec, missed = _experiment(reader, checked)
+        except SpecError as error:
+            raise SpecError(f"cell {_words(file, assignment)}: {error}") from None
+        unread.append(missed)
+        modules += reader.modules
+        swept = tuple(
+            (name, value if isinstance(value, str) else repr(value))
+            for axis, value in assignment
+            for name in axis.names
+            if _address(name) not in missed
+        )
+        cells[file, swept] = Cell(cell_name(spec.experiment.name, swept), *spec, swept)
+    for address, problem in unread[0].items():
+        if address not in own and all(address in missed for missed in unread):
+            raise SpecError(str(problem).replace("this experiment", "any spec of the sweep"))
+    return Study(sweep, _ordered(sweep, cells), tuple(dict.fromkeys(modules)))
+
+
+def _words(file: str, assignment: Assignment) -> str:
+    values = [f"{name} = {value!r}" for axis, value in assignment for name in axis.names]
+    return " with ".join([file, ", ".join(values)]) if values else file
+
+
+def _ordered(sweep: Sweep, cells: dict[tuple[str, tuple[tuple[str, str], ...]], Cell]) -> tuple[Cell, ...]:
+    """The cells, those of the baseline first, or SpecError where their names or what the sweep says of them do not go together."""
+    owners: dict[str, str] = {}
+    for (file, _), cell in cells.items():
+        other = owners.setdefault(cell.experiment.name, file)
+        if other != file:
+            raise SpecError(
+                f"Sweep.specs: {other} and {file} are both called {cell.experiment.name}; give each an Experiment.name of its own"
+            )
+    found = list(cells.values())
+    if len({cell.name for cell in found}) < len(found):
+        raise SpecError("Sweep.grid: two cells would share a folder, as their values differ only in signs that a folder's name cannot hold")
+    if sweep.baseline is not None and sweep.baseline not in owners:
+        raise SpecError(
+            f"Sweep.baseline must be one of {', '.join(owners)}, got {sweep.baseline!r}"
+            + _nearest(sweep.baseline, owners, "; did you mean {}?")
+        )
+    kinds = {type(stage).__name__ for cell in found for stage in closure(cell.experiment.stages)}
+    for kind, _ in sweep.resources:
+        if kind not in kinds:
+            raise SpecError(f"Sweep.resources must be of kinds of stages in this sweep, {', '.join(sorted(kinds))}, got {kind!r}")
+    if goal := sweep.goal:
+        points = {(curve.name, severity) for cell in found for curve in cell.experiment.curves for severity in curve.severities}
+        if goal.curve != MONOSEMANTICITY and (goal.curve, goal.severity) not in points:
+            known = sorted(points)
+            raise SpecError(
+                f"Sweep.goal must be at a point of a curve, such as {known[0][0]} at {known[0][1]:g}, got {goal.curve} at {goal.severity:g}"
+            )
+    return tuple(sorted(found, key=lambda cell: cell.experiment.name != (sweep.baseline or next(iter(owners)))))
+
+
+def _experiment(reader: _Reader, checked: set[str]) -> tuple[Spec, dict[Address, SpecError]]:
+    """The experiment of what was read, and of what was said beside it what it leaves unread. checked: keys of stages that need
+    no second look at their data."""
     reader.check_macros()
     _name_curves(reader.typed)
-    experiment = _build(reader.typed)
-    _refuse_unread(reader)
+    experiment: Experiment = _build(Experiment, reader.typed)
+    unread = _drop_unread(reader)
     try:
         for stage in closure(experiment.stages):
-            stage.preflight()
+            if key(stage) not in checked:
+                stage.preflight()
+                checked.add(key(stage))
     except FieldError as error:
         raise SpecError(_explain(error, reader.typed)) from None
-    return Spec(experiment, _resolved(reader.imports))
+    return Spec(experiment, _resolved(reader.imports)), unread
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -84,14 +194,27 @@ class _Reader(config_parser.ParserDelegate):
     """Reads statements into Gin's state and remembers where each binding came from."""
 
     def __init__(self) -> None:
+        gin.clear_config()
         self.typed: dict[Address, Typed] = {}
         self.imports: list[str] = []
+        self.modules: list[str] = []
+        self.beside = False  # whether what is read now is said of all cells of a sweep
         self.replaced: list[tuple[int, object]] = []  # when a binding was replaced by a later one of its name, and its value
         self.count = 0
         self.macros_used: dict[str, str] = {}
         self.open_files: list[Path] = []
         self.gin = gin.config.ParserDelegate()
         self.place: Callable[[], str] = str  # where the parser is; references are met before their statement is whole
+
+    def read(self, files: Sequence[str], bindings: Sequence[str], assignment: Assignment = ()) -> None:
+        for file in files:
+            self.read_file(file, "--gin")
+        for binding in bindings:
+            if not self.read_text(binding, "--set"):
+                raise SpecError(f"--set {binding!r} holds no binding")
+        for axis, value in assignment:
+            for name in axis.names:
+                self.read_text(f"{name} = {value!r}", "Sweep.grid")
 
     def read_file(self, name: str, asked_by: str) -> None:
         near = [self.open_files[-1].parent] if self.open_files else []
@@ -113,10 +236,11 @@ class _Reader(config_parser.ParserDelegate):
         lines, outer, count = text.split("\n"), self.place, 0
         try:
             parser = config_parser.ConfigParser(text, self)
-            self.place = lambda: source if source == "--set" else f"{source}:{parser.current_token.start[0]}"
+            single = source in ("--set", "Sweep.grid")
+            self.place = lambda: source if single else f"{source}:{parser.current_token.start[0]}"
             for statement in parser:
                 number = statement.location.line_num
-                where = source if source == "--set" else f"{source}:{number}"
+                where = source if single else f"{source}:{number}"
                 first, last = lines[number - 1].strip(), parser.current_token.start[0]
                 more = any(line.strip() and not line.strip().startswith("#") for line in lines[number : last - 1])
                 self._take(statement, where, f"{first} ..." if more else first)
@@ -128,7 +252,7 @@ class _Reader(config_parser.ParserDelegate):
         except (SyntaxError, tokenize.TokenError) as error:
             line = getattr(error, "lineno", None)
             reason = str(error.args[0]).splitlines()[0].strip().rstrip(".")
-            place = f"{source} '{text}'" if source == "--set" else f"{source}:{line}" if line else source
+            place = f"{source} '{text}'" if single else f"{source}:{line}" if line else source
             raise SpecError(f"{place} is not Gin: {reason}. A binding reads NAME.parameter = value") from None
 
     def _take(self, statement: Any, where: str, line: str) -> None:
@@ -137,13 +261,16 @@ class _Reader(config_parser.ParserDelegate):
         elif isinstance(statement, config_parser.ImportStatement):
             self._import(statement.module, where)
             self.imports.append(statement.format())
+            self.modules.append(statement.module)
         elif isinstance(statement, config_parser.BlockDeclaration):
             _known(statement.selector, where)
         elif statement.arg_name:
-            self._bind(statement.scope, statement.selector, statement.arg_name, Typed(line, where, statement.value, self.count))
+            self._bind(
+                statement.scope, statement.selector, statement.arg_name, Typed(line, where, statement.value, self.count, self.beside)
+            )
         else:  # a macro: name = value
             name = "/".join(part for part in (statement.scope, statement.selector) if part)
-            self._bind(name, "gin.macro", "value", Typed(line, where, statement.value, self.count))
+            self._bind(name, "gin.macro", "value", Typed(line, where, statement.value, self.count, self.beside))
 
     def _import(self, module: str, where: str) -> None:
         """Import a module of the user's, which may lie where they are or beside their Gin file."""
@@ -206,7 +333,7 @@ def _nearest(word: str, candidates: Iterable[str], phrase: str) -> str:
 
 
 def _gin_files() -> list[str]:
-    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "gin").rglob("*.gin"))]
+    return [str(path.relative_to(ROOT)) for folder in ("gin", "sweeps") for path in sorted((ROOT / folder).rglob("*.gin"))]
 
 
 # ------------------------------------------------------------------------------------------------ building
@@ -214,8 +341,7 @@ def _gin_files() -> list[str]:
 
 def _name_curves(typed: dict[Address, Typed]) -> None:
     """A curve is called by its scope (@label_noise/Curve() is 'label_noise') unless a binding names it otherwise."""
-    selector = gin.config.ParsedBindingKey.parse(("", "Experiment", "curves")).complete_selector
-    bound = typed.get(("", selector, "curves"))
+    bound = typed.get(_address("Experiment.curves"))
     pending = [*_references(bound.value)] if bound is not None else []
     while pending:
         scope, selector = pending.pop()
@@ -226,10 +352,9 @@ def _name_curves(typed: dict[Address, Typed]) -> None:
             gin.bind_parameter(name, scope.replace("/", "_") or "curve")
 
 
-def _build(typed: dict[Address, Typed]) -> Experiment:
+def _build(what: type[Part], typed: dict[Address, Typed]) -> Any:
     try:
-        experiment: Experiment = gin.get_configurable(Experiment)()
-        return experiment
+        return gin.get_configurable(what)()
     except FieldError as error:
         raise SpecError(_explain(error, typed)) from None
     except RecursionError:
@@ -256,6 +381,17 @@ def _plain(value: object) -> object:
     return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
 
 
+def _address(binding: str) -> Address:
+    """Of a binding's name as it is typed: pretrain/Adam.lr."""
+    key: Address = gin.config.ParsedBindingKey.parse(binding).scope_selector_arg
+    return key
+
+
+def _selector(what: type[Part]) -> str:
+    selector: str = gin.config.ParsedBindingKey.parse(("", what.__name__, "name")).complete_selector
+    return selector
+
+
 def _deciding(address: Address, bound: Container[Address]) -> Address | None:
     """The binding that decides what `address` reads: that of the narrowest scope around it, if there is one."""
     scope, selector, name = address
@@ -269,27 +405,34 @@ def _read() -> list[Address]:
     return [(*place, name) for place, values in gin.config._OPERATIVE_CONFIG.items() for name in values]
 
 
-def _refuse_unread(reader: _Reader) -> None:
+def _drop_unread(reader: _Reader) -> dict[Address, SpecError]:
     """A binding that decides nothing is a mistake, unless a later binding has replaced what would have read it: then it is
-    dropped. So `Experiment.curves = (@gaussian/Curve(),)` after a setting may leave out what that says of other curves."""
+    dropped. So `Experiment.curves = (@gaussian/Curve(),)` after a setting may leave out what that says of other curves.
+    What was said beside a spec is dropped too, and answered with what is wrong about it if no other spec reads it either."""
     typed = reader.typed
     deciding = {_deciding(address, typed) for address in _read()}
-    superseded = _superseded(reader)
+    superseded, unread = _superseded(reader), {}
     for address, binding in typed.items():
-        scope, selector, name = address
         if address in deciding:
             continue
-        if address in superseded:
-            del gin.config._CONFIG[scope, selector][name]
-            continue
-        narrower = sorted(_spell(*other) for other in deciding if other and other[1:] == (selector, name))
-        if selector == "gin.macro":
-            raise SpecError(f"{binding.text} has no effect: it names no parameter, and nothing uses %{scope} as a macro {binding}")
-        if any(_deciding((*place, name), (address,)) for place in gin.config._OPERATIVE_CONFIG if place[1] == selector):
-            raise SpecError(f"{binding.text} has no effect: {', '.join(narrower)} decide instead {binding}")
-        possible = {_spell(*read) for read in _read()} | {_spell("", *read[1:]) for read in _read()}
-        hint = _nearest(_spell(*address), possible, ". Did you mean {}?")
-        raise SpecError(f"{binding.text} has no effect: nothing in this experiment reads it {binding}{hint}")
+        if address not in superseded:
+            if not binding.beside:
+                raise _no_effect(address, binding, deciding)
+            unread[address] = _no_effect(address, binding, deciding)
+        del gin.config._CONFIG[address[:2]][address[2]]
+    return unread
+
+
+def _no_effect(address: Address, binding: Typed, deciding: set[Address | None]) -> SpecError:
+    scope, selector, name = address
+    narrower = sorted(_spell(*other) for other in deciding if other and other[1:] == (selector, name))
+    if selector == "gin.macro":
+        return SpecError(f"{binding.text} has no effect: it names no parameter, and nothing uses %{scope} as a macro {binding}")
+    if any(_deciding((*place, name), (address,)) for place in gin.config._OPERATIVE_CONFIG if place[1] == selector):
+        return SpecError(f"{binding.text} has no effect: {', '.join(narrower)} decide instead {binding}")
+    possible = {_spell(*read) for read in _read()} | {_spell("", *read[1:]) for read in _read()}
+    hint = _nearest(_spell(*address), possible, ". Did you mean {}?")
+    return SpecError(f"{binding.text} has no effect: nothing in this experiment reads it {binding}{hint}")
 
 
 def _references(value: object) -> Iterator[tuple[str, str]]:

@@ -53,6 +53,9 @@ class Watcher:
     def end(self, stage: Stage) -> None:
         """The stage is finished, failed or interrupted."""
 
+    def fail(self, stage: Stage, reason: str) -> None:
+        """The stage failed for good, or needs one that did."""
+
 
 class Store:
     """Artifacts by key under `root`. `get` computes what is missing, upstream first; a finished stage is never computed again."""
@@ -77,6 +80,11 @@ class Store:
         """When, how long, with which torch, on what and with how many threads a finished stage was computed."""
         record = _record(self.folder(stage))
         return {} if record is None else dict(record["made"])
+
+    def seconds(self, kind: type[Stage]) -> list[float]:
+        """What some finished stages of a kind took, to guess by."""
+        folders = itertools.islice((self.root / kind.__name__).glob("*/"), 20)
+        return [record["made"]["seconds_in_last_process"] for folder in folders if (record := _record(folder)) is not None]
 
     def get(self, stage: Stage) -> Artifact:
         artifact = self._read(stage)

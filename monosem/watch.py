@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.image import imread
 from torch import Tensor
@@ -15,9 +17,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from monosem.curves import MONOSEMANTICITY, Row, names, points
+from monosem.curves import MONOSEMANTICITY, Row, Swept, Table
 from monosem.evaluation import Curve, Experiment, Features
-from monosem.stage import Part, Stage, key, title
+from monosem.spec import Cell
+from monosem.stage import Part, Stage, closure, key, title
+from monosem.stats import estimate
 from monosem.store import Entry, Store, Watcher
 from monosem.training import Training
 
@@ -67,6 +71,152 @@ class Progress(Watcher):
         print(f"{named(stage)}: {time.monotonic() - self.started:.1f} s", file=sys.stderr, flush=True)
 
 
+class Cells(Watcher):
+    """On stderr, for a sweep: how many cells are done, running and failed, what is being trained, how long it will take. One line
+    that is rewritten on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, cells: Sequence[Cell], store: Store, missing: Sequence[Stage]):
+        self.needs = {cell.name: {key(stage) for stage in closure(cell.experiment.stages)} for cell in cells}
+        self.missing = {key(stage): stage for stage in missing}
+        self.seconds: dict[str, list[float]] = {}  # a stage took, by kind
+        for kind in {type(stage) for stage in missing}:  # what such stages took before is a first guess
+            self.seconds[kind.__name__] = store.seconds(kind)
+        self.trainings = {kind.__name__ for kind in {type(stage) for stage in missing} if issubclass(kind, Training)}
+        self.running: dict[str, tuple[float, float]] = {}  # when it began, which share of it is done
+        self.failed: set[str] = set()
+        self.terminal = sys.stderr.isatty()
+        self.started = time.monotonic()
+        self.said = 0.0
+
+    def begin(self, stage: Stage) -> None:
+        self.running[key(stage)] = (time.monotonic(), 0.0)
+        self.tell()
+
+    def log(self, stage: Stage, entry: Entry) -> None:
+        began, _ = self.running.get(key(stage), (time.monotonic(), 0.0))
+        self.running[key(stage)] = (began, entry.step / entry.of)
+        self.tell()
+
+    def end(self, stage: Stage) -> None:
+        began, share = self.running.pop(key(stage), (0.0, 0.0))
+        if share == 1:
+            self.seconds[type(stage).__name__].append(time.monotonic() - began)
+            self.missing.pop(key(stage), None)
+        self.tell()
+
+    def fail(self, stage: Stage, reason: str) -> None:
+        self.failed.add(key(stage))
+        self.tell(f"{named(stage)} cannot be had: {reason}")
+
+    def left(self) -> float | None:
+        """Seconds: what the missing stages will take by the mean of their kind, at as many at once as now. A kind of training of
+        which nothing is known is taken for one that is; None if there is none."""
+        now, total = time.monotonic(), 0.0
+        trainings = [fmean(took) for name, took in self.seconds.items() if took and name in self.trainings]
+        for name, (began, share) in self.running.items():
+            if share > 0.1 and isinstance(self.missing.get(name), Training):
+                trainings.append((now - began) / share)
+        for name in self.missing.keys() - self.failed:
+            stage, (began, share) = self.missing[name], self.running.get(name, (now, 0.0))
+            known = self.seconds[type(stage).__name__] or (trainings if isinstance(stage, Training) else [0.0])
+            if share > 0.1:
+                total += (now - began) / share * (1 - share)
+            elif known:
+                total += max(fmean(known) - (now - began), 0)
+            else:
+                return None
+        return total / max(len(self.running), 1)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Cells that are done, running and failed."""
+        failed = sum(bool(need & self.failed) for need in self.needs.values())
+        done = sum(not need & (self.missing.keys() | self.failed) for need in self.needs.values())
+        running = sum(bool(need & self.running.keys()) and not need & self.failed for need in self.needs.values())
+        return done, running, failed
+
+    def tell(self, news: str = "") -> None:
+        now = time.monotonic()
+        if not news and now - self.said < (0.3 if self.terminal else 10):
+            return
+        self.said = now
+        done, running, failed = self.counts()
+        left = self.left()
+        time_left = "time left not known yet" if left is None else f"about {minutes(left)} left"
+        words = f"{minutes(now - self.started)}: {done} of {len(self.needs)} cells done, {running} running, {failed} failed, {time_left}"
+        trained = [f"{type(self.missing[name]).__name__} {share:.0%}" for name, (_, share) in self.running.items() if name in self.missing]
+        words += f" ({', '.join(trained[:3])}{', ...' if len(trained) > 3 else ''})" if trained else ""
+        if self.terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{news}\n" if news else "\r\x1b[K", words[:width], sep="", end="", file=sys.stderr, flush=True)
+        else:
+            print(*filter(None, (news, words)), sep="\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
+class Boards(Watcher):
+    """For a sweep: every training live in TensorBoard, under the first of the cells that need it."""
+
+    def __init__(self, folder: Path, cells: Sequence[Cell], store: Store):
+        self.folder, self.store = folder, store
+        self.owners: dict[str, Cell] = {}
+        for cell in cells:
+            for stage in closure(cell.experiment.stages):
+                self.owners.setdefault(key(stage), cell)
+        self.open: dict[str, Board] = {}
+
+    def begin(self, stage: Stage) -> None:
+        if isinstance(stage, Training):
+            cell = self.owners[key(stage)]
+            stages = closure(cell.experiment.stages)
+            (self.folder / cell.name / "config.gin").unlink(missing_ok=True)  # the folder is not whole any more
+            board = self.open[key(stage)] = Board(self.folder / cell.name, stages)
+            board.replay(self.store, stages)
+            board.begin(stage)
+
+    def log(self, stage: Stage, entry: Entry) -> None:
+        if key(stage) in self.open:
+            self.open[key(stage)].log(stage, entry)
+            self.open[key(stage)].writer.flush()
+
+    def end(self, stage: Stage) -> None:
+        if key(stage) in self.open:
+            self.open.pop(key(stage)).close()
+
+    def close(self) -> None:
+        for board in self.open.values():
+            board.close()
+
+
+class Together(Watcher):
+    """Several watchers as one."""
+
+    def __init__(self, *watchers: Watcher):
+        self.watchers = watchers
+
+    def begin(self, stage: Stage) -> None:
+        for watcher in self.watchers:
+            watcher.begin(stage)
+
+    def log(self, stage: Stage, entry: Entry) -> None:
+        for watcher in self.watchers:
+            watcher.log(stage, entry)
+
+    def end(self, stage: Stage) -> None:
+        for watcher in self.watchers:
+            watcher.end(stage)
+
+    def fail(self, stage: Stage, reason: str) -> None:
+        for watcher in self.watchers:
+            watcher.fail(stage, reason)
+
+
 class Board(Watcher):
     """One event file a run: what its stages logged, live or from the store, then the curves, the figure and the hparams.
 
@@ -102,20 +252,24 @@ class Board(Watcher):
             for entry in store.history(stage):
                 self.log(stage, entry)
 
-    def report(self, experiment: Experiment, rows: Sequence[Row], figure: Path) -> None:
-        """Curves as series whose step is the severity in thousandths; the figure; hyperparameters with what came of them."""
+    def report(self, experiment: Experiment, rows: Sequence[Row], swept: Swept = ()) -> None:
+        """Curves as series whose step is the severity in thousandths; hyperparameters with what came of them."""
+        table = Table(rows)
+        (line,) = table.lines
         outcomes = {f"{MONOSEMANTICITY}/{row.metric}": row.value for row in rows if row.curve == MONOSEMANTICITY}
-        for curve in names(rows)[1]:
+        for curve in table.axes:
             for metric in ("top1", "top5"):
-                line = points(rows, experiment.name, curve, metric)
-                for point in line:
-                    self.writer.add_scalar(f"accuracy_{metric}/{curve}", point.mean, round(1000 * point.severity))
-                outcomes[f"mean_{metric}/{curve}"] = sum(point.mean for point in line) / len(line)
+                means = {severity: estimate(sample).mean for severity, sample in table.samples(line, curve, metric).items()}
+                for severity, mean in means.items():
+                    self.writer.add_scalar(f"accuracy_{metric}/{curve}", mean, round(1000 * severity))
+                outcomes[f"mean_{metric}/{curve}"] = sum(means.values()) / len(means)
         for name, value in outcomes.items():
             self.writer.add_scalar(name, value, 0)
-        self.writer.add_image("curves", imread(figure)[..., :3], 0, dataformats="HWC")
-        for summary in hparams(hyperparameters(experiment), outcomes):  # add_hparams would make a sub-run of its own
+        for summary in hparams(hyperparameters(experiment, swept), outcomes):  # add_hparams would make a sub-run of its own
             self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+
+    def picture(self, path: Path) -> None:
+        self.writer.add_image(path.stem, imread(path)[..., :3], 0, dataformats="HWC")
 
     def close(self) -> None:
         self.writer.close()
@@ -124,12 +278,13 @@ class Board(Watcher):
 # One fixed set with one type each: TensorBoard's HParams tab takes its columns from the first run it reads. An experiment
 # that has no such thing (SimCLR has no latents) gets the empty value of the type.
 HYPERPARAMETERS: Mapping[str, type] = {
+    "experiment": str, "swept": str,
     "representation": str, "encoder": str, "objective": str, "activation": str, "classifier": str, "sparsity": str,
     "temperature": float, "k": float, "penalty": float, "latents": float, "epochs": float, "batch_size": float, "seed": float,
 }  # fmt: skip
 
 
-def hyperparameters(experiment: Experiment) -> dict[str, str | float]:
+def hyperparameters(experiment: Experiment, swept: Swept = ()) -> dict[str, str | float]:
     """The first curve's representation as columns. Of fields with one name, that nearest to the pre-training counts."""
     found: dict[str, object] = {}
 
@@ -142,6 +297,6 @@ def hyperparameters(experiment: Experiment) -> dict[str, str | float]:
 
     top = experiment.curves[0].encoder
     visit(top)
-    found["representation"] = top
+    found |= {"representation": top, "experiment": experiment.name, "swept": ", ".join(f"{name} = {value}" for name, value in swept)}
     words = {name: type(value).__name__ if isinstance(value, Part) else value for name, value in found.items()}
     return {name: kind(words[name]) if words.get(name) is not None else kind() for name, kind in HYPERPARAMETERS.items()}

@@ -1,61 +1,127 @@
-"""The table, its intervals and what is said from it."""
+"""The table, and what is said from it."""
 
 from __future__ import annotations
 
-import math
+import re
 from pathlib import Path
 
+import matplotlib.image
 import pytest
-from scipy import stats
 
-from monosem.curves import MONOSEMANTICITY, Row, half_width, join, paired, points, read_table, table_text, tables
+from monosem.curves import MONOSEMANTICITY, Line, Row, Table, areas, cell_name, draw, join, label, overview, read_table, table_text, tables
+from monosem.stats import estimate
 
 
-def row(value=90.0, experiment="a", curve="gaussian", severity=0.5, repeat=0, metric="top1", n=360, axis="x (units)"):
-    return Row(experiment, curve, severity, repeat, metric, value, n, axis)
+def row(value=90.0, experiment="a", curve="gaussian", severity=0.5, repeat=0, metric="top1", n=360, axis="x (units)", **swept):
+    return Row(experiment, curve, severity, repeat, metric, value, n, axis, tuple((k.replace("_", "."), v) for k, v in swept.items()))
 
 
 ROWS = [row(v, severity=s, repeat=r, metric=m) for s in (0.0, 0.1) for r, v in enumerate((90.0, 91.5, 1 / 3)) for m in ("top1", "top5")]
 MEASURED = row(0.25, curve=MONOSEMANTICITY, severity=0.0, metric="class_consistency")
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [97.1, 97.3, 96.9, 97.4, 97.0], [5.0, 5.0, 5.0]])
-def test_the_interval_is_student_s(values):
-    mean, error = sum(values) / len(values), stats.sem(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error) if error else (mean, mean)
-    assert mean - half_width(values) == pytest.approx(low) and mean + half_width(values) == pytest.approx(high)
+def grid(experiment, shift=0.0, values=(("TopK_k", "4"),), seeds=("0", "1", "2"), seed_names=("Pretrain_seed",)):
+    """Two severities, three repeats and seeds, with effects of seed and repeat that all experiments share."""
+    return [
+        row(80 + shift * (1 + 0.1 * int(s) + 0.01 * r) - 10 * severity + 3 * int(s) + r, experiment, severity=severity, repeat=r,
+            **{**dict(values), **dict.fromkeys(seed_names, s)})
+        for s in seeds for severity in (0.0, 0.5) for r in range(3)
+    ]  # fmt: skip
 
 
-def test_one_repeat_has_no_interval():
-    assert math.isnan(half_width([97.0]))
-    assert "| 90.0 " in tables([row()]) and "90.0 ±" not in tables([row()])
+def test_without_spread_to_tell_nothing_is_said_of_it():
+    assert "| 90.0 " in tables(Table([row()])) and "90.0 ±" not in tables(Table([row()])) and "Single draws" in tables(Table([row()]))
 
 
-def test_a_table_that_is_written_and_read_has_the_same_bits(tmp_path: Path):
-    (tmp_path / "curves.csv").write_text(table_text([*ROWS, MEASURED]))
-    assert read_table(tmp_path / "curves.csv") == [*ROWS, MEASURED]
+@pytest.mark.parametrize("rows", [[*ROWS, MEASURED], [*grid("ncl"), *grid("simclr", values=())]])
+def test_a_table_that_is_written_and_read_has_the_same_bits(tmp_path: Path, rows):
+    (tmp_path / "curves.csv").write_text(table_text(rows))
+    assert read_table(tmp_path / "curves.csv") == rows
 
 
-def test_points_are_means_over_repeats_by_ascending_severity():
-    line = points(reversed(ROWS), "a", "gaussian", "top1")
-    assert [(p.severity, p.repeats, p.n) for p in line] == [(0.0, 3, 360), (0.1, 3, 360)]
-    assert line[0].mean == pytest.approx((90 + 91.5 + 1 / 3) / 3)
+def test_every_swept_binding_has_a_column_and_a_gap_where_an_experiment_has_no_such_thing():
+    lines = table_text([*grid("simclr", values=()), *grid("sae")]).splitlines()
+    assert lines[0].endswith(",axis,Pretrain.seed,TopK.k")
+    assert lines[1].endswith(",0,") and lines[-1].endswith(",2,4")
+
+
+def test_points_are_by_ascending_severity_over_repeats():
+    samples = Table(reversed(ROWS)).samples(Line("a", ()), "gaussian")
+    assert list(samples) == [0.0, 0.1] and estimate(samples[0.0]).mean == pytest.approx((90 + 91.5 + 1 / 3) / 3)
 
 
 def test_several_experiments_stand_beside_one_another_with_gaps_where_one_has_no_such_point():
-    text = tables([*ROWS, MEASURED, row(50.0, experiment="b", severity=0.3)])
+    text = tables(Table([*ROWS, MEASURED, row(50.0, experiment="b", severity=0.3)]))
     assert "| curve    | severity | top-1 of a, % | top-1 of b, % |" in text
     assert "| gaussian | 0.3      |               | 50.0          |" in text
     assert "over 1 to 3 draws" in text
 
 
-def test_differences_are_taken_draw_by_draw():
-    better = [r._replace(experiment="b", value=r.value + 2 + 0.1 * r.repeat) for r in ROWS]
-    (line, _) = paired([*ROWS, *better], "b", "a", "gaussian")
-    assert line.mean == pytest.approx(2.1) and line.half == pytest.approx(half_width([2.0, 2.1, 2.2]))
-    text = tables([*ROWS, *better])
-    assert "| curve    | severity | b - a      |" in text and "| gaussian | 0        | +2.1 ± 0.2 |" in text
-    assert "Paired" not in tables(ROWS) and "Paired" not in tables([row(), row(experiment="b", severity=0.7)])
+def test_seeds_are_averaged_over_and_other_swept_values_are_lines():
+    table = Table([*grid("sae"), *grid("sae", values=(("TopK_k", "8"),))])
+    assert [table.say(line) for line in table.lines] == ["sae, k 4", "sae, k 8"]
+    point = estimate(table.samples(next(iter(table.lines)), "gaussian")[0.5])
+    assert (point.seeds, point.repeats) == (3, 3)
+    assert "3 trained encoders each" in tables(table)
+
+
+def test_a_line_is_compared_with_the_baseline_that_agrees_in_what_both_have():
+    lines = [
+        *grid("simclr", values=(("Pretrain_epochs", "5"),)),
+        *grid("simclr", values=(("Pretrain_epochs", "9"),)),
+        *grid("sae", values=(("Pretrain_epochs", "9"), ("TopK_k", "4"))),
+    ]
+    table = Table(lines)
+    first, second, sae = table.lines
+    assert table.baseline(first) is None and table.baseline(second) == first and table.baseline(sae) == second
+
+
+def test_differences_are_taken_seed_by_seed_and_draw_by_draw():
+    sae = grid("sae", shift=2.0, seed_names=("Pretrain_seed", "SparseAutoencoder_seed"))
+    table = Table([*grid("simclr", values=()), *sae])
+    found = table.differences(list(table.lines)[1], "gaussian")
+    assert list(found) == [0.0, 0.5]
+    assert sorted(found[0.5].values()) == pytest.approx(sorted(2 * (1 + 0.1 * s + 0.01 * r) for s in range(3) for r in range(3)))
+    assert "Paired" not in tables(Table(ROWS)) and "Paired" not in tables(Table([row(), row(experiment="b", severity=0.7)]))
+
+
+def test_a_difference_says_whether_it_is_significant():
+    better, same = (
+        grid("b", shift=2.0, values=()),
+        [r._replace(value=r.value + (-1) ** (r.repeat + len(r.swept))) for r in grid("c", values=())],
+    )
+    text = tables(Table([*grid("a", values=()), *better, *same]))
+    assert "b - a" in text and re.search(r"\+2\.2 ± 0\.\d \(p \.0\d\d\)", text) and "(n.s., p " in text
+    assert "- gaussian: b against a: higher at 0, 0.5\n" in text
+    assert "- gaussian: c against a: no significant difference at any 2 severities" in text
+
+
+def test_the_area_of_differences_is_the_difference_of_areas():
+    table = Table([*grid("a", values=()), *grid("b", shift=2.0, values=())])
+    one, other = table.lines
+    mine, theirs = (estimate(areas(table.samples(line, "gaussian"))).mean for line in (other, one))
+    assert estimate(areas(table.differences(other, "gaussian"))).mean == pytest.approx(mine - theirs)
+    assert "| mean top-1 under | gaussian " in overview(table)
+
+
+def test_monosemanticity_of_several_seeds_has_an_interval():
+    values = [MEASURED._replace(value=v, swept=(("Pretrain.seed", str(s)),)) for s, v in enumerate((0.2, 0.3, 0.4))]
+    assert "0.3 ± 0.25" in overview(Table([*grid("a", values=()), *values]))
+
+
+def test_labels_are_short_unless_two_would_be_the_same():
+    assert label("sae", (("TopK.k", "4"),)) == "sae, k 4"
+    assert label("sae", (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.2"))) == "sae, pretrain/Adam.lr 0.1, sae/Adam.lr 0.2"
+    assert label("sae", (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.1"))) == "sae, lr 0.1"
+    assert cell_name("sae", (("ColorJitter.x", "(0.1, 'a/b')"), ("Pretrain.seed", "0"))) == "sae,x=_0.1,_a_b_,seed=0"
+
+
+@pytest.mark.parametrize("lines", [1, 12])
+def test_a_figure_has_room_for_every_line(tmp_path, lines):
+    rows = [r for k in range(lines) for r in grid("sae", values=(("TopK_k", str(k)),))]
+    draw(Table(rows), tmp_path / "figure.png", ["gaussian"])
+    image = matplotlib.image.imread(tmp_path / "figure.png")
+    assert image[..., :3].std() > 0.03 and image.shape[0] > 400
 
 
 @pytest.mark.parametrize(

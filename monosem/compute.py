@@ -1,0 +1,229 @@
+"""From a spec to a finished run folder: one experiment in this process, or the cells of a sweep as trials of Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from monosem import report
+from monosem.curves import Row, Table, overview, table_text, tables
+from monosem.spec import Cell, Spec, Study
+from monosem.stage import Stage, closure, digest, key, plan
+from monosem.store import Entry, Store, Watcher, held
+from monosem.sweep import Resources, Sweep
+from monosem.training import Training
+
+EVENTS = "events.out.tfevents.*"
+
+
+def experiment(loaded: Spec, folder: Path, root: Path) -> None:
+    """Whatever is missing, then the run folder. StageError where a stage cannot go on."""
+    experiment, stages, store = loaded.experiment, closure(loaded.experiment.stages), Store(root)
+    waves = plan(experiment.stages, store.has)
+    print(f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute", file=sys.stderr)
+    if (folder / "config.gin").exists() and (folder / "config.gin").read_text(encoding="utf-8") != loaded.config:
+        print(f"{folder} holds another spec's results: replaced when these are there; artifacts stay in {store.root}", file=sys.stderr)
+    rows = [] if waves else report.collect(experiment, store)
+    if waves or not report.written(
+        folder, {"config.gin": loaded.config, "curves.csv": table_text(rows)}, [EVENTS, "curves.png", "summary.md"]
+    ):
+        from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
+
+        with held(folder), contextlib.closing(Board(folder, stages)) as board:
+            board.replay(store, stages)
+            store.watchers = (Progress(), board)
+            for wave in waves:
+                for stage in wave:
+                    store.get(stage)
+            board.replay(store, stages)  # what another process was faster with
+            rows = report.collect(experiment, store)
+            report.write(folder, rows, report.summary(rows, report.facts(experiment, store)), loaded.config)
+            board.report(experiment, rows)
+            board.picture(folder / "curves.png")
+    print(tables(Table(rows)))
+    print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {folder.parent}")
+
+
+# ------------------------------------------------------------------------------------------------ sweeps
+
+
+class How(NamedTuple):
+    """How a sweep is run, which no key depends on. address: of a Ray cluster; cpus, gpus: of a trial, None leaves it to what
+    there is; jobs: trials at a time."""
+
+    address: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    jobs: int | None = None
+
+
+class Lost(NamedTuple):
+    """A stage that cannot be had in this run: why, and the file that tells the whole story, if it was tried."""
+
+    stage: Stage
+    reason: str
+    log: Path | None
+
+
+def sweep(study: Study, folder: Path, root: Path, how: How) -> bool:
+    """Whatever is missing as trials, wave by wave, then the run folder; whether no cell failed. ClusterError before any trial
+    where there is no such cluster or it is too small."""
+    store = Store(root)
+    with held(folder):
+        stopped = _Stopped(folder / "stopped.json", study.sweep)
+        failed = _trials(study, folder, store, how, stopped)
+        return _gather(study, folder, store, failed, stopped)
+
+
+def waves(study: Study, store: Store) -> list[list[Stage]]:
+    return plan([stage for cell in study.cells for stage in cell.experiment.stages], store.has)
+
+
+def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stopped) -> dict[str, Lost]:
+    """Run what is missing. What is lost, by key, comes back."""
+    lost: dict[str, Lost] = {}
+    missing = [stage for wave in waves(study, store) for stage in wave]
+    stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
+    print(f"{study.sweep.name}: {len(study.cells)} cells, {len(missing)} of {len(stages)} stages to compute", file=sys.stderr, flush=True)
+    if not _ready(study, store, lost, stopped):
+        return lost
+    from monosem import tune
+    from monosem.watch import Boards, Cells, Together, named
+
+    with tune.cluster(how.address, study.modules):
+        amounts = _amounts(study.sweep, how, tune.has_gpus())
+        tune.check({type(stage).__name__: amounts(stage) for stage in missing})
+        with (
+            contextlib.closing(Cells(study.cells, store, missing)) as cells,
+            contextlib.closing(Boards(folder, study.cells, store)) as boards,
+        ):
+            watcher: Watcher = Together(cells, boards)
+            while ready := _ready(study, store, lost, stopped):
+                for group in _groups(ready, study.sweep):
+                    scheduler = study.sweep.scheduler if len(group) > 1 and isinstance(group[0], Training) else None
+                    outcome = tune.run(group, store.root, folder / "tune", amounts, how.jobs, study.sweep.retries, scheduler, watcher)
+                    stopped.add(outcome.stopped)
+                    for stage in group:
+                        if failure := outcome.failed.get(key(stage)):
+                            log = folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log"
+                            log.parent.mkdir(exist_ok=True)
+                            report.put(log, f"{named(stage)}\n{failure.story}")
+                            lost[key(stage)] = Lost(stage, failure.reason, log)
+                            watcher.fail(stage, failure.reason)
+    return lost
+
+
+def _ready(study: Study, store: Store, lost: dict[str, Lost], stopped: _Stopped) -> list[Stage]:
+    """The missing stages whose upstream is all there, trainings first as they take longest. What needs a lost one is lost too."""
+    missing = [stage for wave in waves(study, store) for stage in wave]
+    for stage in missing:
+        for above in stage.upstream():
+            if key(above) in lost:
+                lost.setdefault(key(stage), Lost(stage, lost[key(above)].reason, None))
+    gone = lost.keys() | stopped.below(missing)
+    names = {key(stage) for stage in missing}
+    ready = [stage for stage in missing if key(stage) not in gone and not any(key(above) in names for above in stage.upstream())]
+    return sorted(ready, key=lambda stage: not isinstance(stage, Training))
+
+
+def _groups(ready: Sequence[Stage], sweep: Sweep) -> list[list[Stage]]:
+    """What goes into one run of Tune: everything, or where a scheduler compares trainings, each kind of them by itself."""
+    if sweep.scheduler is None:
+        return [list(ready)]
+    groups: dict[type | None, list[Stage]] = {}
+    for stage in ready:
+        groups.setdefault(type(stage) if isinstance(stage, Training) else None, []).append(stage)
+    return list(groups.values())
+
+
+def _amounts(sweep: Sweep, how: How, gpus: bool) -> Callable[[Stage], Resources]:
+    rest = Resources(1.0 if how.cpus is None else how.cpus, float(gpus) if how.gpus is None else how.gpus)
+    named = dict(sweep.resources)
+    return lambda stage: named.get(type(stage).__name__, rest)
+
+
+class _Stopped:
+    """The stages that a sweep's scheduler has stopped, kept in a file, so that the same command does not try them again."""
+
+    def __init__(self, path: Path, sweep: Sweep):
+        self.path, self.scheduler = path, digest(sweep.scheduler)
+        self.steps: dict[str, tuple[int, int]] = {}
+        if path.exists():
+            kept = json.loads(path.read_text())
+            self.steps = {name: tuple(at) for name, at in kept["stages"].items()} if kept["scheduler"] == self.scheduler else {}
+
+    def add(self, stopped: Mapping[str, Entry]) -> None:
+        self.steps |= {name: (entry.step, entry.of) for name, entry in stopped.items()}
+        if stopped:
+            report.put(self.path, json.dumps({"scheduler": self.scheduler, "stages": self.steps}, indent=1))
+
+    def below(self, missing: Sequence[Stage]) -> set[str]:
+        """The keys of the stages that were stopped and of those that need one of them, upstream first in `missing`."""
+        gone = set(self.steps)
+        for stage in missing:
+            if any(key(above) in gone for above in stage.upstream()):
+                gone.add(key(stage))
+        return gone & {key(stage) for stage in missing}
+
+
+def _gather(study: Study, folder: Path, store: Store, lost: dict[str, Lost], stopped: _Stopped) -> bool:
+    """The table, the figures, the summary and TensorBoard's files of all cells that are finished."""
+    finished = [cell for cell in study.cells if all(map(store.has, cell.experiment.stages))]
+    tables_of = {cell.name: report.collect(cell.experiment, store, cell.swept) for cell in finished}
+    rows = [row for each in tables_of.values() for row in each]
+    broken = {cell.name: [lost[key(stage)] for stage in closure(cell.experiment.stages) if key(stage) in lost] for cell in study.cells}
+    remarks = _remarks(study, finished, broken, stopped)
+    if study.sweep.goal and rows:
+        remarks += f"## Search\n\n{report.search(study.cells, rows, study.sweep.goal)}\n\n"
+    if rows:
+        text = f"# {study.sweep.name}\n\n{remarks}{tables(Table(rows))}\n{_specs(finished, store)}"
+        _write(study, folder, store, finished, tables_of, text)
+        print(f"{remarks}{overview(Table(rows))}\n")
+        print(f"{folder}/ has a figure for each curve, curves.csv and summary.md; compare cells with\n  tensorboard --logdir {folder}")
+    else:
+        print(remarks)
+    return not any(broken.values())
+
+
+def _remarks(study: Study, finished: Sequence[Cell], broken: dict[str, list[Lost]], stopped: _Stopped) -> str:
+    """The cells that are not in the table, and why."""
+    lines = []
+    for cell in study.cells:
+        if broken[cell.name]:
+            lines += [f"- {cell.name} failed: {each.reason} (log: {each.log})" for each in broken[cell.name] if each.log]
+        elif cell not in finished:
+            at = [stopped.steps[key(stage)] for stage in closure(cell.experiment.stages) if key(stage) in stopped.steps]
+            lines.append(f"- {cell.name} was stopped by the scheduler" + "".join(f" after epoch {step} of {of}" for step, of in at))
+    return "\n".join(["Cells that are not in the table:", "", *lines, "", ""]) if lines else ""
+
+
+def _specs(cells: Sequence[Cell], store: Store) -> str:
+    """What was trained and probed, for the first cell of every spec."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.experiment.name, cell)
+    return "\n\n".join(f"## {cell.name}\n\n{report.facts(cell.experiment, store)}" for cell in first.values()) + "\n"
+
+
+def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], rows: dict[str, list[Row]], summary: str) -> None:
+    """What differs from what is there. A cell's event file is made anew, whole: its live one lacks what came later, and its
+    config.gin, written last, says that it is whole."""
+    everything = [row for each in rows.values() for row in each]
+    stale = [cell for cell in finished if not report.written(folder / cell.name, {"config.gin": cell.config}, [EVENTS])]
+    if not stale and report.written(folder, {"curves.csv": table_text(everything), "summary.md": summary}, [EVENTS, "*.png"]):
+        return
+    from monosem.watch import Board
+
+    for cell in stale:
+        stages = closure(cell.experiment.stages)
+        with contextlib.closing(Board(folder / cell.name, stages)) as board:
+            board.replay(store, stages)
+            board.report(cell.experiment, rows[cell.name], cell.swept)
+        report.put(folder / cell.name / "config.gin", cell.config)
+    with contextlib.closing(Board(folder, ())) as board:
+        for figure in report.write(folder, everything, summary):
+            board.picture(figure)

@@ -1,0 +1,101 @@
+"""What repeated measurements say: means with intervals over seeds and draws, tests of paired differences, areas under curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Sample = Mapping[tuple[Any, int], float]  # (seed, repeat) -> value
+
+
+class Estimate(NamedTuple):
+    """A mean, half of its 95 % interval and the two-sided p-value of its being 0 (both nan where nothing can be said of the
+    spread), over so many seeds (trained encoders) and repeats (draws of the corruption and of the probe)."""
+
+    mean: float
+    half: float
+    p: float
+    seeds: int
+    repeats: int
+
+
+def estimate(sample: Sample) -> Estimate:
+    """The mean of a sample over seeds and repeats, each repeat being one draw that all seeds meet.
+
+    With several of both, value = mean + a[seed] + b[repeat] + e[seed, repeat], all random: the variance of the mean is
+    (MS_seeds + MS_repeats - MS_rest) / (seeds * repeats), never less than what either alone says, and the degrees of freedom
+    are Satterthwaite's (1946). With several of one only it is Student's t over those. Repeats that some seed lacks are left out.
+    """
+    seeds = list(dict.fromkeys(seed for seed, _ in sample))
+    repeats = [r for r in dict.fromkeys(repeat for _, repeat in sample) if all((seed, r) in sample for seed in seeds)]
+    table = [[sample[seed, repeat] for repeat in repeats] for seed in seeds]
+    s, r = len(seeds), len(repeats)
+    if not r:
+        return Estimate(math.nan, math.nan, math.nan, s, 0)
+    mean = sum(map(sum, table)) / (s * r)
+    rows = [sum(row) / r for row in table]
+    columns = [sum(column) / s for column in zip(*table, strict=True)]
+    by_seed = _Square(r * sum((m - mean) ** 2 for m in rows), s - 1)
+    by_repeat = _Square(s * sum((m - mean) ** 2 for m in columns), r - 1)
+    rest = sum(
+        (value - row - column + mean) ** 2
+        for each, row in zip(table, rows, strict=True)
+        for value, column in zip(each, columns, strict=True)
+    )
+    if s > 1 and r > 1:
+        within = _Square(rest, (s - 1) * (r - 1))
+        spread = by_seed.mean + by_repeat.mean - within.mean
+        larger = max(by_seed, by_repeat, key=lambda square: square.mean)
+        freedom = larger.freedom
+        if spread > larger.mean:  # else the smaller component's estimate is negative, that is none
+            freedom = spread**2 / sum(square.mean**2 / square.freedom for square in (by_seed, by_repeat, within))
+        return _student(mean, max(spread, larger.mean) / (s * r), freedom, s, r)
+    one = by_seed if s > 1 else by_repeat
+    return _student(mean, one.mean / (s * r), one.freedom, s, r)
+
+
+class _Square(NamedTuple):
+    """A sum of squares and its degrees of freedom."""
+
+    total: float
+    freedom: float
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.freedom if self.freedom else math.nan
+
+
+def _student(mean: float, variance: float, freedom: float, seeds: int, repeats: int) -> Estimate:
+    from scipy.special import stdtr, stdtrit
+
+    if not freedom:
+        return Estimate(mean, math.nan, math.nan, seeds, repeats)
+    error = math.sqrt(variance)
+    if error < 1e-12 * max(abs(mean), 1):  # draws that do not differ say nothing of how they would
+        return Estimate(mean, 0.0, math.nan, seeds, repeats)
+    return Estimate(mean, float(stdtrit(freedom, 0.975)) * error, float(2 * stdtr(freedom, -abs(mean) / error)), seeds, repeats)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm, 1979); nan stays nan and does not count."""
+    order = sorted((number for number, p in enumerate(ps) if not math.isnan(p)), key=lambda number: ps[number])
+    corrected, largest = list(ps), 0.0
+    for rank, number in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * ps[number]))
+        corrected[number] = largest
+    return corrected
+
+
+def logarithmic(severities: Sequence[float]) -> bool:
+    """Whether an axis is better read on a logarithmic scale: numbers of shots, say."""
+    return min(severities) > 0 and max(severities) >= 20 * min(severities)
+
+
+def area(line: Mapping[float, float]) -> float:
+    """The area under a curve {severity: value} by the trapezoid rule, divided by its width: a mean over severities, in the unit
+    of the values. On the scale that the figure has."""
+    x = sorted(line)
+    place = [math.log(each) for each in x] if logarithmic(x) else x
+    steps = [(b - a, (line[i] + line[j]) / 2) for a, b, i, j in zip(place, place[1:], x, x[1:], strict=False)]
+    return sum(width * height for width, height in steps) / (place[-1] - place[0]) if steps else math.nan

@@ -1,0 +1,279 @@
+"""Ray Tune runs the stages of a wave as trials, on one machine or a cluster. The only place that knows Ray.
+
+What goes to a worker: stages, which are plain data, the absolute path of the store, and the code of monosem. What comes
+back: the scalars that a stage logs. Artifacts stay in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import queue
+import shutil
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from ray import tune
+from ray.tune import schedulers
+from torch import Tensor
+
+import monosem
+from monosem.stage import Stage, StageError, key
+from monosem.store import Entry, Store, Watcher
+from monosem.sweep import ClusterError, Resources, Scheduler
+from monosem.training import Training
+
+SETTINGS = {  # each of these is read by Ray from the environment
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no files of its own for TensorBoard, as CSV and as JSON
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # stages log different scalars
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl+C ends at once: stages go on from their last epoch anyway
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
+    """Connected to the cluster at `address` ('auto' finds one on this machine), or to one of this machine's own that lasts as
+    long as the block. modules: imported by the user's Gin files; their code travels to the workers, as monosem's does."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if address and address != "auto":
+        _reach(address)
+    code = [importlib.import_module(name.partition(".")[0]) for name in modules]
+    where: dict[str, Any] = (
+        {"address": address} if address else {"address": "local", "include_dashboard": False, "object_store_memory": 2**28}
+    )
+    try:
+        ray.init(**where, runtime_env={"py_modules": [monosem, *code]}, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """ClusterError within seconds where nothing listens; Ray itself would try for a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"--address must be auto or HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error.strerror or error}") from None
+
+
+def check(asked: Mapping[str, Resources]) -> None:
+    """ClusterError where no single node of the cluster could ever run a trial of some kind of stage."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for kind, amounts in asked.items():
+        if not any(node.get("CPU", 0) >= amounts.cpu and node.get("GPU", 0) >= amounts.gpu for node in nodes):
+            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise ClusterError(f"a trial of {kind} asks for {amounts.cpu:g} CPUs and {amounts.gpu:g} GPUs; available, node by node: {have}")
+
+
+def has_gpus() -> bool:
+    return bool(ray.cluster_resources().get("GPU", 0))
+
+
+class Failure(NamedTuple):
+    """Why a stage cannot be had: one line, and the whole story of every try."""
+
+    reason: str
+    story: str
+
+
+class Outcome(NamedTuple):
+    """What became of a wave, by key: stages that failed, and stages that the scheduler stopped, with the last they reported."""
+
+    failed: dict[str, Failure]
+    stopped: dict[str, Entry]
+
+
+def run(
+    wave: Sequence[Stage],
+    root: Path,
+    storage: Path,
+    amounts: Callable[[Stage], Resources],
+    jobs: int | None,
+    retries: int,
+    scheduler: Scheduler | None,
+    watcher: Watcher,
+) -> Outcome:
+    """Every stage of `wave` once, as a trial. root: of the store; storage: a folder for Tune, emptied before and after; both are
+    shared by all nodes. A stage finishes or fails without the others; a node that dies counts as a try."""
+    stages = {key(stage): stage for stage in wave}
+    ears = _Ears(stages, watcher)
+    trainable = tune.with_resources(
+        tune.with_parameters(_Trial, stages=stages, root=root, amounts={name: amounts(stage) for name, stage in stages.items()}),
+        lambda config: tune.PlacementGroupFactory([_bundle(amounts(stages[config["key"]]))]),
+    )
+    epochs = max((stage.epochs for stage in wave if isinstance(stage, Training)), default=1)
+    shutil.rmtree(storage, ignore_errors=True)
+    try:
+        tune.Tuner(
+            trainable,
+            param_space={"key": tune.grid_search(list(stages))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=jobs,
+                scheduler=scheduler.build(schedulers, epochs) if scheduler else None,
+                trial_dirname_creator=lambda trial: trial.config["key"],
+            ),
+            run_config=tune.RunConfig(
+                name=storage.name,
+                storage_path=str(storage.parent.absolute()),
+                failure_config=tune.FailureConfig(max_failures=retries),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # stages keep their own
+                callbacks=[ears],
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+    return Outcome(ears.failed, ears.stopped)
+
+
+def _bundle(amounts: Resources) -> dict[str, float]:
+    return {"CPU": amounts.cpu, "GPU": amounts.gpu} if amounts.gpu else {"CPU": amounts.cpu}
+
+
+class _Ears(tune.Callback):
+    """In the driver: tells a Watcher what Tune hears of its trials."""
+
+    def __init__(self, stages: Mapping[str, Stage], watcher: Watcher):
+        self.stages, self.watcher = stages, watcher
+        self.failed: dict[str, Failure] = {}
+        self.stopped: dict[str, Entry] = {}
+        self.last: dict[str, Entry] = {}
+        self.stories: dict[str, str] = {}
+
+    def __reduce__(self) -> Any:  # Tune pickles its callbacks with the experiment; nobody restores it from there
+        return (tune.Callback, ())
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.watcher.begin(self.stages[trial.config["key"]])
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        for line in result["entries"]:
+            entry = self.last[trial.config["key"]] = Entry(*line)
+            self.watcher.log(self.stages[trial.config["key"]], entry)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        name = trial.config["key"]
+        if not trial.last_result.get("finished"):
+            self.stopped[name] = self.last[name]
+        self.watcher.end(self.stages[name])
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._note(trial)
+        self.watcher.end(self.stages[trial.config["key"]])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        name = trial.config["key"]
+        reason = self._note(trial)
+        self.failed[name] = Failure(reason, self.stories[name])
+        self.watcher.end(self.stages[name])
+
+    def _note(self, trial: Any) -> str:
+        error = trial.get_pickled_error()
+        cause = getattr(error, "cause", error)
+        story = str(cause).strip()
+        name = trial.config["key"]
+        tries = self.stories.get(name, "").count("== try ") + 1
+        self.stories[name] = f"{self.stories.get(name, '')}== try {tries}\n{story}\n"
+        return story.splitlines()[0] if story else type(cause).__name__
+
+
+# ------------------------------------------------------------------------------------------------ in a worker
+
+
+class _Stopped(BaseException):
+    """Raised inside a stage that nobody wants any more."""
+
+
+class _Trial(tune.Trainable):
+    """In a worker process: one stage after another. The stage runs in a thread, so that each of its reports can be a step of
+    Tune's and so that a scheduler can end it."""
+
+    def setup(  # type: ignore[override]  # tune.with_parameters hands over more
+        self, config: dict[str, Any], stages: Mapping[str, Stage], root: Path, amounts: Mapping[str, Resources]
+    ) -> None:
+        self.stages, self.root, self.amounts = stages, root, amounts
+        self.work: _Work | None = None
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self.cleanup()
+        self.work = _Work(self.stages[config["key"]], self.root, max(1, int(self.amounts[config["key"]].cpu)))
+        self.work.start()
+        return True
+
+    def cleanup(self) -> None:
+        if self.work is not None:
+            self.work.unwanted.set()
+            self.work.join()  # its claim on the store is gone then, its checkpoint is there
+
+    def step(self) -> dict[str, Any]:
+        assert self.work is not None
+        news = self.work.news()
+        if self.work.failure:
+            raise StageError(self.work.failure)
+        entries = [each for each in news if each is not None]
+        last = entries[-1] if entries else Entry(0, 1, {})
+        finished = news[-1] is None
+        return {**last.scalars, "step": last.step, "entries": [tuple(each) for each in entries], "finished": finished, "done": finished}
+
+
+class _Work(threading.Thread, Watcher):
+    """A stage being computed, with as many torch threads as its trial has CPUs."""
+
+    def __init__(self, stage: Stage, root: Path, threads: int):
+        super().__init__(daemon=True)
+        self.stage, self.root, self.threads = stage, root, threads
+        self.unwanted = threading.Event()
+        self.failure = ""
+        self.told: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        torch.set_num_threads(self.threads)
+        try:
+            Store(self.root, (self,)).get(self.stage)
+        except _Stopped:
+            pass
+        except BaseException as error:  # of whatever kind: it is told, with its traceback, where the sweep was started
+            self.failure = f"{_one_line(error)}\n{traceback.format_exc()}"
+        self.told.put(None)
+
+    def news(self) -> list[Entry | None]:
+        """Waits for something to tell; None is the end."""
+        found = [self.told.get()]
+        while not self.told.empty():
+            found.append(self.told.get())
+        return found
+
+    def log(self, stage: Stage, entry: Entry) -> None:
+        if stage == self.stage:  # not one above it that had to be made again
+            self.told.put(entry)
+
+    def tick(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
+        if self.unwanted.is_set():
+            raise _Stopped
+
+
+def _one_line(error: BaseException) -> str:
+    words = str(error).strip().splitlines() or [""]
+    return words[0] if isinstance(error, StageError) else f"{type(error).__name__}: {words[0]}"
