@@ -14,7 +14,7 @@ from monosem.curves import Row, Table, overview, table_text, tables
 from monosem.spec import Cell, Spec, Study
 from monosem.stage import Stage, closure, digest, key, plan
 from monosem.store import Entry, Store, Watcher, held
-from monosem.sweep import Resources, Sweep
+from monosem.sweep import Resources, Scheduler, Sweep
 from monosem.training import Training
 
 EVENTS = "events.out.tfevents.*"
@@ -70,7 +70,7 @@ class Lost(NamedTuple):
 
 
 def sweep(study: Study, folder: Path, root: Path, how: How) -> bool:
-    """Whatever is missing as trials, wave by wave, then the run folder; whether no cell failed. ClusterError before any trial
+    """Whatever is missing as trials, then the run folder; whether no cell failed. ClusterError before any trial
     where there is no such cluster or it is too small."""
     store = Store(root)
     with held(folder):
@@ -89,7 +89,7 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
     missing = [stage for wave in waves(study, store) for stage in wave]
     stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
     print(f"{study.sweep.name}: {len(study.cells)} cells, {len(missing)} of {len(stages)} stages to compute", file=sys.stderr, flush=True)
-    if not _ready(study, store, lost, stopped):
+    if not _todo(study, store, lost, stopped):
         return lost
     from monosem import tune
     from monosem.watch import Boards, Cells, Together, named
@@ -102,9 +102,8 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
             contextlib.closing(Boards(folder, study.cells, store)) as boards,
         ):
             watcher: Watcher = Together(cells, boards)
-            while ready := _ready(study, store, lost, stopped):
-                for group in _groups(ready, study.sweep):
-                    scheduler = study.sweep.scheduler if len(group) > 1 and isinstance(group[0], Training) else None
+            while todo := _todo(study, store, lost, stopped):
+                for group, scheduler in _groups(todo, study.sweep.scheduler):
                     outcome = tune.run(group, store.root, folder / "tune", amounts, how.jobs, study.sweep.retries, scheduler, watcher)
                     stopped.add(outcome.stopped)
                     for stage in group:
@@ -117,27 +116,28 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
     return lost
 
 
-def _ready(study: Study, store: Store, lost: dict[str, Lost], stopped: _Stopped) -> list[Stage]:
-    """The missing stages whose upstream is all there, trainings first as they take longest. What needs a lost one is lost too."""
+def _todo(study: Study, store: Store, lost: dict[str, Lost], stopped: _Stopped) -> list[Stage]:
+    """What is missing and can be had, trainings first as they take longest. What needs a lost stage is lost too."""
     missing = [stage for wave in waves(study, store) for stage in wave]
     for stage in missing:
         for above in stage.upstream():
             if key(above) in lost:
                 lost.setdefault(key(stage), Lost(stage, lost[key(above)].reason, None))
     gone = lost.keys() | stopped.below(missing)
-    names = {key(stage) for stage in missing}
-    ready = [stage for stage in missing if key(stage) not in gone and not any(key(above) in names for above in stage.upstream())]
-    return sorted(ready, key=lambda stage: not isinstance(stage, Training))
+    return sorted((stage for stage in missing if key(stage) not in gone), key=lambda stage: not isinstance(stage, Training))
 
 
-def _groups(ready: Sequence[Stage], sweep: Sweep) -> list[list[Stage]]:
-    """What goes into one run of Tune: everything, or where a scheduler compares trainings, each kind of them by itself."""
-    if sweep.scheduler is None:
-        return [list(ready)]
-    groups: dict[type | None, list[Stage]] = {}
-    for stage in ready:
-        groups.setdefault(type(stage) if isinstance(stage, Training) else None, []).append(stage)
-    return list(groups.values())
+def _groups(todo: Sequence[Stage], scheduler: Scheduler | None) -> list[tuple[list[Stage], Scheduler | None]]:
+    """What goes into one run of Tune. Everything; but where a scheduler is to compare trainings, first those of one kind that
+    need no other missing stage, then whatever else needs none."""
+    if scheduler is None:
+        return [(list(todo), None)]
+    names = {key(stage) for stage in todo}
+    kinds: dict[type | None, list[Stage]] = {}
+    for stage in todo:
+        if not any(key(above) in names for above in stage.upstream()):
+            kinds.setdefault(type(stage) if isinstance(stage, Training) else None, []).append(stage)
+    return [(group, scheduler if kind and len(group) > 1 else None) for kind, group in kinds.items()]
 
 
 def _amounts(sweep: Sweep, how: How, gpus: bool) -> Callable[[Stage], Resources]:

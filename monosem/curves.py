@@ -221,10 +221,15 @@ def overview(table: Table) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _legend(table: Table) -> str:
+def _over(table: Table) -> tuple[str, str]:
+    """How many seeds and how many draws the means of accuracies are over: '3', '5 to 10'."""
     points = [point for line in table.lines for curve in table.axes for point in map(estimate, table.samples(line, curve).values())]
+    return _span(point.seeds for point in points), _span(point.repeats for point in points)
+
+
+def _legend(table: Table) -> str:
     images = _span(row.n for row in table.rows if row.curve in table.axes)
-    seeds, repeats = _span(point.seeds for point in points), _span(point.repeats for point in points)
+    seeds, repeats = _over(table)
     encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
     if repeats == seeds == "1":
         return f"Single draws, {encoders}; {images} test images."
@@ -304,10 +309,10 @@ def verdicts(table: Table) -> str:
         tested = sum(not math.isnan(p) for _, p in each.points.values())
         words = [f"{word} at {', '.join(where)}" for word, where in (("higher", higher), ("lower", lower)) if where]
         rest = tested - len(higher) - len(lower)
-        words += [f"no significant difference at {'any' if not words else 'the other'} {rest} severities"] if rest else []
+        words += [f"not significant at {'the other ' if words else 'any of '}{rest}"] if rest else []
         if tested:
             said.append(f"- {each.curve}: {table.say(each.line)} against {table.say(each.base)}: {'; '.join(words)}")
-    return "\n".join(["Significant (5 %, Holm-corrected within a curve):", "", *said]) if said else ""
+    return "\n".join(["Differences that are significant (5 %, Holm-corrected within a curve), by severity:", "", *said]) if said else ""
 
 
 def area_table(table: Table) -> str:
@@ -396,6 +401,8 @@ def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
         panels[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     else:
         panels[0][0].legend(frameon=False, loc="lower left")
-    figure.suptitle(_legend(table).split(";")[0].replace("of corruption and probe, ", "each, ", 1), fontsize="medium")
+    seeds, repeats = _over(table)
+    over = " x ".join(words for words in (f"{seeds} seeds" * (seeds != "1"), f"{repeats} draws" * (repeats != "1")) if words)
+    figure.suptitle(f"Linear probe: mean and 95 % interval over {over}" if over else "Linear probe: single draws", fontsize="medium")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Ray Tune runs the stages of a wave as trials, on one machine or a cluster. The only place that knows Ray.
+"""Ray Tune runs stages as trials, upstream first, on one machine or a cluster. The only place that knows Ray.
 
 What goes to a worker: stages, which are plain data, the absolute path of the store, and the code of monosem. What comes
 back: the scalars that a stage logs. Artifacts stay in the store.
@@ -7,9 +7,11 @@ back: the scalars that a stage logs. Artifacts stay in the store.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import importlib
 import logging
 import os
+import pickle
 import queue
 import shutil
 import socket
@@ -23,6 +25,7 @@ import ray
 import torch
 from ray import tune
 from ray.tune import schedulers
+from ray.tune.search import Searcher
 from torch import Tensor
 
 import monosem
@@ -39,6 +42,7 @@ SETTINGS = {  # each of these is read by Ray from the environment
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no files of its own for TensorBoard, as CSV and as JSON
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # stages log different scalars
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl+C ends at once: stages go on from their last epoch anyway
+    "TUNE_MAX_PENDING_TRIALS_PG": "16",  # Tune's own default is 1 where trials are handed out one by one
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -55,9 +59,10 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     where: dict[str, Any] = (
         {"address": address} if address else {"address": "local", "include_dashboard": False, "object_store_memory": 2**28}
     )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it prints the traceback of every failed try; ours are kept in logs
     try:
         ray.init(**where, runtime_env={"py_modules": [monosem, *code]}, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # Ray raises bare ones where it cannot start or connect
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
     try:
         yield
@@ -97,14 +102,15 @@ class Failure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a wave, by key: stages that failed, and stages that the scheduler stopped, with the last they reported."""
+    """By key: stages that failed, and stages that the scheduler stopped, with the last they reported. What needs one of them was
+    not tried."""
 
     failed: dict[str, Failure]
     stopped: dict[str, Entry]
 
 
 def run(
-    wave: Sequence[Stage],
+    missing: Sequence[Stage],
     root: Path,
     storage: Path,
     amounts: Callable[[Stage], Resources],
@@ -113,21 +119,26 @@ def run(
     scheduler: Scheduler | None,
     watcher: Watcher,
 ) -> Outcome:
-    """Every stage of `wave` once, as a trial. root: of the store; storage: a folder for Tune, emptied before and after; both are
-    shared by all nodes. A stage finishes or fails without the others; a node that dies counts as a try."""
-    stages = {key(stage): stage for stage in wave}
+    """Every stage once, as a trial, as soon as those among them that it needs are finished; the first in order first.
+
+    One run of Tune for all of them: a worker takes seconds to start and then goes on from one stage to the next.
+    root: of the store; storage: a folder for Tune, emptied before and after; both are shared by all nodes. jobs: trials at a
+    time. retries: of a stage that fails; a node that dies counts as a failure. scheduler: compares the stages with one another.
+    """
+    stages = {key(stage): stage for stage in missing}
     ears = _Ears(stages, watcher)
     trainable = tune.with_resources(
         tune.with_parameters(_Trial, stages=stages, root=root, amounts={name: amounts(stage) for name, stage in stages.items()}),
         lambda config: tune.PlacementGroupFactory([_bundle(amounts(stages[config["key"]]))]),
     )
-    epochs = max((stage.epochs for stage in wave if isinstance(stage, Training)), default=1)
+    epochs = max((stage.epochs for stage in missing if isinstance(stage, Training)), default=1)
     shutil.rmtree(storage, ignore_errors=True)
     try:
         tune.Tuner(
             trainable,
-            param_space={"key": tune.grid_search(list(stages))},
             tune_config=tune.TuneConfig(
+                search_alg=_Order(missing),
+                num_samples=len(missing),
                 reuse_actors=True,
                 max_concurrent_trials=jobs,
                 scheduler=scheduler.build(schedulers, epochs) if scheduler else None,
@@ -149,6 +160,45 @@ def run(
 
 def _bundle(amounts: Resources) -> dict[str, float]:
     return {"CPU": amounts.cpu, "GPU": amounts.gpu} if amounts.gpu else {"CPU": amounts.cpu}
+
+
+class _Order(Searcher):
+    """Hands out a stage when everything that it needs among the missing ones is finished."""
+
+    def __init__(self, missing: Sequence[Stage]):
+        super().__init__()
+        names = [key(stage) for stage in missing]
+        self.needs = {key(stage): {key(above) for above in stage.upstream()} & set(names) for stage in missing}
+        self.needed_by: dict[str, list[str]] = {name: [] for name in names}
+        for name in names:
+            for above in self.needs[name]:
+                self.needed_by[above].append(name)
+        self.rank = {name: number for number, name in enumerate(names)}
+        self.ready = [(self.rank[name], name) for name in names if not self.needs[name]]
+        heapq.heapify(self.ready)
+        self.running: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.ready:
+            self.running[trial_id] = heapq.heappop(self.ready)[1]
+            return {"key": self.running[trial_id]}
+        return None if self.running else Searcher.FINISHED  # nothing is running: what is left needs something that was lost
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        name = self.running.pop(trial_id)
+        if error or not (result or {}).get("finished"):
+            return
+        for below in self.needed_by[name]:
+            self.needs[below].remove(name)
+            if not self.needs[below]:
+                heapq.heappush(self.ready, (self.rank[below], below))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune wants a file. Nobody restores from it: the store knows what is finished."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
 
 
 class _Ears(tune.Callback):
@@ -189,8 +239,8 @@ class _Ears(tune.Callback):
         self.watcher.end(self.stages[name])
 
     def _note(self, trial: Any) -> str:
-        error = trial.get_pickled_error()
-        cause = getattr(error, "cause", error)
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes()) if trial.pickled_error_file else None
+        cause = getattr(error, "cause", None) or error
         story = str(cause).strip()
         name = trial.config["key"]
         tries = self.stories.get(name, "").count("== try ") + 1
