@@ -8,6 +8,7 @@ that were typed.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import re
 import sys
@@ -22,7 +23,7 @@ import gin
 from gin import config_parser
 
 from monosem import augment, corruptions, data, encoders, evaluation, fit, metrics, objectives, probes, sparse, training  # noqa: F401, they register
-from monosem.curves import MONOSEMANTICITY, cell_name
+from monosem.curves import MONOSEMANTICITY, Swept, cell_name
 from monosem.evaluation import Experiment
 from monosem.stage import FieldError, Part, closure, key
 from monosem.sweep import Assignment, Sweep
@@ -30,6 +31,9 @@ from monosem.sweep import Assignment, Sweep
 ROOT = Path(__file__).resolve().parent.parent  # includes are looked for here, after the working directory
 
 Address = tuple[str, str, str]  # scope, complete selector of the configurable, parameter
+
+
+Unread = dict[Address, Callable[[], "SpecError"]]  # what nothing reads, and what to say of it
 
 
 class SpecError(ValueError):
@@ -68,7 +72,7 @@ class Cell(NamedTuple):
     name: str
     experiment: Experiment
     config: str
-    swept: tuple[tuple[str, str], ...]
+    swept: Swept
 
 
 class Study(NamedTuple):
@@ -106,14 +110,19 @@ def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
     reader.check_macros()
     sweep: Sweep = _build(Sweep, reader.typed)
     own = {_deciding(address, reader.typed) for address in _read()}
-    cells: dict[tuple[str, tuple[tuple[str, str], ...]], Cell] = {}
-    unread: list[dict[Address, SpecError]] = []
+    cells: dict[tuple[str, Swept], Cell] = {}
+    unread: list[Unread] = []
     modules = list(reader.modules)
     checked: set[str] = set()
     for file, assignment in ((file, assignment) for file in sweep.specs for assignment in sweep.assignments()):
+        values = [(name, value if isinstance(value, str) else repr(value)) for axis, value in assignment for name in axis.names]
+        if any(of == file and set(values) >= set(read) for of, read in cells):
+            continue  # it differs from a cell in what that leaves unread: it is that cell
         try:
             reader = _Reader()
             reader.read_file(file, "Sweep.specs")
+            if any(selector == _selector(Sweep) for _, selector, _ in reader.typed):
+                raise SpecError(f"Sweep.specs {file} is a sweep itself; it must be the Gin file of an experiment")
             reader.beside = True
             reader.read(files, bindings, assignment)
             spec, missed = _experiment(reader, checked)
@@ -121,16 +130,11 @@ def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
             raise SpecError(f"cell {_words(file, assignment)}: {error}") from None
         unread.append(missed)
         modules += reader.modules
-        swept = tuple(
-            (name, value if isinstance(value, str) else repr(value))
-            for axis, value in assignment
-            for name in axis.names
-            if _address(name) not in missed
-        )
+        swept = tuple((name, value) for name, value in values if _address(name) not in missed)
         cells[file, swept] = Cell(cell_name(spec.experiment.name, swept), *spec, swept)
     for address, problem in unread[0].items():
         if address not in own and all(address in missed for missed in unread):
-            raise SpecError(str(problem).replace("this experiment", "any spec of the sweep"))
+            raise SpecError(str(problem()).replace("this experiment", "any spec of the sweep"))
     return Study(sweep, _ordered(sweep, cells), tuple(dict.fromkeys(modules)))
 
 
@@ -139,7 +143,7 @@ def _words(file: str, assignment: Assignment) -> str:
     return " with ".join([file, ", ".join(values)]) if values else file
 
 
-def _ordered(sweep: Sweep, cells: dict[tuple[str, tuple[tuple[str, str], ...]], Cell]) -> tuple[Cell, ...]:
+def _ordered(sweep: Sweep, cells: dict[tuple[str, Swept], Cell]) -> tuple[Cell, ...]:
     """The cells, those of the baseline first, or SpecError where their names or what the sweep says of them do not go together."""
     owners: dict[str, str] = {}
     for (file, _), cell in cells.items():
@@ -170,7 +174,7 @@ def _ordered(sweep: Sweep, cells: dict[tuple[str, tuple[tuple[str, str], ...]], 
     return tuple(sorted(found, key=lambda cell: cell.experiment.name != (sweep.baseline or next(iter(owners)))))
 
 
-def _experiment(reader: _Reader, checked: set[str]) -> tuple[Spec, dict[Address, SpecError]]:
+def _experiment(reader: _Reader, checked: set[str]) -> tuple[Spec, Unread]:
     """The experiment of what was read, and of what was said beside it what it leaves unread. checked: keys of stages that need
     no second look at their data."""
     reader.check_macros()
@@ -382,7 +386,9 @@ def _plain(value: object) -> object:
 
 
 def _address(binding: str) -> Address:
-    """Of a binding's name as it is typed: pretrain/Adam.lr."""
+    """Of a binding's name as it is typed: pretrain/Adam.lr; or the name of a macro."""
+    if "." not in binding:
+        return binding, "gin.macro", "value"
     key: Address = gin.config.ParsedBindingKey.parse(binding).scope_selector_arg
     return key
 
@@ -405,32 +411,37 @@ def _read() -> list[Address]:
     return [(*place, name) for place, values in gin.config._OPERATIVE_CONFIG.items() for name in values]
 
 
-def _drop_unread(reader: _Reader) -> dict[Address, SpecError]:
+def _drop_unread(reader: _Reader) -> Unread:
     """A binding that decides nothing is a mistake, unless a later binding has replaced what would have read it: then it is
     dropped. So `Experiment.curves = (@gaussian/Curve(),)` after a setting may leave out what that says of other curves.
     What was said beside a spec is dropped too, and answered with what is wrong about it if no other spec reads it either."""
-    typed = reader.typed
-    deciding = {_deciding(address, typed) for address in _read()}
-    superseded, unread = _superseded(reader), {}
+    typed, read = reader.typed, _read()
+    deciding = {_deciding(address, typed) for address in read}
+    superseded = _superseded(reader)
+    unread: Unread = {}
     for address, binding in typed.items():
         if address in deciding:
             continue
         if address not in superseded:
+            problem = functools.partial(_no_effect, address, binding, deciding, read)
             if not binding.beside:
-                raise _no_effect(address, binding, deciding)
-            unread[address] = _no_effect(address, binding, deciding)
-        del gin.config._CONFIG[address[:2]][address[2]]
+                raise problem()
+            unread[address] = problem
+        bound = gin.config._CONFIG[address[:2]]
+        del bound[address[2]]
+        if not bound:
+            del gin.config._CONFIG[address[:2]]
     return unread
 
 
-def _no_effect(address: Address, binding: Typed, deciding: set[Address | None]) -> SpecError:
+def _no_effect(address: Address, binding: Typed, deciding: set[Address | None], read: list[Address]) -> SpecError:
     scope, selector, name = address
     narrower = sorted(_spell(*other) for other in deciding if other and other[1:] == (selector, name))
     if selector == "gin.macro":
         return SpecError(f"{binding.text} has no effect: it names no parameter, and nothing uses %{scope} as a macro {binding}")
-    if any(_deciding((*place, name), (address,)) for place in gin.config._OPERATIVE_CONFIG if place[1] == selector):
+    if any(_deciding((*place, name), (address,)) for place in (each[:2] for each in read) if place[1] == selector):
         return SpecError(f"{binding.text} has no effect: {', '.join(narrower)} decide instead {binding}")
-    possible = {_spell(*read) for read in _read()} | {_spell("", *read[1:]) for read in _read()}
+    possible = {_spell(*each) for each in read} | {_spell("", *each[1:]) for each in read}
     hint = _nearest(_spell(*address), possible, ". Did you mean {}?")
     return SpecError(f"{binding.text} has no effect: nothing in this experiment reads it {binding}{hint}")
 
