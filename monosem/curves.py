@@ -182,7 +182,7 @@ def areas(samples: Mapping[float, Sample]) -> Sample:
 def say(point: Estimate, sign: str = "") -> str:
     """A mean and its interval to a tenth; sign '+' shows one in front of positive numbers too."""
     spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
-    return f"{point.mean:{sign}.1f}{spread}"
+    return f"{round(point.mean, 1) + 0.0:{sign}.1f}{spread}"  # never -0.0
 
 
 def significant(p: float) -> bool:
@@ -303,16 +303,31 @@ def verdicts(table: Table) -> str:
     said = []
     for each in comparisons(table):
         higher, lower = (
-            [f"{severity:g}" for severity, (point, p) in each.points.items() if significant(p) and sign * point.mean > 0]
-            for sign in (1, -1)
+            [severity for severity, (point, p) in each.points.items() if significant(p) and sign * point.mean > 0] for sign in (1, -1)
         )
         tested = sum(not math.isnan(p) for _, p in each.points.values())
-        words = [f"{word} at {', '.join(where)}" for word, where in (("higher", higher), ("lower", lower)) if where]
+        words = [f"{word} at {_runs(where, list(each.points))}" for word, where in (("higher", higher), ("lower", lower)) if where]
         rest = tested - len(higher) - len(lower)
         words += [f"not significant at {'the other ' if words else 'any of '}{rest}"] if rest else []
         if tested:
             said.append(f"- {each.curve}: {table.say(each.line)} against {table.say(each.base)}: {'; '.join(words)}")
-    return "\n".join(["Differences that are significant (5 %, Holm-corrected within a curve), by severity:", "", *said]) if said else ""
+    scope = "; over draws alone, as there is one encoder each" if _over(table)[0] == "1" else ""
+    return (
+        "\n".join([f"Differences that are significant (5 %, Holm-corrected within a curve{scope}), by severity:", "", *said])
+        if said
+        else ""
+    )
+
+
+def _runs(some: Sequence[float], severities: Sequence[float]) -> str:
+    """Some of the severities, three or more in a row as a range: '0 to 0.4, 0.7'."""
+    rows: list[list[float]] = []
+    for severity in some:
+        if rows and severities.index(severity) == severities.index(rows[-1][-1]) + 1:
+            rows[-1].append(severity)
+        else:
+            rows.append([severity])
+    return ", ".join(f"{row[0]:g} to {row[-1]:g}" if len(row) > 2 else ", ".join(f"{each:g}" for each in row) for row in rows)
 
 
 def area_table(table: Table) -> str:

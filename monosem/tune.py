@@ -28,7 +28,6 @@ from ray.tune import schedulers
 from ray.tune.search import Searcher
 from torch import Tensor
 
-import monosem
 from monosem.stage import Stage, StageError, key
 from monosem.store import Entry, Store, Watcher
 from monosem.sweep import ClusterError, Resources, Scheduler
@@ -55,19 +54,25 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
         os.environ.setdefault(name, value)
     if address and address != "auto":
         _reach(address)
-    code = [importlib.import_module(name.partition(".")[0]) for name in modules]
+    code = list(dict.fromkeys(_code(name.partition(".")[0]) for name in ("monosem", *modules)))
     where: dict[str, Any] = (
         {"address": address} if address else {"address": "local", "include_dashboard": False, "object_store_memory": 2**28}
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it prints the traceback of every failed try; ours are kept in logs
     try:
-        ray.init(**where, runtime_env={"py_modules": [monosem, *code]}, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(**where, runtime_env={"py_modules": code}, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises bare ones where it cannot start or connect
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _code(name: str) -> str:
+    """Where the code of a module is: a folder, or a file of its own."""
+    path = Path(str(importlib.import_module(name).__file__))
+    return str(path.parent if path.name == "__init__.py" else path)
 
 
 def _reach(address: str) -> None:

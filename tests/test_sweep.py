@@ -9,7 +9,7 @@ from conftest import ROOT, TINY, here
 
 from monosem import spec
 from monosem.stage import FieldError, closure, key
-from monosem.sweep import ASHA, Axis, Choice, LogUniform, RandInt, Sweep, Uniform
+from monosem.sweep import ASHA, Axis, Choice, LogUniform, MedianStopping, RandInt, Sweep, Uniform
 
 BASE = f"""
 {TINY}
@@ -137,6 +137,12 @@ def test_asha_never_stops_a_training_that_comes_to_its_own_end():
         ASHAScheduler = dict
 
     assert ASHA(metric="loss", mode="min").build(Schedulers, epochs=30)["max_t"] == 31
+
+
+@pytest.mark.parametrize("scheduler", [ASHA(metric="loss", mode="min"), MedianStopping(metric="l0", mode="max", grace=2)])
+def test_schedulers_are_ray_s_own(scheduler):
+    made = scheduler.build(pytest.importorskip("ray.tune.schedulers"), epochs=30)
+    assert made.metric == scheduler.metric and type(made).__module__.startswith("ray.tune.schedulers")
 
 
 def test_a_plan_lists_the_stages_with_the_cell_that_needs_them(tmp_path, capsys):

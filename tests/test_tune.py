@@ -153,11 +153,13 @@ def test_growing_a_grid_computes_exactly_the_new_cells(done, tmp_path):
     text = ONE_WAVE + "Sweep.grid = {'LinearProbe.epochs': (1, 2, 3, 4)}"
     assert run(*arguments(tmp_path, text)).returncode == 0
     before = finished(tmp_path)
-    grown = run(*arguments(tmp_path, text.replace("4)", "4, 5, 6)")))
+    grown = run(*arguments(tmp_path, text.replace("4)", "4, 5, 6)"), "--cpus", 2, "--jobs", 1))
     assert grown.returncode == 0 and "6 cells, 2 of 10 stages to compute" in grown.stderr
     after = finished(tmp_path)
     assert {name: after[name] for name in before} == before  # what was there is untouched
     assert sorted(name.split("/")[0] for name in after.keys() - before.keys()) == ["Curve", "Curve"]
+    threads = {name: json.loads((tmp_path / "store" / name / "spec.json").read_text())["made"]["threads"] for name in after}
+    assert {threads[name] for name in before} == {1} and {threads[name] for name in after.keys() - before.keys()} == {2}
     assert len({row.swept for row in read_table(tmp_path / "runs" / "wave" / "curves.csv")}) == 6
 
 

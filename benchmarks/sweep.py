@@ -1,0 +1,88 @@
+"""What a sweep costs over the work itself: 200 trivial cells through Ray Tune, beside the same stages computed in this process.
+
+    python -m benchmarks.sweep [CELLS]
+
+Every cell is an encoder of its own, trained for one epoch of one step: five stages a cell. Afterwards the same command again,
+which computes nothing, and the driver's memory after half of the stages and after all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TRIVIAL = """
+Sweep.name = 'trivial'
+Sweep.specs = ('gin/simclr.gin',)
+Sweep.grid = {'Pretrain.seed': %seeds}
+Experiment.curves = (@label_noise/Curve(),)
+label_noise/Curve.severities = (0.0, 0.5)
+Curve.repeats = 1
+LinearProbe.epochs = 1
+LinearProbe.batch_size = 1437
+Digits.size = 8
+Pretrain.views = ()
+Pretrain.epochs = 1
+Pretrain.batch_size = 1437
+SmallConv.channels = 1
+SmallConv.features = 2
+Projector.hidden = 2
+Projector.features = 2
+"""
+
+
+def memory(pid: int) -> int:
+    """MiB that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def run(folder: Path, file: Path) -> tuple[float, dict[int, int]]:
+    """Seconds that run.py takes, and its memory by the number of stages that were finished then."""
+    command = [sys.executable, "run.py", "--gin", str(file), "--runs", str(folder / "runs"), "--store", str(folder / "store")]
+    started, sizes = time.perf_counter(), {}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if size := memory(process.pid):  # none once it has ended
+                sizes[len(list((folder / "store").glob("*/*/spec.json")))] = size
+            time.sleep(0.5)
+    assert process.returncode == 0
+    return time.perf_counter() - started, sizes
+
+
+def in_process(folder: Path, file: Path) -> float:
+    """Seconds that the stages alone take here, with as many threads as a trial has."""
+    import torch
+
+    from monosem import spec
+    from monosem.store import Store
+
+    torch.set_num_threads(1)
+    study = spec.study([str(file)])
+    assert study is not None
+    store, started = Store(folder), time.perf_counter()
+    for cell in study.cells:
+        for stage in cell.experiment.stages:
+            store.get(stage)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    cells = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        file = folder / "trivial.gin"
+        file.write_text(TRIVIAL.replace("%seeds", str(tuple(range(cells)))))
+        work = in_process(folder / "alone", file)
+        whole, sizes = run(folder, file)
+        again, _ = run(folder, file)
+    jobs = os.cpu_count() or 1
+    stages = max(sizes)
+    half = min(sizes, key=lambda count: abs(count - stages / 2))
+    print(f"{cells} cells, {stages} stages, {jobs} at a time: {whole:.1f} s under Ray, {work:.1f} s of work one by one in process")
+    print(f"tax: {(whole - work / jobs) / cells:.2f} s per cell; the same command again: {again:.1f} s")
+    print(f"driver: {sizes[half]} MiB after {half} stages, {sizes[stages]} MiB after {stages}")
