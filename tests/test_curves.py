@@ -92,8 +92,8 @@ def test_a_difference_says_whether_it_is_significant():
     )
     text = tables(Table([*grid("a", values=()), *better, *same]))
     assert "b - a" in text and re.search(r"\+2\.2 ± 0\.\d \(p \.0\d\d\)", text) and "(n.s., p " in text
-    assert "- gaussian: b against a: higher at 0, 0.5\n" in text
-    assert "- gaussian: c against a: not significant at any of 2" in text
+    assert "- b against a: gaussian higher at 0, 0.5\n" in text
+    assert "- c against a: gaussian not significant at any of 2" in text
 
 
 def test_the_area_of_differences_is_the_difference_of_areas():
