@@ -23,9 +23,10 @@ class Estimate(NamedTuple):
 def estimate(sample: Sample) -> Estimate:
     """The mean of a sample over seeds and repeats, each repeat being one draw that all seeds meet.
 
-    With several of both, value = mean + a[seed] + b[repeat] + e[seed, repeat], all random: the variance of the mean is
-    (MS_seeds + MS_repeats - MS_rest) / (seeds * repeats), never less than what either alone says, and the degrees of freedom
-    are Satterthwaite's (1946). With several of one only it is Student's t over those. Repeats that some seed lacks are left out.
+    With several of one only: Student's t over those. With several of both, value = mean + a[seed] + b[repeat] + e[seed, repeat],
+    all random: the variance of the mean is (MS_seeds + MS_repeats - MS_rest) / (seeds * repeats) with Satterthwaite's (1946)
+    degrees of freedom; but the interval is never narrower, nor p smaller, than Student's over the means of seeds or those of
+    repeats, as with two or three seeds that variance can come out small by luck. Repeats that some seed lacks are left out.
     """
     seeds = list(dict.fromkeys(seed for seed, _ in sample))
     repeats = [r for r in dict.fromkeys(repeat for _, repeat in sample) if all((seed, r) in sample for seed in seeds)]
@@ -43,16 +44,15 @@ def estimate(sample: Sample) -> Estimate:
         for each, row in zip(table, rows, strict=True)
         for value, column in zip(each, columns, strict=True)
     )
-    if s > 1 and r > 1:
+    variances = [(square.mean, square.freedom) for square in (by_seed, by_repeat) if square.freedom]
+    if len(variances) == 2:
         within = _Square(rest, (s - 1) * (r - 1))
+        squares = (by_seed, by_repeat, within)
         spread = by_seed.mean + by_repeat.mean - within.mean
-        larger = max(by_seed, by_repeat, key=lambda square: square.mean)
-        freedom = larger.freedom
-        if spread > larger.mean:  # else the smaller component's estimate is negative, that is none
-            freedom = spread**2 / sum(square.mean**2 / square.freedom for square in (by_seed, by_repeat, within))
-        return _student(mean, max(spread, larger.mean) / (s * r), freedom, s, r)
-    one = by_seed if s > 1 else by_repeat
-    return _student(mean, one.mean / (s * r), one.freedom, s, r)
+        if spread > 0:
+            variances.append((spread, spread**2 / sum(square.mean**2 / square.freedom for square in squares)))
+    ways = [_student(mean, variance / (s * r), freedom) for variance, freedom in variances] or [(math.nan, math.nan)]
+    return Estimate(mean, max(half for half, _ in ways), max((p for _, p in ways if not math.isnan(p)), default=math.nan), s, r)
 
 
 class _Square(NamedTuple):
@@ -63,18 +63,17 @@ class _Square(NamedTuple):
 
     @property
     def mean(self) -> float:
-        return self.total / self.freedom if self.freedom else math.nan
+        return self.total / self.freedom
 
 
-def _student(mean: float, variance: float, freedom: float, seeds: int, repeats: int) -> Estimate:
+def _student(mean: float, variance: float, freedom: float) -> tuple[float, float]:
+    """Half of the 95 % interval of a mean with that variance, and the two-sided p-value of its being 0."""
     from scipy.special import stdtr, stdtrit
 
-    if not freedom:
-        return Estimate(mean, math.nan, math.nan, seeds, repeats)
     error = math.sqrt(variance)
-    if error < 1e-12 * max(abs(mean), 1):  # draws that do not differ say nothing of how they would
-        return Estimate(mean, 0.0, math.nan, seeds, repeats)
-    return Estimate(mean, float(stdtrit(freedom, 0.975)) * error, float(2 * stdtr(freedom, -abs(mean) / error)), seeds, repeats)
+    if error < 1e-12 * max(abs(mean), 1):  # what does not differ says nothing of how it would
+        return 0.0, math.nan
+    return float(stdtrit(freedom, 0.975)) * error, float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

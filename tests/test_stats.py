@@ -44,13 +44,13 @@ def draws(random, seeds, repeats, seed_spread, repeat_spread, rest):
     return {(seed, repeat): table[seed, repeat] for seed in range(seeds) for repeat in range(repeats)}
 
 
-@pytest.mark.parametrize("spreads", [(1.0, 1.0, 1.0), (2.0, 0.2, 0.5), (0.2, 2.0, 0.5), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
-@pytest.mark.parametrize("size", [(3, 5), (5, 5), (4, 3)])
+@pytest.mark.parametrize("spreads", [(1.0, 1.0, 1.0), (2.0, 0.2, 0.5), (0.2, 2.0, 0.5), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0), (3.0, 1.0, 0.3)])
+@pytest.mark.parametrize("size", [(2, 5), (3, 5), (5, 5), (4, 3), (5, 2)])
 def test_with_seeds_and_repeats_crossed_the_interval_covers_the_truth_at_least_as_often_as_it_says(size, spreads):
     random, rounds = np.random.default_rng(0), 2000
     covered = sum(abs((point := estimate(draws(random, *size, *spreads))).mean) <= point.half for _ in range(rounds))
-    assert covered / rounds > 0.93  # three standard errors below 0.945; truncation at 0 makes it conservative
-    assert spreads[0] == 0 or covered / rounds < 0.995
+    assert covered / rounds > 0.935  # three standard errors below 0.95
+    assert covered / rounds < 0.995 or 2 in size  # with two of something Student's t has one degree of freedom, and is wide
 
 
 def test_the_interval_is_wider_than_that_of_seeds_and_repeats_thrown_together():
