@@ -180,9 +180,10 @@ def _gather(study: Study, folder: Path, store: Store, lost: dict[str, Lost], sto
     if study.sweep.goal and rows:
         remarks += f"## Search\n\n{report.search(study.cells, rows, study.sweep.goal)}\n\n"
     if rows:
-        text = f"# {study.sweep.name}\n\n{remarks}{tables(Table(rows))}\n{_specs(finished, store)}"
+        table = Table(rows, study.cells[0].experiment.name)
+        text = f"# {study.sweep.name}\n\n{remarks}{tables(table)}\n{_specs(finished, store)}"
         _write(study, folder, store, finished, tables_of, text)
-        print(f"{remarks}{overview(Table(rows))}\n")
+        print(f"{remarks}{overview(table)}\n")
         print(f"{folder}/ has a figure for each curve, curves.csv and summary.md; compare cells with\n  tensorboard --logdir {folder}")
     else:
         print(remarks)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from monosem.stage import is_seed
 from monosem.stats import Estimate, Sample, area, estimate, holm, logarithmic
 
 MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
@@ -69,8 +70,15 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
     rows = [row for table in tables for row in table]
     owners: dict[str, int] = {}
     axes: dict[str, str] = {}
+    images: dict[str, int] = {}
+    if len({row._replace(value=0.0) for row in rows}) < len(rows):
+        raise ValueError("some result is there twice")
     for number, table in enumerate(tables):
         for row in table:
+            if images.setdefault(row.curve, row.n) != row.n:
+                raise ValueError(
+                    f"{row.curve} was measured on {images[row.curve]} images in one table and {row.n} in another: not to be compared"
+                )
             if owners.setdefault(row.experiment, number) != number:
                 raise ValueError(f"two of the tables hold an experiment called {row.experiment}")
             if axes.setdefault(row.curve, row.axis) != row.axis:
@@ -88,10 +96,6 @@ class Line(NamedTuple):
 
     experiment: str
     values: Swept
-
-
-def is_seed(binding: str) -> bool:
-    return binding.rpartition(".")[2] == "seed"
 
 
 def label(name: str, values: Swept, joint: str = ", ", equals: str = " ") -> str:
@@ -112,11 +116,13 @@ def cell_name(experiment: str, swept: Swept) -> str:
 class Table:
     """The rows of a table by line, curve, metric, severity and (seeds, repeat).
 
-    lines: in the order of the rows; the first experiment is the baseline. axes: of every curve of accuracies.
+    lines: in the order of the rows. axes: of every curve of accuracies. against: the experiment that the others are compared
+    with, by default the first one.
     """
 
-    def __init__(self, rows: Iterable[Row]):
+    def __init__(self, rows: Iterable[Row], against: str | None = None):
         self.rows = list(rows)
+        self.against = against or next((row.experiment for row in self.rows), "")
         self.axes = {row.curve: row.axis for row in self.rows if not row.curve.startswith(MONOSEMANTICITY)}
         self.lines: dict[Line, dict[tuple[str, str], dict[float, dict[tuple[Any, int], Row]]]] = {}
         for row in self.rows:
@@ -136,32 +142,38 @@ class Table:
     def baseline(self, line: Line) -> Line | None:
         """The line that `line` is compared with: the first one of the baseline that agrees with it in what both have; for the
         baseline's other lines, its first. None for that one."""
-        first = next(iter(self.lines))
-        if line.experiment == first.experiment:
-            return None if line == first else first
-        return next((other for other in self.lines if other.experiment == first.experiment and _agree(line.values, other.values)), None)
+        lines = [other for other in self.lines if other.experiment == self.against]
+        if line.experiment == self.against:
+            return None if line == lines[0] else lines[0]
+        return next((other for other in lines if _agree(line.values, other.values)), None)
 
     def differences(self, line: Line, curve: str) -> dict[float, Sample]:
         """Top-1 of a line minus that of its baseline, seed by seed and draw by draw: both met the same noise, and the same
-        batches in training, so their share of the spread cancels. Severities that both have."""
+        batches in training, so their share of the spread cancels. Severities that both have. Seeds that only one of them has
+        are averaged over first."""
         base = self.baseline(line)
         if base is None:
             return {}
         mine, theirs = self.samples(line, curve), self.samples(base, curve)
         found: dict[float, Sample] = {}
         for severity in (severity for severity in mine if severity in theirs):
-            partners: dict[Any, Any] = {}  # of my seeds, the baseline's that agree in what both have
-            for seeds, _ in mine[severity]:
-                if seeds not in partners:
-                    partners[seeds] = next((other for other, _ in theirs[severity] if _agree(seeds, other)), None)
-            values = {
-                (seeds, repeat): value - theirs[severity][partners[seeds], repeat]
-                for (seeds, repeat), value in mine[severity].items()
-                if (partners[seeds], repeat) in theirs[severity]
-            }
-            if values:
+            shared = _bindings(mine[severity]) & _bindings(theirs[severity])
+            one, other = _averaged(mine[severity], shared), _averaged(theirs[severity], shared)
+            if values := {unit: value - other[unit] for unit, value in one.items() if unit in other}:
                 found[severity] = values
         return found
+
+
+def _bindings(sample: Sample) -> set[str]:
+    return {binding for seeds, _ in sample for binding, _ in seeds}
+
+
+def _averaged(sample: Sample, shared: set[str]) -> Sample:
+    """The means over all seeds but those of the shared bindings."""
+    units: dict[tuple[Any, int], list[float]] = {}
+    for (seeds, repeat), value in sample.items():
+        units.setdefault((tuple(seed for seed in seeds if seed[0] in shared), repeat), []).append(value)
+    return {unit: sum(values) / len(values) for unit, values in units.items()}
 
 
 def _agree(one: Swept, other: Swept) -> bool:
@@ -292,8 +304,9 @@ def difference_table(table: Table) -> str:
     lines = {curve: [said.get((line, curve), {}) for line, _ in pairs] for curve in table.axes}
     text = _by_severity([f"{table.say(line)} - {table.say(base)}" for line, base in pairs], lines)
     words = (
-        "Paired differences in top-1, seed by seed and draw by draw: encoders meet the same noise. p: two-sided t-test, corrected\n"
-        "for the severities of the curve (Holm); n.s.: not significant at 5 %; no p where draws do not differ or there is only one."
+        "Paired differences in top-1, seed by seed and draw by draw: encoders meet the same noise. Intervals are of one severity.\n"
+        "p: two-sided t-test, corrected for the severities of the curve (Holm), for each pair and curve by itself; n.s.: not significant\n"
+        "at 5 %; no p where there is no spread to tell."
     )
     return f"{text}\n\n{words}" if text else ""
 
@@ -301,26 +314,29 @@ def difference_table(table: Table) -> str:
 def verdicts(table: Table) -> str:
     """Where the differences to the baseline are significant and where they are not, a paragraph for every line."""
     said: dict[tuple[Line, Line], list[str]] = {}
+    alone: dict[tuple[Line, Line], bool] = {}
     for each in comparisons(table):
-        if words := _verdict(each):
-            said.setdefault((each.line, each.base), []).append(f"{each.curve} {words}")
-    if not said:
-        return ""
-    scope = "; over draws alone, as there is one encoder each" if _over(table)[0] == "1" else ""
-    lines = [f"- {table.say(line)} against {table.say(base)}: {'; '.join(words)}" for (line, base), words in said.items()]
-    return "\n".join([f"Differences that are significant (5 %, Holm-corrected within a curve{scope}), by severity:", "", *lines])
+        pair = each.line, each.base
+        said.setdefault(pair, []).append(f"{each.curve} {_verdict(each)}")
+        alone[pair] = all(point.seeds == 1 for point, _ in each.points.values())
+    lines = [
+        f"- {table.say(line)} against {table.say(base)}{' (one encoder: over draws alone)' * alone[line, base]}: {'; '.join(words)}"
+        for (line, base), words in said.items()
+    ]
+    words = "Differences that are significant (5 %, Holm-corrected within each pair and curve), by severity:"
+    return "\n".join([words, "", *lines]) if lines else ""
 
 
 def _verdict(compared: Comparison) -> str:
-    """'higher at 0.4 to 0.7, not significant at the other 2'; empty where nothing could be tested."""
+    """'higher at 0.4 to 0.7, not significant at the other 2'."""
     points = compared.points
-    tested = sum(not math.isnan(p) for _, p in points.values())
     found = {
-        word: [severity for severity, (point, p) in points.items() if significant(p) and sign * point.mean > 0]
-        for word, sign in (("higher", 1), ("lower", -1))
+        "higher at": [severity for severity, (point, p) in points.items() if significant(p) and point.mean > 0],
+        "lower at": [severity for severity, (point, p) in points.items() if significant(p) and point.mean < 0],
+        "without spread to test at": [severity for severity, (_, p) in points.items() if math.isnan(p)],
     }
-    words = [f"{word} at {_runs(where, list(points))}" for word, where in found.items() if where]
-    rest = tested - sum(map(len, found.values()))
+    words = [f"{word} {_runs(where, list(points))}" for word, where in found.items() if where]
+    rest = len(points) - sum(map(len, found.values()))
     return ", ".join(words + [f"not significant at {'the other ' if words else 'any of '}{rest}"] * bool(rest))
 
 
@@ -336,18 +352,27 @@ def _runs(some: Sequence[float], severities: Sequence[float]) -> str:
 
 
 def area_table(table: Table) -> str:
-    """The mean accuracy under each curve and how it differs from the baseline's; empty where no curve has two severities."""
-    curves = [curve for curve in table.axes if any(areas(table.samples(line, curve)) for line in table.lines)]
-    if not curves:
+    """The mean accuracy under each curve, over the severities that all lines have, and how it differs from the baseline's."""
+    common: dict[str, set[float]] = {}
+    for curve in table.axes:
+        shared = set.intersection(*(set(samples) for line in table.lines if (samples := table.samples(line, curve))))
+        common |= {curve: shared} if len(shared) > 1 else {}
+    if not common:
         return ""
     body = []
     for line in table.lines:
-        own = [areas(table.samples(line, curve)) for curve in curves]
-        differences = [areas(table.differences(line, curve)) for curve in curves]
-        body.append([table.say(line), *("; ".join(_area(*each)) for each in zip(own, differences, strict=True))])
-    words = "Area under the curve over its width, in percent"
+        pairs = [
+            [
+                areas({s: sample for s, sample in samples.items() if s in shared})
+                for samples in (table.samples(line, curve), table.differences(line, curve))
+            ]
+            for curve, shared in common.items()
+        ]
+        body.append([table.say(line), *("; ".join(_area(*pair)) for pair in pairs)])
+    seeds, repeats = _over(table)
+    words = f"Area under the curve over its width, in percent, over {seeds} x {repeats} encoders and draws"
     words += "; behind it the paired difference to the baseline, p uncorrected." if len(body) > 1 else "."
-    return f"{markdown(['mean top-1 under', *curves], body)}\n\n{words}"
+    return f"{markdown(['mean top-1 under', *common], body)}\n\n{words}"
 
 
 def _area(own: Sample, difference: Sample) -> list[str]:

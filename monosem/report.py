@@ -139,4 +139,5 @@ def search(cells: Sequence[Cell], rows: Sequence[Row], goal: Goal) -> str:
     ]
     best = next((name for out, _, name, _, _ in ranked if not out), None)
     words = f"Best within bounds: {best}" if best else "No cell is within the bounds"
-    return f"{markdown(header, body)}\n\n{words}. It was picked by the images that it is measured on, which flatters it."
+    words += ". It was picked by the images that it is measured on, which flatters it; p-values know nothing of the search."
+    return f"{markdown(header, body)}\n\n{words}"

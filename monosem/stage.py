@@ -179,6 +179,11 @@ class Stage(Part):
         raise NotImplementedError
 
 
+def is_seed(binding: str) -> bool:
+    """Whether a binding, as it is typed, is a seed: then its values are draws of one thing and not different things."""
+    return binding.rpartition(".")[2] == "seed"
+
+
 def title(stage: Stage) -> str:
     """The stage, the classes of its parts and its words, for people: Features(Embedding, Digits, test)."""
     cls: Any = type(stage)

@@ -10,8 +10,8 @@ Sample = Mapping[tuple[Any, int], float]  # (seed, repeat) -> value
 
 
 class Estimate(NamedTuple):
-    """A mean, half of its 95 % interval and the two-sided p-value of its being 0 (both nan where nothing can be said of the
-    spread), over so many seeds (trained encoders) and repeats (draws of the corruption and of the probe)."""
+    """A mean, half of its 95 % interval and the two-sided p-value of its being 0, over so many seeds (trained encoders) and repeats
+    (draws of the corruption and of the probe). half and p are nan where there is no spread to tell from."""
 
     mean: float
     half: float
@@ -51,8 +51,9 @@ def estimate(sample: Sample) -> Estimate:
         spread = by_seed.mean + by_repeat.mean - within.mean
         if spread > 0:
             variances.append((spread, spread**2 / sum(square.mean**2 / square.freedom for square in squares)))
-    ways = [_student(mean, variance / (s * r), freedom) for variance, freedom in variances] or [(math.nan, math.nan)]
-    return Estimate(mean, max(half for half, _ in ways), max((p for _, p in ways if not math.isnan(p)), default=math.nan), s, r)
+    ways = [_student(mean, variance / (s * r), freedom) for variance, freedom in variances]
+    told = [(half, p) for half, p in ways if not math.isnan(p)] or [(math.nan, math.nan)]
+    return Estimate(mean, max(half for half, _ in told), max(p for _, p in told), s, r)
 
 
 class _Square(NamedTuple):
@@ -72,7 +73,7 @@ def _student(mean: float, variance: float, freedom: float) -> tuple[float, float
 
     error = math.sqrt(variance)
     if error < 1e-12 * max(abs(mean), 1):  # what does not differ says nothing of how it would
-        return 0.0, math.nan
+        return math.nan, math.nan
     return float(stdtrit(freedom, 0.975)) * error, float(2 * stdtr(freedom, -abs(mean) / error))
 
 

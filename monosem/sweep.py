@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import gin
 
-from monosem.stage import AtLeastZero, Count, FieldError, Label, Part, Positive, Range, Seed, seed_for
+from monosem.stage import AtLeastZero, Count, FieldError, Label, Part, Positive, Range, Seed, is_seed, seed_for
 
 # ------------------------------------------------------------------------------------------------ values
 
@@ -123,12 +123,16 @@ def axes(grid: object) -> tuple[Axis, ...]:
             if odd := [value for value in values if not plain(value)]:
                 said = type(odd[0]).__name__ + "()" if isinstance(odd[0], Part) else repr(odd[0])
                 raise ValueError(f"must give {key!r} plain data (numbers, strings, True, False, None or tuples of them), got {said}")
-            if len({repr(value) for value in values}) < len(values):
+            if any(
+                value == other and isinstance(value, bool) == isinstance(other, bool) for value, other in itertools.combinations(values, 2)
+            ):
                 raise ValueError(f"must give {key!r} different values, got {values!r}")
             values = tuple(values)
         made.append(Axis(names, values))
     if twice := [name for name, count in _count(made) if count > 1]:
         raise ValueError(f"must name each binding once, got {twice[0]!r} twice")
+    if len([axis for axis in made if any(map(is_seed, axis.names))]) > 1:
+        raise ValueError("must have all its seeds in one axis, {('Pretrain.seed', 'SparseAutoencoder.seed'): (0, 1)}, to be independent")
     return tuple(made)
 
 
@@ -281,6 +285,8 @@ class Sweep(Part):
             self.refuse("specs", "must name at least one Gin file, got ()")
         if len(set(self.specs)) < len(self.specs):
             self.refuse("specs", f"must differ from one another, got {self.specs!r}")
+        if self.scheduler and any(is_seed(name) for axis in self.grid or () for name in axis.names):
+            self.refuse("scheduler", "does not go with a grid over seeds: it would stop the bad ones, and means be over the good ones")
         if self.num_samples > 1 and not any(isinstance(axis.values, Space) for axis in self.grid or ()):
             self.refuse("num_samples", f"must be 1 where the grid has no space to draw from, got {self.num_samples}")
 

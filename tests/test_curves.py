@@ -85,6 +85,35 @@ def test_differences_are_taken_seed_by_seed_and_draw_by_draw():
     assert "Paired" not in tables(Table(ROWS)) and "Paired" not in tables(Table([row(), row(experiment="b", severity=0.7)]))
 
 
+def test_seeds_that_only_one_side_has_are_averaged_over_first():
+    sae = grid("sae", shift=2.0, values=(), seeds=("0",), seed_names=("Pretrain_seed",))
+    more = [row(v, "simclr", repeat=r, Pretrain_seed="0", Other_seed=s) for r in range(3) for s, v in (("0", 70.0), ("1", 71.0))]
+    table = Table([*more, *sae])
+    found = table.differences(list(table.lines)[1], "gaussian")
+    assert {severity: len(sample) for severity, sample in found.items()} == {0.5: 3}  # one encoder, three draws: not six pairs
+    assert min(found[0.5].values()) == pytest.approx(75 + 2 - 70.5)
+    unshared = Table([*grid("a", values=()), *grid("b", shift=2.0, values=(), seed_names=("Other_seed",))])
+    assert estimate(unshared.differences(list(unshared.lines)[1], "gaussian")[0.5]).seeds == 1
+    assert "- b against a (one encoder: over draws alone): " in overview(unshared)
+
+
+def test_a_named_baseline_that_is_not_there_is_not_replaced_by_another():
+    table = Table([*grid("b", values=()), *grid("c", shift=2.0, values=())], against="a")
+    assert not any(table.differences(line, "gaussian") for line in table.lines)
+    assert "against" not in overview(table)
+
+
+def test_what_has_no_spread_is_not_called_significant_nor_tested():
+    better = [r._replace(experiment="b", value=r.value + 2) for r in grid("a", values=())]
+    assert "gaussian without spread to test at 0, 0.5" in overview(Table([*grid("a", values=()), *better]))
+
+
+def test_areas_are_over_the_severities_that_all_lines_have():
+    wider = [*grid("b", values=()), *(row(0.0, "b", severity=9.0, repeat=r, Pretrain_seed=s) for r in range(3) for s in "012")]
+    words = overview(Table([*grid("a", values=()), *wider])).splitlines()
+    assert words[2].split("|")[2].strip() == words[3].split("|")[2].split(";")[0].strip()
+
+
 def test_a_difference_says_whether_it_is_significant():
     better, same = (
         grid("b", shift=2.0, values=()),
@@ -127,7 +156,9 @@ def test_a_figure_has_room_for_every_line(tmp_path, lines):
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        ([row()], "two of the tables hold an experiment called a"),
+        ([row(severity=0.7)], "two of the tables hold an experiment called a"),
+        ([row(experiment="b", n=10_000)], "gaussian was measured on 360 images in one table and 10000 in another"),
+        ([row(experiment="b"), row(experiment="b")], "some result is there twice"),
         ([row(experiment="b", axis="pixels")], "the severities of gaussian are x (units) in one table and pixels in another"),
     ],
 )
