@@ -3,7 +3,7 @@
     python -m benchmarks.sweep [CELLS]
 
 Every cell is an encoder of its own, trained for one epoch of one step: five stages a cell. Afterwards the same command again,
-which computes nothing, and the driver's memory after half of the stages and after all of them.
+which computes nothing, and the driver's memory on the way.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ if __name__ == "__main__":
         again, _ = run(folder, file)
     jobs = os.cpu_count() or 1
     stages = max(sizes)
-    half = min(sizes, key=lambda count: abs(count - stages / 2))
     print(f"{cells} cells, {stages} stages, {jobs} at a time: {whole:.1f} s under Ray, {work:.1f} s of work one by one in process")
     print(f"tax: {(whole - work / jobs) / cells:.2f} s per cell; the same command again: {again:.1f} s")
-    print(f"driver: {sizes[half]} MiB after {half} stages, {sizes[stages]} MiB after {stages}")
+    shares = [min(sizes, key=lambda count: abs(count - stages * share)) for share in (0.1, 0.4, 0.7, 0.95)]
+    print("driver: " + ", ".join(f"{sizes[count]} MiB after {count} stages" for count in shares) + f", {sizes[stages]} MiB while gathering")

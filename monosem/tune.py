@@ -133,8 +133,8 @@ def run(
     stages = {key(stage): stage for stage in missing}
     ears = _Ears(stages, watcher)
     trainable = tune.with_resources(
-        tune.with_parameters(_Trial, stages=stages, root=root, amounts={name: amounts(stage) for name, stage in stages.items()}),
-        lambda config: tune.PlacementGroupFactory([_bundle(amounts(stages[config["key"]]))]),
+        tune.with_parameters(_Trial, stages=stages, root=root),
+        _resources,  # nothing with all stages in it: Tune unpickles this for every trial
     )
     epochs = max((stage.epochs for stage in missing if isinstance(stage, Training)), default=1)
     shutil.rmtree(storage, ignore_errors=True)
@@ -142,7 +142,7 @@ def run(
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=_Order(missing),
+                search_alg=_Order(missing, amounts),
                 num_samples=len(missing),
                 reuse_actors=True,
                 max_concurrent_trials=jobs,
@@ -163,15 +163,16 @@ def run(
     return Outcome(ears.failed, ears.stopped)
 
 
-def _bundle(amounts: Resources) -> dict[str, float]:
-    return {"CPU": amounts.cpu, "GPU": amounts.gpu} if amounts.gpu else {"CPU": amounts.cpu}
+def _resources(config: Mapping[str, Any]) -> Any:
+    return tune.PlacementGroupFactory([{"CPU": config["cpu"], **({"GPU": config["gpu"]} if config["gpu"] else {})}])
 
 
 class _Order(Searcher):
     """Hands out a stage when everything that it needs among the missing ones is finished."""
 
-    def __init__(self, missing: Sequence[Stage]):
+    def __init__(self, missing: Sequence[Stage], amounts: Callable[[Stage], Resources]):
         super().__init__()
+        self.configs = {key(stage): {"key": key(stage), **vars(amounts(stage))} for stage in missing}
         names = [key(stage) for stage in missing]
         self.needs = {key(stage): {key(above) for above in stage.upstream()} & set(names) for stage in missing}
         self.needed_by: dict[str, list[str]] = {name: [] for name in names}
@@ -186,7 +187,7 @@ class _Order(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self.ready:
             self.running[trial_id] = heapq.heappop(self.ready)[1]
-            return {"key": self.running[trial_id]}
+            return self.configs[self.running[trial_id]]
         return None if self.running else Searcher.FINISHED  # nothing is running: what is left needs something that was lost
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -265,15 +266,15 @@ class _Trial(tune.Trainable):
     Tune's and so that a scheduler can end it."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters hands over more
-        self, config: dict[str, Any], stages: Mapping[str, Stage], root: Path, amounts: Mapping[str, Resources]
+        self, config: dict[str, Any], stages: Mapping[str, Stage], root: Path
     ) -> None:
-        self.stages, self.root, self.amounts = stages, root, amounts
+        self.stages, self.root = stages, root
         self.work: _Work | None = None
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         self.cleanup()
-        self.work = _Work(self.stages[config["key"]], self.root, max(1, int(self.amounts[config["key"]].cpu)))
+        self.work = _Work(self.stages[config["key"]], self.root, max(1, int(config["cpu"])))
         self.work.start()
         return True
 
