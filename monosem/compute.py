@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,12 +107,14 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
                     outcome = tune.run(group, store.root, folder / "tune", amounts, how.jobs, study.sweep.retries, scheduler, watcher)
                     stopped.add(outcome.stopped)
                     for stage in group:
+                        log = folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log"
                         if failure := outcome.failed.get(key(stage)):
-                            log = folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log"
                             log.parent.mkdir(exist_ok=True)
                             report.put(log, f"{named(stage)}\n{failure.story}")
                             lost[key(stage)] = Lost(stage, failure.reason, log)
                             watcher.fail(stage, failure.reason)
+                        else:
+                            log.unlink(missing_ok=True)  # of an earlier run
     return lost
 
 
@@ -225,6 +227,17 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
             board.replay(store, stages)
             board.report(cell.experiment, rows[cell.name], cell.swept)
         report.put(folder / cell.name / "config.gin", cell.config)
+    _drop(folder, {cell.name for cell in study.cells})
     with contextlib.closing(Board(folder, ())) as board:
         for figure in report.write(folder, everything, summary):
             board.picture(figure)
+
+
+def _drop(folder: Path, names: Collection[str]) -> None:
+    """Take away what cells that the grid had once left here, so that TensorBoard does not show them. The store still has them."""
+    for config in folder.glob("*/config.gin"):
+        if config.parent.name not in names:
+            for path in (config, *config.parent.glob(EVENTS)):
+                path.unlink()
+            with contextlib.suppress(OSError):  # somebody keeps something of their own in it
+                config.parent.rmdir()

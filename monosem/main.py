@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monosem.spec import Spec, Study
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+OF_A_SWEEP = ("address", "jobs", "cpus", "gpus")  # flags that a single experiment does not take
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,8 +59,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
     )
     flags = parser.parse_args(arguments)
-    if flags.gather and (flags.files or flags.bindings or flags.plan):
-        parser.error("--gather goes without --gin, --set and --plan: it reads tables alone")
+    if flags.gather and (flags.files or flags.bindings or flags.plan or any(getattr(flags, name) is not None for name in OF_A_SWEEP)):
+        parser.error("--gather goes only with --runs: it reads tables alone")
     if not flags.gather and not flags.files:
         parser.error("--gin FILE is needed")
     return flags
@@ -93,7 +94,7 @@ def job(flags: argparse.Namespace) -> int:
 
     try:
         asked = spec.study(flags.files, flags.bindings) or spec.load(flags.files, flags.bindings)
-        typed = [name for name in ("address", "jobs", "cpus", "gpus") if getattr(flags, name) is not None]
+        typed = [name for name in OF_A_SWEEP if getattr(flags, name) is not None]
         if typed and isinstance(asked, spec.Spec):
             raise UsageError(f"--{typed[0]} goes with a sweep, and no file binds a Sweep")
         if flags.plan:

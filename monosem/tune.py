@@ -52,12 +52,11 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     long as the block. modules: imported by the user's Gin files; their code travels to the workers, as monosem's does."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address and address != "auto":
-        _reach(address)
-    code = list(dict.fromkeys(_code(name.partition(".")[0]) for name in ("monosem", *modules)))
-    where: dict[str, Any] = (
-        {"address": address} if address else {"address": "local", "include_dashboard": False, "object_store_memory": 2**28}
-    )
+    if address not in (None, "auto", "local"):
+        _reach(str(address))
+    here = {"address": "local", "include_dashboard": False, "object_store_memory": 2**28}
+    where: dict[str, Any] = {"address": address} if address not in (None, "local") else here
+    code = [path for name in dict.fromkeys(name.partition(".")[0] for name in ("monosem", *modules)) if (path := _code(name))]
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it prints the traceback of every failed try; ours are kept in logs
     try:
         ray.init(**where, runtime_env={"py_modules": code}, log_to_driver=False, logging_level=logging.ERROR)
@@ -69,17 +68,18 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
         ray.shutdown()
 
 
-def _code(name: str) -> str:
-    """Where the code of a module is: a folder, or a file of its own."""
-    path = Path(str(importlib.import_module(name).__file__))
-    return str(path.parent if path.name == "__init__.py" else path)
+def _code(name: str) -> str | None:
+    """Where the code of a module is, a folder or a file of its own; None if it was installed, as every node has that."""
+    module = importlib.import_module(name)
+    path = next(iter(getattr(module, "__path__", ())), module.__file__)
+    return None if path is None or "site-packages" in Path(path).parts else str(path)
 
 
 def _reach(address: str) -> None:
     """ClusterError within seconds where nothing listens; Ray itself would try for a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ClusterError(f"--address must be auto or HOST:PORT, got {address!r}")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        raise ClusterError(f"--address (or RAY_ADDRESS) must be auto or HOST:PORT, got {address!r}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:

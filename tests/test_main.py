@@ -152,7 +152,7 @@ def test_gather_lays_several_experiments_over_one_another_from_their_tables_alon
     assert "top-1 of sae, %" in out.stdout and (tmp_path / "simclr+ncl+sae" / "curves.png").exists()
     for arguments, words in (
         (("--gather", tmp_path / "nothing"), "there is no"),
-        (("--gather", tmp_path, "--gin", "gin/ncl.gin"), "--gather goes without --gin"),
+        (("--gather", tmp_path, "--gin", "gin/ncl.gin"), "--gather goes only with --runs"),
         (("--gather", runs[0], runs[0]), "two of the tables hold an experiment called simclr"),
         (("--gather", ROOT / "gin"), "there is no"),
     ):

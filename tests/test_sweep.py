@@ -213,7 +213,8 @@ def test_what_is_wrong_with_any_cell_is_one_line_before_any_work(tmp_path, capsy
         (["--jobs", "1.5"], "argument --jobs: invalid whole number value: '1.5'"),
         (["--cpus", "-2"], "--cpus"),
         (["--gpus", "many"], "argument --gpus: invalid number value: 'many'"),
-        (["--address", "nowhere"], "--address must be auto or HOST:PORT, got 'nowhere'"),
+        (["--address", "nowhere"], "--address (or RAY_ADDRESS) must be auto or HOST:PORT, got 'nowhere'"),
+        (["--address", "ray://127.0.0.1:10001"], "must be auto or HOST:PORT, got 'ray://127.0.0.1:10001'"),
     ],
 )
 def test_flags_that_cannot_be_meant_are_one_line(tmp_path, capsys, arguments, words):

@@ -234,6 +234,8 @@ def test_one_failed_cell_takes_none_along_and_is_the_only_one_tried_again(tmp_pa
     again = run(*arguments(tmp_path, text))
     assert again.returncode == 1 and finished(tmp_path) == before and "5 of 10 stages to compute" in again.stderr
     assert run(*arguments(tmp_path, text.replace("1e30", "2e-3"))).returncode == 0
+    cells = {path.name for path in (tmp_path / "runs" / "wave").iterdir() if path.is_dir() and path.name != "logs"}
+    assert cells == {"simclr,lr=0.001", "simclr,lr=0.002"}
 
 
 def test_a_scheduler_stops_the_bad_ones_for_good(tmp_path):
