@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from monosem import report
 from monosem.curves import Row, Table, overview, table_text, tables
 from monosem.spec import Cell, Spec, Study
-from monosem.stage import Stage, closure, digest, key, plan
+from monosem.stage import Stage, StageError, closure, digest, key, plan
 from monosem.store import Entry, Store, Watcher, held
 from monosem.sweep import Resources, Scheduler, Sweep
 from monosem.training import Training
@@ -105,6 +106,8 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
             while todo := _todo(study, store, lost, stopped):
                 for group, scheduler in _groups(todo, study.sweep.scheduler):
                     outcome = tune.run(group, store.root, folder / "tune", amounts, how.jobs, study.sweep.retries, scheduler, watcher)
+                    if not any(outcome):
+                        raise StageError(f"Ray ran none of {len(group)} trials; look at its logs in /tmp/ray/session_latest/logs")
                     stopped.add(outcome.stopped)
                     for stage in group:
                         log = folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log"
@@ -113,9 +116,21 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
                             report.put(log, f"{named(stage)}\n{failure.story}")
                             lost[key(stage)] = Lost(stage, failure.reason, log)
                             watcher.fail(stage, failure.reason)
-                        else:
+                        elif key(stage) in outcome.finished:
                             log.unlink(missing_ok=True)  # of an earlier run
+                            _await(stage, store)
     return lost
+
+
+def _await(stage: Stage, store: Store) -> None:
+    """Until this process sees what a worker has put into the store: NFS may take half a minute to show a new folder."""
+    deadline = time.monotonic() + 90
+    while not store.has(stage):
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"a worker finished {store.folder(stage)}, but it is not there; is the store on a folder that all nodes share?"
+            )
+        time.sleep(0.5)
 
 
 def _todo(study: Study, store: Store, lost: dict[str, Lost], stopped: _Stopped) -> list[Stage]:

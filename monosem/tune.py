@@ -107,9 +107,10 @@ class Failure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """By key: stages that failed, and stages that the scheduler stopped, with the last they reported. What needs one of them was
-    not tried."""
+    """By key: stages that finished, that failed, and that the scheduler stopped, with the last they reported. What needs one of
+    the latter two was not tried."""
 
+    finished: set[str]
     failed: dict[str, Failure]
     stopped: dict[str, Entry]
 
@@ -158,9 +159,11 @@ def run(
                 verbose=0,
             ),
         ).fit()
+    except (ray.exceptions.RayError, tune.TuneError) as error:
+        raise StageError(f"Ray stopped: {str(error).strip().splitlines()[0]}; the same command goes on") from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-    return Outcome(ears.failed, ears.stopped)
+    return Outcome(ears.finished, ears.failed, ears.stopped)
 
 
 def _resources(config: Mapping[str, Any]) -> Any:
@@ -212,6 +215,7 @@ class _Ears(tune.Callback):
 
     def __init__(self, stages: Mapping[str, Stage], watcher: Watcher):
         self.stages, self.watcher = stages, watcher
+        self.finished: set[str] = set()
         self.failed: dict[str, Failure] = {}
         self.stopped: dict[str, Entry] = {}
         self.last: dict[str, Entry] = {}
@@ -230,7 +234,9 @@ class _Ears(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name = trial.config["key"]
-        if not trial.last_result.get("finished"):
+        if trial.last_result.get("finished"):
+            self.finished.add(name)
+        else:
             self.stopped[name] = self.last[name]
         self.watcher.end(self.stages[name])
 
