@@ -49,7 +49,9 @@ def estimate(sample: Sample) -> Estimate:
         within = _Square(rest, (s - 1) * (r - 1))
         squares = (by_seed, by_repeat, within)
         spread = by_seed.mean + by_repeat.mean - within.mean
-        if spread > 0:
+        if spread > max(
+            by_seed.mean, by_repeat.mean
+        ):  # else a component's estimate is negative, that is none, and one of the two says it all
             variances.append((spread, spread**2 / sum(square.mean**2 / square.freedom for square in squares)))
     ways = [_student(mean, variance / (s * r), freedom) for variance, freedom in variances]
     told = [(half, p) for half, p in ways if not math.isnan(p)] or [(math.nan, math.nan)]

@@ -58,6 +58,17 @@ def test_the_interval_is_wider_than_that_of_seeds_and_repeats_thrown_together():
     assert estimate(together).half > 2 * estimate(sample(list(together.values()))).half
 
 
+def test_where_seeds_and_repeats_explain_next_to_nothing_the_interval_is_that_of_one_of_them():
+    """The crossed variance is then close to 0 with hardly any degree of freedom, whose t would be in the hundreds."""
+    values = {(0, 0): 1.0, (0, 1): 2.0, (1, 0): 2.1, (1, 1): 1.0, (2, 0): 1.4, (2, 1): 1.7, (0, 2): 1.4, (1, 2): 1.6, (2, 2): 1.3}
+    means = {
+        "seeds": [np.mean([values[s, r] for r in range(3)]) for s in range(3)],
+        "repeats": [np.mean([values[s, r] for s in range(3)]) for r in range(3)],
+    }
+    widest = max(stats.t.ppf(0.975, 2) * stats.sem(some) for some in means.values())
+    assert estimate(values).half == pytest.approx(widest)
+
+
 def test_the_p_value_and_the_interval_agree():
     random = np.random.default_rng(2)
     for shift in (0.0, 0.5, 1.0, 2.0, 4.0):
