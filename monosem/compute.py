@@ -250,9 +250,9 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
 
 def _drop(folder: Path, names: Collection[str]) -> None:
     """Take away what cells that the grid had once left here, so that TensorBoard does not show them. The store still has them."""
-    for config in folder.glob("*/config.gin"):
-        if config.parent.name not in names:
-            for path in (config, *config.parent.glob(EVENTS)):
-                path.unlink()
+    for events in folder.glob(f"*/{EVENTS}"):
+        if events.parent.name not in names:
+            events.unlink()
+            (events.parent / "config.gin").unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody keeps something of their own in it
-                config.parent.rmdir()
+                events.parent.rmdir()
