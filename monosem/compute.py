@@ -95,9 +95,10 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
     from monosem import tune
     from monosem.watch import Boards, Cells, Together, named
 
+    if how.address is None:  # Ray takes seconds to start
+        _amounts(study.sweep, how, missing, tune.this_machine())
     with tune.cluster(how.address, study.modules):
-        amounts = _amounts(study.sweep, how, tune.has_gpus())
-        tune.check({type(stage).__name__: amounts(stage) for stage in missing})
+        amounts = _amounts(study.sweep, how, missing, tune.nodes())
         with (
             contextlib.closing(Cells(study.cells, store, missing)) as cells,
             contextlib.closing(Boards(folder, study.cells, store)) as boards,
@@ -157,10 +158,18 @@ def _groups(todo: Sequence[Stage], scheduler: Scheduler | None) -> list[tuple[li
     return [(group, scheduler if kind and len(group) > 1 else None) for kind, group in kinds.items()]
 
 
-def _amounts(sweep: Sweep, how: How, gpus: bool) -> Callable[[Stage], Resources]:
-    rest = Resources(1.0 if how.cpus is None else how.cpus, float(gpus) if how.gpus is None else how.gpus)
-    named = dict(sweep.resources)
-    return lambda stage: named.get(type(stage).__name__, rest)
+def _amounts(sweep: Sweep, how: How, missing: Sequence[Stage], nodes: Sequence[Mapping[str, float]]) -> Callable[[Stage], Resources]:
+    """What a trial of a stage gets. ClusterError where no node has it."""
+    from monosem import tune
+
+    gpus = float(any(node.get("GPU") for node in nodes)) if how.gpus is None else how.gpus
+    rest, named = Resources(1.0 if how.cpus is None else how.cpus, gpus), dict(sweep.resources)
+
+    def amounts(stage: Stage) -> Resources:
+        return named.get(type(stage).__name__, rest)
+
+    tune.check({type(stage).__name__: amounts(stage) for stage in missing}, nodes)
+    return amounts
 
 
 class _Stopped:

@@ -86,17 +86,22 @@ def _reach(address: str) -> None:
         raise ClusterError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
-def check(asked: Mapping[str, Resources]) -> None:
-    """ClusterError where no single node of the cluster could ever run a trial of some kind of stage."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def this_machine() -> list[dict[str, float]]:
+    """What a cluster of this machine alone would have at the most, as nodes() says it."""
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check(asked: Mapping[str, Resources], nodes: Sequence[Mapping[str, float]]) -> None:
+    """ClusterError where no single one of the nodes could ever run a trial of some kind of stage."""
     for kind, amounts in asked.items():
         if not any(node.get("CPU", 0) >= amounts.cpu and node.get("GPU", 0) >= amounts.gpu for node in nodes):
             have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise ClusterError(f"a trial of {kind} asks for {amounts.cpu:g} CPUs and {amounts.gpu:g} GPUs; available, node by node: {have}")
-
-
-def has_gpus() -> bool:
-    return bool(ray.cluster_resources().get("GPU", 0))
 
 
 class Failure(NamedTuple):

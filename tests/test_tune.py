@@ -264,6 +264,8 @@ def test_a_scheduler_stops_the_bad_ones_for_good(tmp_path):
     ],
 )
 def test_what_the_cluster_cannot_give_is_said_within_ten_seconds(tmp_path, flags, words):
+    if "auto" in flags and any("gcs_server" in words for words in descendants(1).values()):
+        pytest.skip("another Ray is running on this machine: auto would find it")
     started = time.monotonic()
     out = run(*arguments(tmp_path, ONE_WAVE, *flags), env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"})
     assert time.monotonic() - started < 10
