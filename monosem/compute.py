@@ -6,9 +6,9 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from monosem import report
 from monosem.curves import Row, Table, overview, table_text, tables
@@ -76,6 +76,7 @@ def sweep(study: Study, folder: Path, root: Path, how: How) -> bool:
     store = Store(root)
     with held(folder):
         stopped = _Stopped(folder / "stopped.json", study.sweep)
+        _enrol(study, folder)
         failed = _trials(study, folder, store, how, stopped)
         return _gather(study, folder, store, failed, stopped)
 
@@ -93,7 +94,7 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
     if not _todo(study, store, lost, stopped):
         return lost
     from monosem import tune
-    from monosem.watch import Boards, Cells, Together, named
+    from monosem.watch import Boards, Cells, Together
 
     if how.address is None:  # Ray takes seconds to start
         _amounts(study.sweep, how, missing, tune.this_machine())
@@ -106,19 +107,15 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
             watcher: Watcher = Together(cells, boards)
             while todo := _todo(study, store, lost, stopped):
                 for group, scheduler in _groups(todo, study.sweep.scheduler):
-                    outcome = tune.run(group, store.root, folder / "tune", amounts, how.jobs, study.sweep.retries, scheduler, watcher)
+                    outcome = tune.run(group, store.root, folder / ".tune", amounts, how.jobs, study.sweep.retries, scheduler, watcher)
                     if not any(outcome):
                         raise StageError(f"Ray ran none of {len(group)} trials; look at its logs in /tmp/ray/session_latest/logs")
                     stopped.add(outcome.stopped)
                     for stage in group:
-                        log = folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log"
                         if failure := outcome.failed.get(key(stage)):
-                            log.parent.mkdir(exist_ok=True)
-                            report.put(log, f"{named(stage)}\n{failure.story}")
-                            lost[key(stage)] = Lost(stage, failure.reason, log)
-                            watcher.fail(stage, failure.reason)
+                            lost[key(stage)] = Lost(stage, failure.reason, failure.log)
                         elif key(stage) in outcome.finished:
-                            log.unlink(missing_ok=True)  # of an earlier run
+                            (folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log").unlink(missing_ok=True)  # of an earlier run
                             _await(stage, store)
     return lost
 
@@ -178,9 +175,11 @@ class _Stopped:
     def __init__(self, path: Path, sweep: Sweep):
         self.path, self.scheduler = path, digest(sweep.scheduler)
         self.steps: dict[str, tuple[int, int]] = {}
-        if path.exists():
-            kept = json.loads(path.read_text())
-            self.steps = {name: tuple(at) for name, at in kept["stages"].items()} if kept["scheduler"] == self.scheduler else {}
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"scheduler": "", "stages": {}}
+            self.steps = {name: (at[0], at[1]) for name, at in kept["stages"].items()} if kept["scheduler"] == self.scheduler else {}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            print(f"{path} is damaged: what was stopped is tried again", file=sys.stderr)
 
     def add(self, stopped: Mapping[str, Entry]) -> None:
         self.steps |= {name: (entry.step, entry.of) for name, entry in stopped.items()}
@@ -251,17 +250,23 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
             board.replay(store, stages)
             board.report(cell.experiment, rows[cell.name], cell.swept)
         report.put(folder / cell.name / "config.gin", cell.config)
-    _drop(folder, {cell.name for cell in study.cells})
     with contextlib.closing(Board(folder, ())) as board:
         for figure in report.write(folder, everything, summary):
             board.picture(figure)
 
 
-def _drop(folder: Path, names: Collection[str]) -> None:
-    """Take away what cells that the grid had once left here, so that TensorBoard does not show them. The store still has them."""
-    for events in folder.glob(f"*/{EVENTS}"):
-        if events.parent.name not in names:
-            events.unlink()
-            (events.parent / "config.gin").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # somebody keeps something of their own in it
-                events.parent.rmdir()
+def _enrol(study: Study, folder: Path) -> None:
+    """Note which folders are cells of this sweep. Those of cells that the grid had once lose what was written there, so that
+    TensorBoard does not show them; the store still has it all."""
+    names = [cell.name for cell in study.cells]
+    manifest = folder / "cells.txt"
+    if (folder / "config.gin").exists():
+        print(f"{folder} holds the results of an experiment of that name: its curves.csv and figures are replaced", file=sys.stderr)
+    for name in manifest.read_text(encoding="utf-8").splitlines() if manifest.exists() else ():
+        if name not in names:
+            for path in (folder / name / "config.gin", *(folder / name).glob(EVENTS)):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody keeps something of their own in it, or it is gone
+                (folder / name).rmdir()
+    if not report.written(folder, {"cells.txt": "\n".join(names) + "\n"}, []):
+        report.put(manifest, "\n".join(names) + "\n")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from monosem.stage import is_seed
+from monosem.stage import digest, is_seed
 from monosem.stats import Estimate, Sample, area, estimate, holm, logarithmic
 
 MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
@@ -109,8 +109,10 @@ def label(name: str, values: Swept, joint: str = ", ", equals: str = " ") -> str
 
 
 def cell_name(experiment: str, swept: Swept) -> str:
-    """The folder of a cell: sae,k=16,seed=0."""
-    return re.sub(r"[^\w.+=,-]+", "_", label(experiment, swept, ",", "="))
+    """The folder of a cell: sae,k=16,seed=0. A long one ends in a digest, as file systems allow 255 bytes."""
+    said = label(experiment, swept, ",", "=")
+    name = re.sub(r"[^\w.+=,-]+", "_", said)
+    return name if len(name.encode()) <= 120 else f"{name.encode()[:100].decode(errors='ignore')}~{digest(said)[:12]}"
 
 
 class Table:

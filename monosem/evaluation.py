@@ -193,9 +193,13 @@ class Monosemanticity(Measurement):
     def upstream(self) -> tuple[Stage, ...]:
         return (self.features(),)
 
+    def names(self) -> list[str]:
+        """What its metrics find."""
+        return list(self.measure(torch.eye(6, 4), torch.arange(6) % 3))
+
     def preflight(self) -> None:
         try:
-            self.measure(torch.eye(6, 4), torch.arange(6) % 3)
+            self.names()
         except ValueError as error:
             self.refuse("metrics", str(error))
 

@@ -110,6 +110,7 @@ def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
     reader.check_macros()
     sweep: Sweep = _build(Sweep, reader.typed)
     own = {_deciding(address, reader.typed) for address in _read()}
+    _refuse_axes(sweep, own)
     cells: dict[tuple[str, Swept], Cell] = {}
     unread: list[Unread] = []
     modules = list(reader.modules)
@@ -138,6 +139,21 @@ def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
     return Study(sweep, _ordered(sweep, cells), tuple(dict.fromkeys(modules)))
 
 
+def _refuse_axes(sweep: Sweep, own: Container[Address | None]) -> None:
+    """One binding under two spellings; what the sweep itself reads."""
+    seen: dict[Address, str] = {}
+    for name in (name for axis in sweep.grid or () for name in axis.names):
+        try:
+            address = _address(name)
+        except ValueError:
+            continue  # there is no such thing: the first cell says so
+        if address in seen:
+            raise SpecError(f"Sweep.grid names one binding twice, as {seen[address]} and as {name}")
+        if address in own or address[1] == _selector(Sweep):
+            raise SpecError(f"Sweep.grid: {name} is of the sweep itself; an axis is a binding of its specs")
+        seen[address] = name
+
+
 def _words(file: str, assignment: Assignment) -> str:
     values = [f"{name} = {value!r}" for axis, value in assignment for name in axis.names]
     return " with ".join([file, ", ".join(values)]) if values else file
@@ -153,6 +169,9 @@ def _ordered(sweep: Sweep, cells: dict[tuple[str, Swept], Cell]) -> tuple[Cell, 
                 f"Sweep.specs: {other} and {file} are both called {cell.experiment.name}; give each an Experiment.name of its own"
             )
     found = list(cells.values())
+    for cell in found:
+        if cell.name in ("curves.csv", "summary.md", "stopped.json", "cells.txt", "logs") or cell.name.endswith(".png"):
+            raise SpecError(f"Experiment.name: {cell.name} is what a sweep calls a file of its own; another name, please")
     if len({cell.name for cell in found}) < len(found):
         raise SpecError("Sweep.grid: two cells would share a folder, as their values differ only in signs that a folder's name cannot hold")
     if sweep.baseline is not None and sweep.baseline not in owners:
@@ -165,12 +184,16 @@ def _ordered(sweep: Sweep, cells: dict[tuple[str, Swept], Cell]) -> tuple[Cell, 
         if kind not in kinds:
             raise SpecError(f"Sweep.resources must be of kinds of stages in this sweep, {', '.join(sorted(kinds))}, got {kind!r}")
     if goal := sweep.goal:
-        points = {(curve.name, severity) for cell in found for curve in cell.experiment.curves for severity in curve.severities}
-        if goal.curve != MONOSEMANTICITY and (goal.curve, goal.severity) not in points:
-            known = sorted(points)
-            raise SpecError(
-                f"Sweep.goal must be at a point of a curve, such as {known[0][0]} at {known[0][1]:g}, got {goal.curve} at {goal.severity:g}"
-            )
+        curves = {(curve.name, severity) for cell in found for curve in cell.experiment.curves for severity in curve.severities}
+        clean = {name for measure in {m for cell in found for m in cell.experiment.measures} for name in measure.names()}
+        points = {(curve, severity, metric) for curve, severity in curves for metric in ("top1", "top5")}
+        points |= {(MONOSEMANTICITY, 0.0, name) for name in clean}
+        if (goal.curve, goal.severity, goal.metric) not in points:
+            asked, known = f"{goal.metric} of {goal.curve} at {goal.severity:g}", [f"{m} of {c} at {s:g}" for c, s, m in sorted(points)]
+            raise SpecError(f"Sweep.goal: there is no {asked}" + (_nearest(asked, known, "; did you mean {}?") or f"; there is {known[0]}"))
+        for bound in goal.bounds:
+            if bound.metric not in clean:
+                raise SpecError(f"Sweep.goal: Bound.metric must be one of {', '.join(sorted(clean))}, got {bound.metric!r}")
     return tuple(sorted(found, key=lambda cell: cell.experiment.name != (sweep.baseline or next(iter(owners)))))
 
 

@@ -53,8 +53,11 @@ class Watcher:
     def end(self, stage: Stage) -> None:
         """The stage is finished, failed or interrupted."""
 
+    def finish(self, stage: Stage) -> None:
+        """A trial has ended and its artifact is there."""
+
     def fail(self, stage: Stage, reason: str) -> None:
-        """The stage failed for good, or needs one that did."""
+        """A trial failed for good."""
 
 
 class Store:

@@ -29,9 +29,9 @@ class Space(Part):
         raise NotImplementedError
 
 
-def _short(number: float) -> float:
+def _short(number: float, low: float, high: float) -> float:
     """Four significant digits: a drawn value can be read in a table and typed again."""
-    return float(f"{number:.4g}")
+    return min(max(float(f"{number:.4g}"), low), high)
 
 
 @gin.register
@@ -47,7 +47,7 @@ class Uniform(Space):
             self.refuse("high", f"must be above low, {self.low:g}, got {self.high:g}")
 
     def draw(self, source: random.Random) -> float:
-        return _short(source.uniform(self.low, self.high))
+        return _short(source.uniform(self.low, self.high), self.low, self.high)
 
 
 @gin.register
@@ -59,7 +59,7 @@ class LogUniform(Uniform):
     high: Positive
 
     def draw(self, source: random.Random) -> float:
-        return _short(math.exp(source.uniform(math.log(self.low), math.log(self.high))))
+        return _short(math.exp(source.uniform(math.log(self.low), math.log(self.high))), self.low, self.high)
 
 
 @gin.register
@@ -265,7 +265,7 @@ class Sweep(Part):
     def __post_init__(self) -> None:
         if self.grid is not None and not (isinstance(self.grid, tuple) and self.grid and all(isinstance(a, Axis) for a in self.grid)):
             self._put("grid", axes)
-        if isinstance(self.resources, Mapping):
+        if self.resources != ():
             self._put("resources", _resources)
         super().__post_init__()
 
@@ -303,9 +303,9 @@ class Sweep(Part):
                 yield tuple(zip(self.grid or (), values, strict=True))
 
 
-def _resources(asked: Mapping[object, object]) -> tuple[tuple[str, Resources], ...]:
+def _resources(asked: object) -> tuple[tuple[str, Resources], ...]:
     made = []
-    for kind, amounts in asked.items():
+    for kind, amounts in asked.items() if isinstance(asked, Mapping) else [("resources", asked)]:
         if not isinstance(kind, str) or not isinstance(amounts, Mapping) or not set(amounts) <= {"cpu", "gpu"}:
             raise ValueError(
                 f"must map kinds of stages to amounts, such as {{'Pretrain': {{'cpu': 2, 'gpu': 0.5}}}}, got {kind!r}: {amounts!r}"

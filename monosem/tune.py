@@ -14,7 +14,9 @@ import os
 import pickle
 import queue
 import shutil
+import signal
 import socket
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +64,8 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
         ray.init(**where, runtime_env={"py_modules": code}, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises bare ones where it cannot start or connect
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own prints a screen of C++
     try:
         yield
     finally:
@@ -71,8 +75,9 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
 def _code(name: str) -> str | None:
     """Where the code of a module is, a folder or a file of its own; None if it was installed, as every node has that."""
     module = importlib.import_module(name)
-    path = next(iter(getattr(module, "__path__", ())), module.__file__)
-    return None if path is None or "site-packages" in Path(path).parts else str(path)
+    path = next(iter(getattr(module, "__path__", ())), getattr(module, "__file__", None))
+    installed = path is None or "site-packages" in Path(path).parts or Path(path).is_relative_to(sysconfig.get_paths()["stdlib"])
+    return None if installed else str(path)
 
 
 def _reach(address: str) -> None:
@@ -105,10 +110,10 @@ def check(asked: Mapping[str, Resources], nodes: Sequence[Mapping[str, float]]) 
 
 
 class Failure(NamedTuple):
-    """Why a stage cannot be had: one line, and the whole story of every try."""
+    """Why a stage cannot be had: one line, and the file with the whole story of every try."""
 
     reason: str
-    story: str
+    log: Path
 
 
 class Outcome(NamedTuple):
@@ -133,11 +138,12 @@ def run(
     """Every stage once, as a trial, as soon as those among them that it needs are finished; the first in order first.
 
     One run of Tune for all of them: a worker takes seconds to start and then goes on from one stage to the next.
-    root: of the store; storage: a folder for Tune, emptied before and after; both are shared by all nodes. jobs: trials at a
+    root: of the store; storage: a folder for Tune, emptied before and after; both are shared by all nodes. Beside it the folder
+    logs takes what failed tries had to say. jobs: trials at a
     time. retries: of a stage that fails; a node that dies counts as a failure. scheduler: compares the stages with one another.
     """
     stages = {key(stage): stage for stage in missing}
-    ears = _Ears(stages, watcher)
+    ears = _Ears(stages, watcher, storage.with_name("logs"), scheduler)
     trainable = tune.with_resources(
         tune.with_parameters(_Trial, stages=stages, root=root),
         _resources,  # nothing with all stages in it: Tune unpickles this for every trial
@@ -218,13 +224,13 @@ class _Order(Searcher):
 class _Ears(tune.Callback):
     """In the driver: tells a Watcher what Tune hears of its trials."""
 
-    def __init__(self, stages: Mapping[str, Stage], watcher: Watcher):
-        self.stages, self.watcher = stages, watcher
+    def __init__(self, stages: Mapping[str, Stage], watcher: Watcher, logs: Path, scheduler: Scheduler | None):
+        self.stages, self.watcher, self.logs, self.scheduler = stages, watcher, logs, scheduler
         self.finished: set[str] = set()
         self.failed: dict[str, Failure] = {}
         self.stopped: dict[str, Entry] = {}
         self.last: dict[str, Entry] = {}
-        self.stories: dict[str, str] = {}
+        self.tries: dict[str, int] = {}
 
     def __reduce__(self) -> Any:  # Tune pickles its callbacks with the experiment; nobody restores it from there
         return (tune.Callback, ())
@@ -233,6 +239,10 @@ class _Ears(tune.Callback):
         self.watcher.begin(self.stages[trial.config["key"]])
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if self.scheduler and result["entries"] and self.scheduler.metric not in result:
+            logged = ", ".join(sorted(result["entries"][-1][2]))
+            kind = type(self.stages[trial.config["key"]]).__name__
+            raise StageError(f"Sweep.scheduler: {kind} logs no {self.scheduler.metric!r}; it logs {logged}")
         for line in result["entries"]:
             entry = self.last[trial.config["key"]] = Entry(*line)
             self.watcher.log(self.stages[trial.config["key"]], entry)
@@ -241,6 +251,7 @@ class _Ears(tune.Callback):
         name = trial.config["key"]
         if trial.last_result.get("finished"):
             self.finished.add(name)
+            self.watcher.finish(self.stages[name])
         else:
             self.stopped[name] = self.last[name]
         self.watcher.end(self.stages[name])
@@ -251,18 +262,23 @@ class _Ears(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name = trial.config["key"]
-        reason = self._note(trial)
-        self.failed[name] = Failure(reason, self.stories[name])
+        reason, log = self._note(trial)
+        self.failed[name] = Failure(reason, log)
         self.watcher.end(self.stages[name])
+        self.watcher.fail(self.stages[name], f"{reason} (log: {log})")
 
-    def _note(self, trial: Any) -> str:
+    def _note(self, trial: Any) -> tuple[str, Path]:
+        """Keep what went wrong in this try: one line of it, and the file with the whole story."""
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes()) if trial.pickled_error_file else None
         cause = getattr(error, "cause", None) or error
         story = str(cause).strip()
         name = trial.config["key"]
-        tries = self.stories.get(name, "").count("== try ") + 1
-        self.stories[name] = f"{self.stories.get(name, '')}== try {tries}\n{story}\n"
-        return story.splitlines()[0] if story else type(cause).__name__
+        self.tries[name] = self.tries.get(name, 0) + 1
+        log = self.logs / f"{type(self.stages[name]).__name__}-{name}.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a" if self.tries[name] > 1 else "w", encoding="utf-8") as file:
+            file.write(f"== try {self.tries[name]}\n{story}\n")
+        return story.splitlines()[0] if story else type(cause).__name__, log
 
 
 # ------------------------------------------------------------------------------------------------ in a worker

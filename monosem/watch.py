@@ -98,11 +98,13 @@ class Cells(Watcher):
         self.tell()
 
     def end(self, stage: Stage) -> None:
-        began, share = self.running.pop(key(stage), (0.0, 0.0))
-        if share == 1:
-            self.seconds[type(stage).__name__].append(time.monotonic() - began)
-            self.missing.pop(key(stage), None)
+        self.running.pop(key(stage), None)
         self.tell()
+
+    def finish(self, stage: Stage) -> None:
+        self.missing.pop(key(stage), None)
+        if key(stage) in self.running:
+            self.seconds[type(stage).__name__].append(time.monotonic() - self.running[key(stage)][0])
 
     def fail(self, stage: Stage, reason: str) -> None:
         self.failed.add(key(stage))
@@ -211,6 +213,10 @@ class Together(Watcher):
     def end(self, stage: Stage) -> None:
         for watcher in self.watchers:
             watcher.end(stage)
+
+    def finish(self, stage: Stage) -> None:
+        for watcher in self.watchers:
+            watcher.finish(stage)
 
     def fail(self, stage: Stage, reason: str) -> None:
         for watcher in self.watchers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
@@ -119,6 +120,10 @@ def test_draws_are_inside_their_space_and_more_samples_keep_the_first(space, ins
     assert draws(300, seed=1) != many
 
 
+def test_rounding_does_not_take_a_draw_out_of_a_narrow_space():
+    assert 1.00001 <= Uniform(1.00001, 1.00002).draw(random.Random(0)) <= 1.00002
+
+
 def test_log_uniform_draws_are_even_on_a_logarithmic_scale():
     sweep = Sweep(name="s", specs=("a",), grid=(Axis(("A.b",), LogUniform(1e-4, 1.0)),), num_samples=2000)
     low = sum(assignment[0][1] < 1e-2 for assignment in sweep.assignments())
@@ -137,6 +142,11 @@ def test_asha_never_stops_a_training_that_comes_to_its_own_end():
         ASHAScheduler = dict
 
     assert ASHA(metric="loss", mode="min").build(Schedulers, epochs=30)["max_t"] == 31
+
+
+def test_a_long_value_still_makes_the_name_of_a_folder(load):
+    study = load(f"Sweep.grid = {{'label_noise/Curve.severities': ({tuple(i / 200 for i in range(100))}, (0.0,))}}")
+    assert all(len(name.encode()) < 150 for name in names(study)) and len(set(names(study))) == len(study.cells) == 4
 
 
 @pytest.mark.parametrize("scheduler", [ASHA(metric="loss", mode="min"), MedianStopping(metric="l0", mode="max", grace=2)])
@@ -187,8 +197,15 @@ WRONG = [
     ("Sweep.retries = -1", "Sweep.retries must be 0 or more, got -1"),
     ("Sweep.scheduler = 'asha'", "Sweep.scheduler must be a Scheduler, got 'asha'"),
     ("Sweep.scheduler = @ASHA()", "ASHA.metric and ASHA.mode must be set"),
-    ("Sweep.goal = @Goal()\nGoal.curve = 'labels'", "Sweep.goal must be at a point of a curve, such as few_shot at 1, got labels at 0"),
-    ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.severity = 0.33", "got label_noise at 0.33"),
+    ("Sweep.goal = @Goal()\nGoal.curve = 'labels'", "Sweep.goal: there is no top1 of labels at 0; did you mean"),
+    ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.severity = 0.33", "there is no top1 of label_noise at 0.33"),
+    ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.metric = 'top7'", "there is no top7 of label_noise at 0; did you mean top"),
+    ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.bounds = (@Bound(),)\nBound.metric = 'L0'\nBound.at_most = 3",
+     "Bound.metric must be one of class_consistency, "),
+    ("Sweep.grid = {'Pretrain.epochs': (1,), 'training.Pretrain.epochs': (2,)}", "Sweep.grid names one binding twice, as Pretrain"),
+    ("Sweep.grid = {'Sweep.name': ('a', 'b')}", "Sweep.name is of the sweep itself; an axis is a binding of its specs"),
+    ("Sweep.specs = ('gin/ncl.gin',)\nExperiment.name = 'curves.csv'", "curves.csv is what a sweep calls a file of its own"),
+    ("Sweep.resources = 3", "Sweep.resources must map kinds of stages to amounts"),
     ("Sweep.resources = {'Pretrian': {'cpu': 1}}", "Sweep.resources must be of kinds of stages in this sweep"),
     ("Sweep.resources = {'Pretrain': {'cpus': 1}}", "must map kinds of stages to amounts"),
     ("Sweep.resources = {'Pretrain': {'cpu': 0}}", "Sweep.resources holds Resources.cpu must be above 0, got 0"),

@@ -96,7 +96,7 @@ def test_a_sweep_leaves_a_figure_for_each_curve_a_summary_and_nothing_of_ray_s(d
     folder, out = done
     names = {path.name.split(".out")[0] for path in (folder / "runs" / "tiny").iterdir()}
     assert names == {
-        "curves.csv", "curves.png", "label_noise.png", "gaussian.png", "summary.md", "events",
+        "curves.csv", "curves.png", "label_noise.png", "gaussian.png", "summary.md", "events", "cells.txt",
         "simclr,seed=0", "simclr,seed=1", "sae,seed=0", "sae,seed=1",
     }  # fmt: skip
     summary = (folder / "runs" / "tiny" / "summary.md").read_text()
@@ -252,6 +252,10 @@ def test_a_scheduler_stops_the_bad_ones_for_good(tmp_path):
     assert "Best within bounds: simclr,lr=0.003" in out.stdout
     again = run(*arguments(tmp_path, text, "--jobs", 1))
     assert again.stdout == out.stdout and again.returncode == 0
+    (tmp_path / "runs" / "wave" / "stopped.json").write_text("{garbage")
+    other = run(*arguments(tmp_path, text.replace("'online_accuracy'", "'online_acuracy'"), "--jobs", 1))
+    assert other.returncode == 1 and "stopped.json is damaged: what was stopped is tried again" in other.stderr
+    assert "Sweep.scheduler: Pretrain logs no 'online_acuracy'; it logs " in other.stderr and "Traceback" not in other.stderr
 
 
 @pytest.mark.parametrize(
