@@ -88,6 +88,7 @@ def waves(study: Study, store: Store) -> list[list[Stage]]:
 def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stopped) -> dict[str, Lost]:
     """Run what is missing. What is lost, by key, comes back."""
     lost: dict[str, Lost] = {}
+    tries: dict[str, int] = {}
     missing = [stage for wave in waves(study, store) for stage in wave]
     stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
     print(f"{study.sweep.name}: {len(study.cells)} cells, {len(missing)} of {len(stages)} stages to compute", file=sys.stderr, flush=True)
@@ -113,7 +114,9 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
                     stopped.add(outcome.stopped)
                     for stage in group:
                         if failure := outcome.failed.get(key(stage)):
-                            lost[key(stage)] = Lost(stage, failure.reason, failure.log)
+                            tries[key(stage)] = tries.get(key(stage), 0) + failure.tries
+                            if tries[key(stage)] > study.sweep.retries:
+                                lost[key(stage)] = Lost(stage, failure.reason, failure.log)
                         elif key(stage) in outcome.finished:
                             (folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log").unlink(missing_ok=True)  # of an earlier run
                             _await(stage, store)

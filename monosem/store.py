@@ -57,7 +57,7 @@ class Watcher:
         """A trial has ended and its artifact is there."""
 
     def fail(self, stage: Stage, reason: str) -> None:
-        """A trial failed for good."""
+        """A trial failed; it may be tried again."""
 
 
 class Store:

@@ -110,10 +110,13 @@ def check(asked: Mapping[str, Resources], nodes: Sequence[Mapping[str, float]]) 
 
 
 class Failure(NamedTuple):
-    """Why a stage cannot be had: one line, and the file with the whole story of every try."""
+    """Why a stage has not been had in so many tries: one line, and the file with the whole story of each.
+
+    There may be fewer tries than were allowed: Tune gives up at once on a trial whose worker dies between two trials."""
 
     reason: str
     log: Path
+    tries: int
 
 
 class Outcome(NamedTuple):
@@ -171,6 +174,8 @@ def run(
             ),
         ).fit()
     except (ray.exceptions.RayError, tune.TuneError) as error:
+        if ears.flaw is not None:
+            raise ears.flaw from None
         raise StageError(f"Ray stopped: {str(error).strip().splitlines()[0]}; the same command goes on") from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
@@ -226,6 +231,7 @@ class _Ears(tune.Callback):
 
     def __init__(self, stages: Mapping[str, Stage], watcher: Watcher, logs: Path, scheduler: Scheduler | None):
         self.stages, self.watcher, self.logs, self.scheduler = stages, watcher, logs, scheduler
+        self.flaw: StageError | None = None  # that ends it all; Tune wraps what a callback raises
         self.finished: set[str] = set()
         self.failed: dict[str, Failure] = {}
         self.stopped: dict[str, Entry] = {}
@@ -242,7 +248,8 @@ class _Ears(tune.Callback):
         if self.scheduler and result["entries"] and self.scheduler.metric not in result:
             logged = ", ".join(sorted(result["entries"][-1][2]))
             kind = type(self.stages[trial.config["key"]]).__name__
-            raise StageError(f"Sweep.scheduler: {kind} logs no {self.scheduler.metric!r}; it logs {logged}")
+            self.flaw = StageError(f"Sweep.scheduler: {kind} logs no {self.scheduler.metric!r}; it logs {logged}")
+            raise self.flaw
         for line in result["entries"]:
             entry = self.last[trial.config["key"]] = Entry(*line)
             self.watcher.log(self.stages[trial.config["key"]], entry)
@@ -263,7 +270,7 @@ class _Ears(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name = trial.config["key"]
         reason, log = self._note(trial)
-        self.failed[name] = Failure(reason, log)
+        self.failed[name] = Failure(reason, log, self.tries[name])
         self.watcher.end(self.stages[name])
         self.watcher.fail(self.stages[name], f"{reason} (log: {log})")
 

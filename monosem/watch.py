@@ -89,6 +89,7 @@ class Cells(Watcher):
         self.said = 0.0
 
     def begin(self, stage: Stage) -> None:
+        self.failed.discard(key(stage))  # it is tried again
         self.running[key(stage)] = (time.monotonic(), 0.0)
         self.tell()
 
@@ -108,7 +109,7 @@ class Cells(Watcher):
 
     def fail(self, stage: Stage, reason: str) -> None:
         self.failed.add(key(stage))
-        self.tell(f"{named(stage)} cannot be had: {reason}")
+        self.tell(f"{named(stage)} failed: {reason}")
 
     def left(self) -> float | None:
         """Seconds: what the missing stages will take by the mean of their kind, at as many at once as now. A kind of training of
