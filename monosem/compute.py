@@ -76,7 +76,6 @@ def sweep(study: Study, folder: Path, root: Path, how: How) -> bool:
     store = Store(root)
     with held(folder):
         stopped = _Stopped(folder / "stopped.json", study.sweep)
-        _enrol(study, folder)
         failed = _trials(study, folder, store, how, stopped)
         return _gather(study, folder, store, failed, stopped)
 
@@ -93,6 +92,7 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
     stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
     print(f"{study.sweep.name}: {len(study.cells)} cells, {len(missing)} of {len(stages)} stages to compute", file=sys.stderr, flush=True)
     if not _todo(study, store, lost, stopped):
+        _enrol(study, folder)
         return lost
     from monosem import tune
     from monosem.watch import Boards, Cells, Together
@@ -101,6 +101,7 @@ def _trials(study: Study, folder: Path, store: Store, how: How, stopped: _Stoppe
         _amounts(study.sweep, how, missing, tune.this_machine())
     with tune.cluster(how.address, study.modules):
         amounts = _amounts(study.sweep, how, missing, tune.nodes())
+        _enrol(study, folder)
         with (
             contextlib.closing(Cells(study.cells, store, missing)) as cells,
             contextlib.closing(Boards(folder, study.cells, store)) as boards,
