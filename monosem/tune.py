@@ -60,10 +60,15 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     where: dict[str, Any] = {"address": address} if address not in (None, "local") else here
     code = [path for name in dict.fromkeys(name.partition(".")[0] for name in ("monosem", *modules)) if (path := _code(name))]
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it prints the traceback of every failed try; ours are kept in logs
-    try:
-        ray.init(**where, runtime_env={"py_modules": code}, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises bare ones where it cannot start or connect
-        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
+    for attempt in (1, 2):
+        try:
+            ray.init(**where, runtime_env={"py_modules": code}, log_to_driver=False, logging_level=logging.ERROR)
+            break
+        except Exception as error:  # Ray raises bare ones where it cannot start or connect
+            ray.shutdown()
+            if "local" in where.values() and attempt == 1:
+                continue  # on a busy machine its own processes may be too slow for it to start
+            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).strip().splitlines()[0]}") from None
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own prints a screen of C++
     try:
