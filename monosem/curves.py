@@ -407,13 +407,24 @@ def _measured(sample: Sample) -> str:
 # ------------------------------------------------------------------------------------------------ pictures
 
 
+def _color(lines: Sequence[Line], line: Line) -> tuple[float, ...]:
+    """A colour for each line; where there are more lines than colours, one for each experiment, its lines paler and paler."""
+    from matplotlib.colors import to_rgb
+
+    if len(lines) <= 10:
+        return to_rgb(f"C{lines.index(line)}")
+    experiments = list(dict.fromkeys(each.experiment for each in lines))
+    siblings = [each for each in lines if each.experiment == line.experiment]
+    paler = 0.7 * siblings.index(line) / len(siblings)
+    return tuple(paler + (1 - paler) * part for part in to_rgb(f"C{experiments.index(line.experiment)}"))
+
+
 def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
     """One panel per curve, one line per line of the table: mean top-1 and its 95 % interval over seeds and repeats."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.colors import to_rgb
 
     shown = list(curves or table.axes)
     many = len(table.lines) > 5
@@ -421,7 +432,6 @@ def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
     figure, panels = pyplot.subplots(
         1, len(shown), figsize=(width + 2.2 * many, 3.4 + 0.8 * many), sharey=True, squeeze=False, layout="constrained"
     )
-    experiments = list(dict.fromkeys(line.experiment for line in table.lines))
     for panel, curve in zip(panels[0], shown, strict=True):
         for number, line in enumerate(table.lines):
             points = {severity: estimate(sample) for severity, sample in table.samples(line, curve).items()}
@@ -429,12 +439,10 @@ def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
                 continue
             x, mean = list(points), [p.mean for p in points.values()]
             half = [0 if math.isnan(p.half) else p.half for p in points.values()]
-            siblings = [other for other in table.lines if other.experiment == line.experiment]
-            paler = 0.7 * siblings.index(line) / len(siblings)
-            color = tuple(paler + (1 - paler) * part for part in to_rgb(f"C{experiments.index(line.experiment)}"))
+            color = _color(list(table.lines), line)
             panel.plot(x, mean, color=color, marker="osD^vP*X"[number % 8], markersize=4, label=table.say(line))
             panel.fill_between(x, [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)],
-                               color=color, alpha=0.2, linewidth=0)  # fmt: skip
+                               color=color, alpha=0.1 if many else 0.2, linewidth=0)  # fmt: skip
             if logarithmic(x):
                 panel.set_xscale("log")
                 panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
