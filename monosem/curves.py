@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -71,8 +72,6 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
     owners: dict[str, int] = {}
     axes: dict[str, str] = {}
     images: dict[str, int] = {}
-    if len({row._replace(value=0.0) for row in rows}) < len(rows):
-        raise ValueError("some result is there twice")
     for number, table in enumerate(tables):
         for row in table:
             if images.setdefault(row.curve, row.n) != row.n:
@@ -83,6 +82,8 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
                 raise ValueError(f"two of the tables hold an experiment called {row.experiment}")
             if axes.setdefault(row.curve, row.axis) != row.axis:
                 raise ValueError(f"the severities of {row.curve} are {axes[row.curve]} in one table and {row.axis} in another")
+    if twice := [row for row, count in Counter(row._replace(value=0.0) for row in rows).items() if count > 1]:
+        raise ValueError(f"{twice[0].metric} of {twice[0].curve} at {twice[0].severity:g} is there twice for {twice[0].experiment}")
     if not axes.keys() - {MONOSEMANTICITY}:
         raise ValueError("there is no curve in the table")
     return rows

@@ -158,7 +158,7 @@ def test_a_figure_has_room_for_every_line(tmp_path, lines):
     [
         ([row(severity=0.7)], "two of the tables hold an experiment called a"),
         ([row(experiment="b", n=10_000)], "gaussian was measured on 360 images in one table and 10000 in another"),
-        ([row(experiment="b"), row(experiment="b")], "some result is there twice"),
+        ([row(experiment="b"), row(1.0, experiment="b")], "top1 of gaussian at 0.5 is there twice for b"),
         ([row(experiment="b", axis="pixels")], "the severities of gaussian are x (units) in one table and pixels in another"),
     ],
 )

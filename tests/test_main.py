@@ -211,7 +211,10 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(done, 
     whole = run(*arguments, tmp_path / "whole", "--store", tmp_path / "whole_store")
     assert whole.returncode == 0
     places = [tmp_path / "broken", "--store", tmp_path / "broken_store"]
-    process = subprocess.Popen([sys.executable, "run.py", *map(str, [*arguments, *places])], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *map(str, [*arguments, *places])], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell starts what is in the background without it
+    )  # fmt: skip
     while not list(tmp_path.glob("broken_store/Pretrain/*.partial/checkpoint")):
         assert process.poll() is None
         time.sleep(0.01)
