@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from monosem import report
 from monosem.curves import Row, Table, overview, table_text, tables
+from monosem.files import held
 from monosem.spec import Cell, Spec, Study
 from monosem.stage import Stage, StageError, closure, digest, key, plan
-from monosem.store import Entry, Store, Watcher, held
+from monosem.store import Entry, Store, Watcher
 from monosem.sweep import Resources, Scheduler, Sweep
 from monosem.training import Training
 

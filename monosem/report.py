@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, draw, markdown, table_text, tables
 from monosem.evaluation import Curve, Experiment, Features
+from monosem.files import whole
 from monosem.spec import Cell
 from monosem.stage import Part, closure
 from monosem.store import Store
@@ -56,14 +55,6 @@ def chain(part: Part) -> str:
     """A representation and what it stands on: Embedding of Pretrain."""
     above = getattr(part, "encoder", None)
     return f"{type(part).__name__} of {chain(above)}" if isinstance(above, Part) else type(part).__name__
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` only when everything is written."""
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    yield aside
-    aside.replace(path)
 
 
 def write(folder: Path, rows: Sequence[Row], summary: str, config: str | None = None) -> list[Path]:

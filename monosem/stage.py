@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import sys
 import types
 import typing
@@ -58,23 +59,36 @@ class Range:
         return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Marks a field that stays out of the key, and says why. path: made absolute, as workers start in folders of their own."""
+
+    why: str
+    path: bool = False
+
+
 Positive = Annotated[float, Range(0, open=True)]
 AtLeastZero = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0)]
-Label = Annotated[str, "a label: names a result without changing it, so it stays out of the key"]
+Label = Annotated[str, Aside("a label: names a result without changing it")]
+Place = Annotated[str, Aside("where a file or folder is; what it holds counts, through `Part.content`", path=True)]
 
 
 def conform(value: Any, kind: Any) -> Any:
     """`value` as the annotation `kind` wants it (lists become tuples, whole numbers floats), or ValueError saying what it must be."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        number = conform(value, args[0])
+        checked = conform(value, args[0])
         for limit in args[1:]:
-            if isinstance(limit, Range) and number not in limit:
+            if isinstance(limit, Range) and checked not in limit:
                 raise ValueError(f"must be {limit}, got {value!r}")
-        return number
+            if isinstance(limit, Aside) and limit.path:
+                if not checked:
+                    raise ValueError("must be a path, got ''")
+                checked = os.path.abspath(os.path.expanduser(checked))
+        return checked
     if origin in (Union, types.UnionType):
         return _conform_any(value, [arg for arg in args if arg is not types.NoneType], types.NoneType in args)
     if origin is tuple:
@@ -141,6 +155,10 @@ class Part:
     def validate(self) -> None:
         """Refuse fields that contradict one another."""
 
+    def content(self) -> str | None:
+        """A digest of what the files hold that its fields point to, for a part that reads some. It counts in the key."""
+        return None
+
     def refuse(self, field: str, reason: str) -> typing.NoReturn:
         raise FieldError(type(self).__name__, field, getattr(self, field), reason)
 
@@ -187,9 +205,14 @@ def is_seed(binding: str) -> bool:
 def title(stage: Stage) -> str:
     """The stage, the classes of its parts and its words, for people: Features(Embedding, Digits, test)."""
     cls: Any = type(stage)
-    values = [getattr(stage, field.name) for field in fields(stage) if _kinds(cls)[field.name] != Label]
+    values = [getattr(stage, field.name) for field in fields(stage) if not _aside(_kinds(cls)[field.name])]
     words = [type(value).__name__ if isinstance(value, Part) else value for value in values if isinstance(value, Part | str)]
     return f"{cls.__name__}({', '.join(words)})"
+
+
+def _aside(kind: Any) -> bool:
+    """Whether a field of this annotation stays out of the key."""
+    return any(isinstance(each, Aside) for each in typing.get_args(kind)[1:])
 
 
 def _stages(value: object) -> Iterator[Stage]:
@@ -213,12 +236,14 @@ def _kinds(cls: type) -> dict[str, Any]:
 
 
 def spell(value: object) -> Any:
-    """`value` as plain JSON data: class names, versions and all fields, but no labels."""
+    """`value` as plain JSON data: class names, versions, all fields that count, and a digest of what is read from files."""
     if isinstance(value, Part):
         cls: Any = type(value)
         kinds = _kinds(cls)
-        spelled = {f.name: spell(getattr(value, f.name)) for f in fields(value) if kinds[f.name] != Label}
-        return {"class": cls.__qualname__, "version": _version(cls), "fields": spelled}
+        spelled = {f.name: spell(getattr(value, f.name)) for f in fields(value) if not _aside(kinds[f.name])}
+        content = value.content()
+        files = {} if content is None else {"content": content}
+        return {"class": cls.__qualname__, "version": _version(cls), "fields": spelled, **files}
     if isinstance(value, tuple | list):
         return [spell(item) for item in value]
     return value

@@ -9,17 +9,13 @@ A folder gets its final name only when everything in it is written, so an artifa
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import itertools
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from monosem.files import file_digest, held, put
 from monosem.stage import Artifact, Stage, key, spell
 
 
@@ -106,7 +103,7 @@ class Store:
         folder = self.folder(stage)
         record = _record(folder)
         try:
-            if record is None or any(_digest(folder / name) != digest for name, digest in record["files"].items()):
+            if record is None or any(file_digest(folder / name) != digest for name, digest in record["files"].items()):
                 return None
             return load_file(folder / "artifact.safetensors")
         except FileNotFoundError:  # another process has just set it aside
@@ -131,11 +128,11 @@ class Store:
             for watcher in self.watchers:
                 watcher.end(stage)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in artifact.items()}, folder / "artifact.safetensors")
-        _write(folder / "history.json", json.dumps(job.history).encode())
+        put(folder / "history.json", json.dumps(job.history).encode())
         record = {
             "key": key(stage),
             "spec": spell(stage),
-            "files": {name: _digest(folder / name) for name in ("artifact.safetensors", "history.json")},
+            "files": {name: file_digest(folder / name) for name in ("artifact.safetensors", "history.json")},
             "made": {
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 "seconds_in_last_process": round(time.time() - started, 3),
@@ -145,7 +142,7 @@ class Store:
             },
         }
         job.checkpoint.unlink(missing_ok=True)
-        _write(folder / "spec.json", json.dumps(record, indent=1).encode())
+        put(folder / "spec.json", json.dumps(record, indent=1).encode())
         folder.rename(self.folder(stage))
 
 
@@ -172,7 +169,7 @@ class _Job:
     def save(self, state: dict[str, Any]) -> None:
         buffer, aside = io.BytesIO(), self.checkpoint.with_suffix(".aside")
         torch.save({"history": [tuple(entry) for entry in self.history], "state": state}, buffer)
-        _write(aside, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
+        put(aside, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
         aside.replace(self.checkpoint)
 
     def restore(self) -> dict[str, Any] | None:
@@ -197,38 +194,3 @@ def _record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(record) if whole else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[Path | None]:
-    """Hold `folder`, made if need be, against other processes; the kernel lets go when the holder dies.
-
-    Yields None where the folder was renamed or removed while this process waited for it: whoever held it has finished.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is at work on {folder.parent.name}/{folder.stem}: waiting for it", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            same = os.path.samestat(os.fstat(handle), folder.stat())
-        except FileNotFoundError:
-            same = False
-        yield folder if same else None
-    finally:
-        os.close(handle)

@@ -21,7 +21,7 @@ from monosem.metrics import Dimensions
 from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
 from monosem.probes import LinearProbe
 from monosem.sparse import L1, TopK
-from monosem.stage import Count, FieldError, Label, Part, Range, Stage, closure, conform, generator, key, plan, seed_for
+from monosem.stage import Count, FieldError, Part, Range, Stage, closure, conform, generator, key, plan, seed_for
 from monosem.training import Embedding, SparseAutoencoder
 
 
@@ -61,7 +61,7 @@ def changes(part: Part):
     """The part with one value changed, for every value anywhere inside it that counts for a result."""
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
-        if spine._kinds(type(part))[field.name] == Label:
+        if spine._aside(spine._kinds(type(part))[field.name]):
             continue
         if isinstance(value, Part):
             yield from ((f"{field.name}.{name}", dataclasses.replace(part, **{field.name: new})) for name, new in changes(value))

@@ -1,0 +1,55 @@
+"""Files that are whole or absent, and folders that one process holds at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def file_digest(path: Path, method: str = "sha256") -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, method).hexdigest()
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write, and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` only when everything is written."""
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    yield aside
+    aside.replace(path)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[Path | None]:
+    """Hold `folder`, made if need be, against other processes; the kernel lets go when the holder dies.
+
+    Yields None where the folder was renamed or removed while this process waited for it: whoever held it has finished.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is at work on {folder.parent.name}/{folder.stem}: waiting for it", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            same = os.path.samestat(os.fstat(handle), folder.stat())
+        except FileNotFoundError:
+            same = False
+        yield folder if same else None
+    finally:
+        os.close(handle)
