@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import gin
 import torch
 from torch import Tensor, nn
 
-from monosem.stage import AtLeastZero, Fraction, Job, Part, Positive, StageError, seed_for
+from monosem.stage import AtLeastZero, Count, Fraction, Job, Part, Positive, StageError, seed_for
 
 
 @functools.cache
@@ -23,6 +25,46 @@ def device() -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def placed(module: M) -> M:
+    """The module on the device; on a GPU with channels last, which its convolutions want."""
+    module.to(device())
+    if device().type == "cuda":
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+class Feed:
+    """Images by index, on the device: kept there if they take up at most half of what is free, else gathered where they are,
+    a memory map say, by a thread that is one batch ahead, and sent from pinned memory.
+
+    images: (n, c, h, w) uint8.
+    """
+
+    def __init__(self, images: Tensor):
+        self.streams = device().type == "cuda" and images.nbytes > torch.cuda.mem_get_info()[0] / 2
+        self.images = images if self.streams else images.to(device())
+
+    def __call__(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
+        """order: for every batch, which images -> the batches, on the device."""
+        if not self.streams:
+            yield from (self.images[index] for index in order)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            indices = iter(order)
+            ahead = thread.submit(self._gather, first) if (first := next(indices, None)) is not None else None
+            while ahead is not None:
+                batch = ahead.result()
+                ahead = thread.submit(self._gather, index) if (index := next(indices, None)) is not None else None
+                yield batch.to(device(), non_blocking=True)
+
+    def _gather(self, index: Tensor) -> Tensor:
+        batch = self.images[index.cpu()]
+        return batch.pin_memory() if torch.cuda.is_available() else batch
 
 
 @contextlib.contextmanager
@@ -38,12 +80,27 @@ def seeded(*what: object) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Optimizer(Part):
-    """lr: the learning rate that the schedule starts from. weight_decay: L2, added to the gradient."""
+    """lr: the learning rate that the schedule starts from. weight_decay: L2, added to the gradient.
+
+    lr_per: lr is for a batch of so many images and grows with the batch (Goyal et al., arXiv:1706.02677; the reference has
+        256); None takes it as it is.
+    """
 
     lr: Positive = 0.1
     weight_decay: AtLeastZero = 0.0
+    lr_per: Count | None = None
+
+    def scale(self, batch_size: int) -> float:
+        """What learning rates are multiplied by for batches of this size."""
+        return batch_size / self.lr_per if self.lr_per else 1.0
+
+    def for_batches(self, batch_size: int) -> Optimizer:
+        """The same with the learning rate for batches of this size."""
+        return dataclasses.replace(self, lr=self.lr * self.scale(batch_size), lr_per=None)
 
     def build(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """parameters: tensors, or groups of them with settings of their own. A group may say that its tensors stack many
+        layers ('layer': the dimensions that make up one) or that they are biases though not one-dimensional ('bias': True)."""
         raise NotImplementedError
 
 
@@ -79,6 +136,61 @@ class Adam(Optimizer):
     def build(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
         return kind(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+@gin.register
+@dataclass(frozen=True)
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You et al., arXiv:1708.03888), step for step as solo-learn has it.
+
+    d = trust * (g + weight_decay * p), trust = eta * |p| / (|g| + weight_decay * |p| + 1e-8) for every layer, neither trust
+    nor decay where |p| or |g| is 0; b = momentum * b + d, with b = d at the first step; p -= lr * b, or with Nesterov's momentum
+    p -= lr * (d + momentum * b).
+
+    clip: trust is at most lr, so that the step of a layer is never larger than SGD's: min(trust / lr, 1) takes its place.
+    exclude_bias_and_norm: one-dimensional parameters get SGD's step without decay.
+    """
+
+    lr: Positive = 0.4
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    eta: Positive = 0.02
+    clip: bool = True
+    exclude_bias_and_norm: bool = True
+
+    def validate(self) -> None:
+        if self.nesterov and not self.momentum:
+            self.refuse("nesterov", "must be False without momentum")
+
+    def build(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        return _LARS(parameters, self)
+
+
+class _LARS(torch.optim.Optimizer):
+    def __init__(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], recipe: LARS):
+        super().__init__(parameters, {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "layer": None, "bias": False})
+        self.recipe = recipe
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step(parameter, parameter.grad, group)
+
+    def _step(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+        recipe, lr, decay = self.recipe, group["lr"], group["weight_decay"]
+        if not (recipe.exclude_bias_and_norm and (p.ndim == 1 or group["bias"])):
+            size, slope = (torch.linalg.vector_norm(each, dim=group["layer"], keepdim=True) for each in (p, g))
+            trust = recipe.eta * size / (slope + decay * size + 1e-8)
+            if recipe.clip:
+                trust = (trust / lr).clamp(max=1)
+            g = torch.where((size > 0) & (slope > 0), (g + decay * p) * trust, g)  # asking the device would stall a GPU
+        if recipe.momentum:
+            state = self.state[p]
+            state["momentum"] = momentum = state["momentum"].mul_(recipe.momentum).add_(g) if "momentum" in state else g.clone()
+            g = g + recipe.momentum * momentum if recipe.nesterov else momentum
+        p.add_(g, alpha=-lr)
 
 
 # ------------------------------------------------------------------------------------------------ schedules
@@ -121,7 +233,21 @@ class WarmupCosine(Schedule):
         return base * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
 
 
+@gin.register
+@dataclass(frozen=True)
+class Steps(Schedule):
+    """The base rate times `factor` from each of the milestones on, which are epochs."""
+
+    milestones: tuple[AtLeastZero, ...] = (60.0, 80.0)
+    factor: Fraction = 0.1
+
+    def rate(self, base: float, step: int, steps: int, steps_per_epoch: int) -> float:
+        return base * self.factor ** sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
+
+
 # ------------------------------------------------------------------------------------------------ the loop
+
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 def train(
@@ -134,19 +260,26 @@ def train(
     batch_size: int,
     batches: Callable[[int], Iterator[tuple[Tensor, ...]]],
     losses: Callable[..., dict[str, Tensor]],
+    precision: Precision = "float32",
+    clip: float | None = None,
 ) -> None:
     """Train `module` in place, one checkpoint and one line of scalars an epoch.
 
     batches(epoch) yields the arguments of `losses`, whose answer holds the scalar to minimise as 'loss' and whatever else
     is worth watching; scalars are logged as their means over the epoch. Whatever is random must be drawn in batches(epoch)
     from a generator seeded by the epoch: then a run that was killed goes on from its last epoch with the same bits.
+    precision: of products on a GPU, by autocast; a CPU always has float32. clip: the largest norm of all gradients together.
     """
     steps = epochs * steps_per_epoch
     bases = [group["lr"] for group in optimizer.param_groups]
+    half = precision != "float32" and device().type == "cuda"
+    autocast = functools.partial(torch.autocast, "cuda", getattr(torch, precision)) if half else contextlib.nullcontext
+    scaler = torch.amp.GradScaler("cuda", enabled=half and precision == "float16")  # small gradients vanish in float16
     state = job.restore()
     if state is not None:
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
     images = 0
     for epoch in range(state["epoch"] if state is not None else 0, epochs):
         sums: dict[str, Tensor] = {}
@@ -155,10 +288,15 @@ def train(
             step = epoch * steps_per_epoch + index
             for group, base in zip(optimizer.param_groups, bases, strict=True):
                 group["lr"] = schedule.rate(base, step, steps, steps_per_epoch)
-            scalars = losses(*batch)
+            with autocast():
+                scalars = losses(*batch)
             optimizer.zero_grad(set_to_none=True)
-            scalars["loss"].backward()
-            optimizer.step()
+            scaler.scale(scalars["loss"]).backward()
+            if clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(module.parameters(), clip)
+            scaler.step(optimizer)
+            scaler.update()
             scalars = {name: value.detach() for name, value in scalars.items()}
             first_bad = torch.where(scalars["loss"].isfinite(), first_bad, first_bad.clamp(max=step))
             for name, value in scalars.items():
@@ -175,4 +313,5 @@ def train(
             raise StageError(f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. A lower learning rate helps.")
         means = {name: float(total) / steps_per_epoch for name, total in sums.items()}
         job.log(epoch + 1, epochs, lr=float(optimizer.param_groups[0]["lr"]), **means)
-        job.save({"epoch": epoch + 1, "module": module.state_dict(), "optimizer": optimizer.state_dict()})
+        states = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        job.save({"epoch": epoch + 1, **states})

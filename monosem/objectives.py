@@ -9,9 +9,9 @@ from typing import Literal
 import gin
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from monosem.stage import AtLeastZero, Part, Positive
+from monosem.stage import AtLeastZero, Fraction, Part, Positive
 
 Activation = Literal["identity", "relu", "rep_relu", "gelu", "sigmoid", "softplus", "exp", "leaky_relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -52,9 +52,13 @@ class Objective(Part):
         """(m, d) raw projections -> (m, d) the space in which the loss compares images; what Embedding probes."""
         return raw
 
-    def __call__(self, raw: Tensor, index: Tensor) -> Tensor:
-        """raw: (2b, d) projections, first one view of b images, then the other in the same order; index: (2b,) which image
-        each row is a view of -> scalar loss."""
+    def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
+        """What tells which rows belong together. index: (2b,) which image each row is a view of; labels: (2b,) -> (2b,)."""
+        return index
+
+    def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """raw: (2b, d) projections, first one view of b images, then the other in the same order; targets: (2b,), equal for
+        rows that belong together -> scalar loss."""
         raise NotImplementedError
 
 
@@ -71,8 +75,8 @@ class Contrastive(Objective):
     def embed(self, raw: Tensor) -> Tensor:
         return F.normalize(raw, dim=-1)
 
-    def __call__(self, raw: Tensor, index: Tensor) -> Tensor:
-        return contrastive_loss(self.embed(raw), index, self.temperature)
+    def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
+        return contrastive_loss(self.embed(raw), targets, self.temperature)
 
 
 @gin.register
@@ -93,9 +97,34 @@ class NonNegative(Contrastive):
     def embed(self, raw: Tensor) -> Tensor:
         return F.normalize(ACTIVATIONS[self.activation](super().embed(raw)), dim=-1)
 
-    def __call__(self, raw: Tensor, index: Tensor) -> Tensor:
+    def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
         z = self.embed(raw)
-        return contrastive_loss(z, index, self.temperature) - self.regulariser * z.abs().mean()
+        return contrastive_loss(z, targets, self.temperature) - self.regulariser * z.abs().mean()
+
+
+@gin.register
+@dataclass(frozen=True)
+class Supervised(Contrastive):
+    """Contrastive, but rows of one class belong together, as the reference's SupCon has it: z = normalise(activation(raw)).
+
+    All positives are summed inside one log, where Khosla et al. (arXiv:2004.11362) take the mean of logs.
+    activation: 'identity', or a rectifier for the non-negative kind.
+    label_noise: share of the rows of every batch, not of images, that get a label uniform over all classes, anew at every
+        step and possibly the true one; the two views of an image may then disagree. The reference has 0.55.
+    """
+
+    activation: Activation = "identity"
+    label_noise: Fraction = 0.0
+
+    def embed(self, raw: Tensor) -> Tensor:
+        return F.normalize(ACTIVATIONS[self.activation](raw), dim=-1)
+
+    def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
+        n = len(labels)
+        wrong = torch.randperm(n, generator=generator, device=generator.device)[: int(self.label_noise * n)]
+        told = labels.clone()
+        told[wrong] = torch.randint(classes, (len(wrong),), generator=generator, device=generator.device)
+        return told
 
 
 @gin.register

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import gin
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from monosem.augment import Augmentation
 from monosem.data import Dataset
 from monosem.encoders import Encoder, Network, Projector
-from monosem.fit import Optimizer, Schedule, device, seeded, train
+from monosem.fit import Feed, Optimizer, Precision, Schedule, device, placed, seeded, train
 from monosem.objectives import ACTIVATIONS, Activation, Objective, OnlineClassifier
 from monosem.sparse import Autoencoder, Code, Sparsifier
-from monosem.stage import Artifact, Count, Job, Part, Seed, Stage, generator
+from monosem.stage import Artifact, Count, Job, Part, Positive, Seed, Stage, generator
 
 Get = Callable[[Stage], Artifact]
 
@@ -46,7 +46,7 @@ class Representation(Part):
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    return module.to(device()).eval().requires_grad_(False)
+    return placed(module).eval().requires_grad_(False)
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -58,6 +58,8 @@ class Training(Stage):
 
     views: augmentations, applied in this order. seed: with the kind of stage, names the initial weights, the order of images
     and the augmentations; nothing else does, so two objectives with one seed meet the same batches and are paired.
+    precision: of products on a GPU, by autocast with loss scaling; a CPU always has float32. clip: the largest norm of all
+    gradients together; None leaves them.
     """
 
     data: Dataset
@@ -67,6 +69,8 @@ class Training(Stage):
     epochs: Count
     batch_size: Count
     seed: Seed = 0
+    precision: Precision = "float32"
+    clip: Positive | None = None
 
     def preflight(self) -> None:
         if flaw := self.data.flaw():
@@ -75,27 +79,56 @@ class Training(Stage):
         if self.batch_size > images:
             self.refuse("batch_size", f"must be at most {images}, the training images, got {self.batch_size}")
 
+    def targets(self, index: Tensor, labels: Tensor, draw: Generator) -> Tensor:
+        """(2b,) what tells which rows of a batch belong together: the image, unless labels do."""
+        return index
+
     def train(self, job: Job, module: nn.Module, groups: list[dict[str, object]], losses: Callable[..., dict[str, Tensor]]) -> None:
-        """Minimise losses(views (2b, c, h, w) normalised, index (2b,), labels (2b,)); what is left of an epoch is dropped."""
-        images, labels = (each.to(device()) for each in self.data.split("train"))
+        """Minimise losses(views (2b, c, h, w) normalised, targets (2b,), labels (2b,)); what is left of an epoch is dropped."""
+        images, labels = self.data.split("train")
+        feed, labels = Feed(images), labels.to(device())
         steps = len(labels) // self.batch_size
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
             draw = generator(type(self).__name__, "order and views", self.seed, epoch, on=device())
-            order = torch.randperm(len(labels), generator=draw, device=device())
-            for index in order[: steps * self.batch_size].split(self.batch_size):
+            order = torch.randperm(len(labels), generator=draw, device=device())[: steps * self.batch_size].split(self.batch_size)
+            for index, batch in zip(order, feed(order), strict=True):
+                pixels = self.data.normalise(augmented(batch.repeat(2, 1, 1, 1), self.views, draw))
                 index = index.repeat(2)
-                pixels = images[index].float() / 255
-                for augmentation in self.views:
-                    pixels = augmentation(pixels, draw)
-                yield self.data.normalise(pixels), index, labels[index]
+                yield pixels, self.targets(index, labels[index], draw), labels[index]
 
-        train(job, module, self.optimizer.build(groups), self.schedule, self.epochs, steps, self.batch_size, batches, losses)
+        optimizer = self.optimizer.for_batches(self.batch_size).build(groups)
+        how = (self.precision, self.clip)
+        train(job, module, optimizer, self.schedule, self.epochs, steps, self.batch_size, batches, losses, *how)
+
+
+# ------------------------------------------------------------------------------------------------ encoders
+
+
+@dataclass(frozen=True)
+class Pretrained(Representation):
+    """A backbone with a projector whose weights are an artifact. As a representation: its backbone's features."""
+
+    def trained(self, get: Get) -> Network:
+        """The network with its weights, where it was built and as it is trained."""
+        raise NotImplementedError
+
+    def embed(self, raw: Tensor) -> Tensor:
+        """(n, d) raw projections -> (n, d) what its objective compares."""
+        raise NotImplementedError
+
+    @property
+    def features(self) -> int | None:
+        """How many a projection has; None where there is no projector."""
+        raise NotImplementedError
+
+    def network(self, get: Get) -> nn.Module:
+        return frozen(self.trained(get).backbone)
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Training, Representation):
+class Pretrain(Training, Pretrained):
     """An encoder trained by a contrastive objective. As a representation: its backbone's features.
 
     classifier: the online classifier; None leaves it out.
@@ -118,6 +151,16 @@ class Pretrain(Training, Representation):
     def channels(self) -> int:
         return self.data.channels
 
+    @property
+    def features(self) -> int:
+        return self.projector.features
+
+    def embed(self, raw: Tensor) -> Tensor:
+        return self.objective.embed(raw)
+
+    def targets(self, index: Tensor, labels: Tensor, draw: Generator) -> Tensor:
+        return self.objective.targets(index, labels, self.data.classes, draw)
+
     def build(self) -> Network:
         """The network with the weights that `seed` names."""
         with seeded("Pretrain", "weights", self.seed):
@@ -125,26 +168,27 @@ class Pretrain(Training, Representation):
             online = self.classifier.build(self.width, self.data.classes) if self.classifier else None
         return Network(backbone, projector, online)
 
-    def losses(self, network: Network, views: Tensor, index: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, network: Network, views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The objective plus, where there is an online classifier, its cross-entropy.
 
         The two halves of the batch pass one after the other, so that batch norm sees one view at a time, as in the reference.
         """
         features, raw = (torch.cat(halves) for halves in zip(*map(network, views.chunk(2)), strict=True))
-        scalars = {"objective": self.objective(raw, index)}
+        scalars = {"objective": self.objective(raw, targets)}
         scalars["loss"] = scalars["objective"]
         with torch.no_grad():
-            scalars["live_dimensions"] = (self.objective.embed(raw).abs().sum(0) > 0).sum().float()
+            scalars["live_dimensions"] = (self.embed(raw).abs().sum(0) > 0).sum().float()
         if self.classifier:
             loss, scalars["online_accuracy"] = self.classifier.loss(network.classifier, features, labels)
             scalars["loss"] = scalars["loss"] + loss
         return scalars
 
     def run(self, job: Job) -> Artifact:
-        network = self.build().to(device()).train()
+        network = placed(self.build().train())
         groups: list[dict[str, object]] = [{"params": [*network.backbone.parameters(), *network.projector.parameters()]}]
         if self.classifier:
-            rates = {"lr": self.classifier.lr, "weight_decay": self.classifier.weight_decay}
+            rate = self.classifier.lr * self.optimizer.scale(self.batch_size)
+            rates = {"lr": rate, "weight_decay": self.classifier.weight_decay}
             groups.append({"params": [*network.classifier.parameters()], **rates})
         self.train(job, network, groups, lambda *batch: self.losses(network, *batch))
         return network.state_dict()
@@ -154,12 +198,17 @@ class Pretrain(Training, Representation):
         network.load_state_dict(get(self))
         return network
 
-    def network(self, get: Get) -> nn.Module:
-        return frozen(self.trained(get).backbone)
+
+def augmented(images: Tensor, views: Sequence[Augmentation], draw: Generator) -> Tensor:
+    """(n, c, h, w) uint8 -> the same in [0, 1], augmented one after the other."""
+    pixels = images.float() / 255
+    for augmentation in views:
+        pixels = augmentation(pixels, draw)
+    return pixels
 
 
 class Then(nn.Module):
-    """A function after a network."""
+    """A network or a function after a network."""
 
     def __init__(self, first: nn.Module, then: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -173,14 +222,19 @@ class Then(nn.Module):
 class Projected(Representation):
     """A function of an encoder's raw projections."""
 
-    encoder: Pretrain
+    encoder: Pretrained
+
+    def validate(self) -> None:
+        if self.encoder.features is None:
+            self.refuse("encoder", "must have a projector")
 
     @property
     def width(self) -> int:
-        return self.encoder.projector.features
+        assert self.encoder.features is not None, "as validate has seen"
+        return self.encoder.features
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int | None:
         return self.encoder.channels
 
     def after(self, raw: Tensor) -> Tensor:
@@ -212,7 +266,18 @@ class Embedding(Projected):
     """What an encoder's objective compares: for contrastive losses unit vectors, rectified where the objective rectifies."""
 
     def after(self, raw: Tensor) -> Tensor:
-        return self.encoder.objective.embed(raw)
+        return self.encoder.embed(raw)
+
+
+class Encode(nn.Module):
+    """An autoencoder up to its latents."""
+
+    def __init__(self, autoencoder: Autoencoder):
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.autoencoder.encode(inputs)
 
 
 @gin.register
@@ -223,11 +288,14 @@ class SparseAutoencoder(Training, Representation):
     Its input at probe time is what it was trained on, as it reads the same `encoder` both times; and the encoder stays in
     evaluation mode, so its batch norm never moves. (The reference does neither: it probes with un-normalised projections.)
     encoder: what is encoded, and where gradients stop. The reference's is Embedding of a SimCLR encoder.
+    decoder_lr: the learning rate of the decoder alone, which does not grow with the batch; None gives it the optimiser's. The
+        reference has 0.3.
     """
 
     encoder: Representation
     sparsity: Sparsifier
     latents: Count
+    decoder_lr: Positive | None = None
 
     def upstream(self) -> tuple[Stage, ...]:
         return self.encoder.stages
@@ -262,18 +330,25 @@ class SparseAutoencoder(Training, Representation):
 
     def run(self, job: Job) -> Artifact:
         encode = self.encoder.network(job.get)
-        autoencoder = self.build().to(device())
+        autoencoder = placed(self.build())
+        decoder: dict[str, object] = {"params": [*autoencoder.decoder.parameters()]}
+        if self.decoder_lr is not None:
+            decoder["lr"] = self.decoder_lr
+        others = [each for name, each in autoencoder.named_parameters() if not name.startswith("decoder.")]
 
-        def losses(views: Tensor, index: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        def losses(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 inputs = encode(views)
             return self.losses(autoencoder, inputs)
 
-        self.train(job, autoencoder, [{"params": [*autoencoder.parameters()]}], losses)
+        self.train(job, autoencoder, [{"params": others}, decoder], losses)
         return autoencoder.state_dict()
 
-    def network(self, get: Get) -> nn.Module:
+    def autoencoder(self, get: Get) -> Autoencoder:
+        """The trained one."""
         autoencoder = self.build()
         autoencoder.load_state_dict(get(self))
-        frozen(autoencoder)
-        return frozen(Then(self.encoder.network(get), autoencoder.encode))
+        return autoencoder
+
+    def network(self, get: Get) -> nn.Module:
+        return frozen(Then(self.encoder.network(get), Encode(self.autoencoder(get))))

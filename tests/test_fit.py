@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
-from monosem.fit import SGD, Adam, Constant, WarmupCosine, seeded, train
+from monosem.fit import LARS, SGD, Adam, Constant, Steps, WarmupCosine, seeded, train
 from monosem.stage import FieldError, StageError, generator
 
 
@@ -127,3 +129,88 @@ def test_impossible_optimisers_are_refused():
         SGD(lr=0)
     with pytest.raises(FieldError, match="Adam.betas must hold 2 values, got 1"):
         Adam(betas=(0.9,))
+
+
+@pytest.mark.parametrize("case", ["cfg", "zero", "default", "nesterov"])
+def test_lars_equals_the_reference_step_for_step(golden, case):
+    g = golden("e_lars")
+    said = json.loads(str(g[f"{case}_kwargs"]))
+    settings = {"nesterov": said.pop("nesterov", False), "clip": said.pop("clip_lr", False), "momentum": said.pop("momentum", 0.9)}
+    optimizer = LARS(exclude_bias_and_norm=said.pop("exclude_bias_n_norm", False), **settings, **said)
+    names = [name.removeprefix(f"{case}_before_") for name in g if name.startswith(f"{case}_before_")]
+    weights = {name: g[f"{case}_before_{name}"].clone().requires_grad_() for name in names}
+    built = optimizer.build(weights.values())
+    for step in range(5):
+        for name, weight in weights.items():
+            weight.grad = g[f"{case}_grad{step}_{name}"]
+        built.step()
+        if step in (0, 4):
+            for name, weight in weights.items():
+                assert_close(weight.detach(), g[f"{case}_after{step + 1}_{name}"], rtol=1e-10, atol=1e-14)
+
+
+def test_lars_on_a_stack_of_layers_is_lars_on_each_layer():
+    stack, gradient = torch.randn(3, 5, 2, 4, generator=generator("s")), torch.randn(3, 5, 2, 4, generator=generator("g"))
+    stack[1, :, 0] = 0  # this layer alone has no norm
+    together = stack.clone().requires_grad_()
+    alone = {(i, j): stack[i, :, j].clone().requires_grad_() for i in range(3) for j in range(2)}
+    bank = LARS(weight_decay=0.1).build([{"params": [together], "layer": (1, 3)}])
+    single = LARS(weight_decay=0.1).build(alone.values())
+    for _ in range(3):
+        together.grad = gradient
+        for (i, j), layer in alone.items():
+            layer.grad = gradient[i, :, j]
+        bank.step()
+        single.step()
+    for (i, j), layer in alone.items():
+        assert_close(together[i, :, j], layer)
+
+
+def test_a_learning_rate_for_a_batch_grows_with_the_batch():
+    assert LARS(lr=0.3, lr_per=256).for_batches(128) == LARS(lr=0.15)
+    assert SGD(lr=0.3).for_batches(128) == SGD(lr=0.3)
+
+
+def test_steps_change_the_rate_at_their_epochs():
+    rates = [Steps((2.0, 3.5), 0.1).rate(1.0, step, 16, 4) for step in range(16)]
+    assert rates == pytest.approx([1.0] * 8 + [0.1] * 6 + [0.01] * 2)
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_given():
+    module = nn.Linear(3, 1)
+    before = module.weight.detach().clone()
+
+    def losses(x):
+        return {"loss": 1e3 * module(x).sum()}
+
+    optimizer = SGD(lr=1.0, momentum=0.0).build(module.parameters())
+    train(Notes(), module, optimizer, Constant(), 1, 1, 1, lambda epoch: iter([(torch.ones(1, 3),)]), losses, clip=0.5)
+    norms = [p.grad.norm() for p in module.parameters()]
+    assert torch.stack(norms).norm().item() == pytest.approx(0.5)
+    assert not torch.equal(before, module.weight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="half precision is for GPUs, and torch sees none")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_learns_on_a_gpu(precision):
+    module = nn.Linear(3, 1).cuda()
+    x = torch.randn(64, 3, generator=generator("x")).cuda()
+    job, seen = Notes(), []
+
+    def losses(batch):
+        seen.append(module(batch).dtype)
+        return {"loss": (module(batch) - batch.sum(1, keepdim=True)).float().square().mean()}
+
+    train(
+        job,
+        module,
+        SGD(lr=0.05).build(module.parameters()),
+        Constant(),
+        20,
+        4,
+        16,
+        lambda epoch: ((b,) for b in x.split(16)),
+        losses,
+        precision,
+    )
+    assert set(seen) == {getattr(torch, precision)} and job.lines[-1][1]["loss"] < 0.2 * job.lines[0][1]["loss"]
