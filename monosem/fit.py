@@ -34,7 +34,7 @@ def placed(module: M) -> M:
     """The module on the device; on a GPU with channels last, which its convolutions want."""
     module.to(device())
     if device().type == "cuda":
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)
     return module
 
 
