@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import torch
 
+from monosem.bank import Head
 from monosem.fit import SGD, WarmupCosine
-from monosem.probes import Head, LinearProbe
+from monosem.probes import LinearProbe
 from monosem.stage import generator
 
 ROUNDS = 5

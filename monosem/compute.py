@@ -17,7 +17,7 @@ from monosem.spec import Cell, Spec, Study
 from monosem.stage import Stage, StageError, closure, digest, key, plan
 from monosem.store import Entry, Store, Watcher
 from monosem.sweep import Resources, Scheduler, Sweep
-from monosem.training import Training
+from monosem.training import Learning, Training
 
 EVENTS = "events.out.tfevents.*"
 
@@ -144,7 +144,7 @@ def _todo(study: Study, store: Store, lost: dict[str, Lost], stopped: _Stopped) 
             if key(above) in lost:
                 lost.setdefault(key(stage), Lost(stage, lost[key(above)].reason, None))
     gone = lost.keys() | stopped.below(missing)
-    return sorted((stage for stage in missing if key(stage) not in gone), key=lambda stage: not isinstance(stage, Training))
+    return sorted((stage for stage in missing if key(stage) not in gone), key=lambda stage: not isinstance(stage, Learning))
 
 
 def _groups(todo: Sequence[Stage], scheduler: Scheduler | None) -> list[tuple[list[Stage], Scheduler | None]]:

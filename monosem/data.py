@@ -49,6 +49,10 @@ class Dataset(Part):
         """What `load` gave the first time a process asked: stages ask often, some of them at every step."""
         return _loaded(self, name)
 
+    def seen(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) uint8 -> what an evaluation sees of them."""
+        return images
+
     @property
     def channels(self) -> int:
         return len(self.mean)

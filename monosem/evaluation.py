@@ -1,54 +1,25 @@
-"""The stages that evaluate a representation: its features, its curves under corruption, its monosemanticity."""
+"""The stages that evaluate a representation: its curves under corruption, its monosemanticity; and an experiment of both."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import gin
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from monosem.bank import topk_accuracy
 from monosem.corruptions import Corruption
 from monosem.curves import MONOSEMANTICITY
-from monosem.data import Dataset, Split
+from monosem.data import Dataset
 from monosem.fit import device
 from monosem.metrics import Metric
-from monosem.probes import Bank, Head, LinearProbe, topk_accuracy
-from monosem.stage import Artifact, Count, Job, Label, Part, Stage, StageError, generator, seed_for
+from monosem.probes import Features, Probe, Task
+from monosem.stage import Artifact, Count, Job, Label, Part, Stage
 from monosem.training import Representation
-
-CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
-
-
-@torch.no_grad()
-def encode(network: nn.Module, data: Dataset, images: Tensor, corrupt: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-    """(n, c, h, w) uint8 -> (n, d) features of the normalised and then corrupted images, one pass for every image."""
-    chunks = images.split(CHUNK)
-    features = torch.cat([network(corrupt(data.normalise(chunk.to(device()).float() / 255))) for chunk in chunks])
-    if not features.isfinite().all():
-        raise StageError("the features of some images are not finite numbers: look at what was corrupted or trained")
-    return features
-
-
-@dataclass(frozen=True)
-class Features(Stage):
-    """The clean features of a split: computed once, probed many times. Artifact: features (n, width); passes: images encoded."""
-
-    encoder: Representation
-    data: Dataset
-    split: Split
-
-    def upstream(self) -> tuple[Stage, ...]:
-        return self.encoder.stages
-
-    def run(self, job: Job) -> Artifact:
-        images = self.data.split(self.split).images
-        features = encode(self.encoder.network(job.get), self.data, images)
-        job.log(1, 1, encoder_passes=len(images))
-        return {"features": features, "passes": torch.tensor(len(images))}
 
 
 class Result(NamedTuple):
@@ -85,13 +56,15 @@ class Curve(Measurement):
 
     data: what the probe is trained and tested on. severities: the points of the curve, in units of the corruption.
     repeats: independent draws of the corruption and of the probe, from which the intervals come.
+    company: what the curves ask, this one among them, whose heads are fitted together; the experiment says it, for probes that want it.
     Artifact: top1, top5: (severities, repeats) percent of the test images; passes: images encoded for this curve alone.
     """
 
-    probe: LinearProbe
+    probe: Probe
     corruption: Corruption
     severities: tuple[float, ...]
     repeats: Count = 5
+    company: tuple[Task, ...] = ()
 
     @property
     def axis(self) -> str:
@@ -120,54 +93,22 @@ class Curve(Measurement):
                 self.refuse("severities", str(error))
         self.probe.check_size(len(labels))
 
-    def splits(self) -> tuple[Features, Features]:
-        return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")
+    @property
+    def task(self) -> Task:
+        values = {field.name: getattr(self, field.name) for field in fields(Task)}
+        return Task(**values)
 
     def upstream(self) -> tuple[Stage, ...]:
-        encoders = self.encoder.stages if any(map(self.corruption.touches_images, self.severities)) else ()
-        return (*encoders, *self.splits())
-
-    def draw(self, repeat: int) -> torch.Generator:
-        """Neither the encoder nor the severity is among what names the noise; and it is drawn on the CPU, so that encoders
-        measured on different devices meet the same."""
-        return generator(type(self.corruption).__name__, repeat, self.data)
-
-    def head(self, severity: float, repeat: int, labels: Tensor) -> Head:
-        told = self.corruption.labels(labels, self.data.classes, severity, self.draw(repeat))
-        examples = self.corruption.examples(labels, severity, self.draw(repeat))
-        return Head(seed_for("probe", repeat), examples, told)
+        return self.probe.upstream(self.task, self.company)
 
     def run(self, job: Job) -> Artifact:
-        seen, clean = (job.get(stage)["features"].to(device()) for stage in self.splits())
-        labels, (images, truth) = self.data.split("train").labels, self.data.split("test")
-        truth = truth.to(device())
-        pixel = 1 / torch.tensor(self.data.std, device=device())[:, None, None]
-        cells = [(severity, repeat) for severity in self.severities for repeat in range(self.repeats)]
-        bank, member = self.fit(seen, [self.head(*cell, labels) for cell in cells])
-
-        network, passes, scores = None, 0, []
-        for cell, (severity, repeat) in enumerate(cells):
-            features = clean
-            if self.corruption.touches_images(severity):
-                network = network or self.encoder.network(job.get)
-                draw = self.draw(repeat)
-                features = encode(network, self.data, images, lambda x: self.corruption.images(x, pixel, severity, draw))  # noqa: B023
-                passes += len(images)
-            logits = bank.logits(features, member[cell])
-            scores.append([topk_accuracy(logits, truth, k) for k in (1, 5)])
+        truth, passes, scores = self.data.split("test").labels.to(device()), 0, []
+        for answer in self.probe.answers(self.task, self.company, job):
+            scores.append([topk_accuracy(answer.logits, truth, k) for k in (1, 5)])
+            passes += answer.passes
         job.log(1, 1, encoder_passes=passes)
         top1, top5 = torch.tensor(scores, dtype=torch.float64).reshape(len(self.severities), self.repeats, 2).unbind(-1)
         return {"top1": top1, "top5": top5, "passes": torch.tensor(passes)}
-
-    def fit(self, features: Tensor, heads: list[Head]) -> tuple[Bank, list[int]]:
-        """The bank of the heads that differ, and which of its members each head is. Input noise has one head a repeat."""
-        different: dict[tuple[object, ...], int] = {}
-        member = []
-        for head in heads:
-            name = (head.seed, head.examples.numpy().tobytes(), head.labels.numpy().tobytes())
-            member.append(different.setdefault(name, len(different)))
-        chosen = [heads[member.index(number)] for number in range(len(different))]
-        return self.probe.fit(features, self.data.classes, chosen), member
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
@@ -263,4 +204,11 @@ class Experiment(Part):
 
     @property
     def stages(self) -> tuple[Measurement, ...]:
-        return (*self.curves, *self.measures)
+        return (*map(self._with_company, self.curves), *self.measures)
+
+    def _with_company(self, curve: Curve) -> Curve:
+        """The curve, and where its probe wants the heads of several curves at once, those that it can be fitted with."""
+        if not curve.probe.in_company:
+            return curve
+        together = [each.task for each in self.curves if (each.encoder, each.data, each.probe) == (curve.encoder, curve.data, curve.probe)]
+        return replace(curve, company=tuple(dict.fromkeys(together)))

@@ -1,50 +1,153 @@
-"""Probes: classifiers on frozen features, fitted many at a time."""
+"""Probes: how well a classifier does on a representation, with the representation left as it is."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import gin
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
-from monosem.fit import Optimizer, Schedule
-from monosem.stage import Count, Part, StageError, generator
+from monosem import bank
+from monosem.augment import Augmentation
+from monosem.bank import Bank, Head
+from monosem.corruptions import Corruption
+from monosem.data import Dataset, Split
+from monosem.fit import Feed, Optimizer, Schedule, device
+from monosem.stage import Artifact, Count, Job, Part, Seed, Stage, StageError, generator, seed_for
+from monosem.training import Learning, Representation, augmented
 
-
-class Head(NamedTuple):
-    """One classifier to fit. seed: names its initial weights and its order of examples; examples: (m,) indices of the
-    training examples it sees; labels: (n,) what it is told about each of the n training examples."""
-
-    seed: int
-    examples: Tensor
-    labels: Tensor
+CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
 
 
-class Bank(NamedTuple):
-    """h linear classifiers. weight: (h, d, classes); bias: (h, classes)."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def logits(self, features: Tensor, head: int) -> Tensor:
-        """(n, d) -> (n, classes)"""
-        return features @ self.weight[head] + self.bias[head]
+@torch.no_grad()
+def encode(network: nn.Module, data: Dataset, images: Tensor, corrupt: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """(n, c, h, w) uint8 -> (n, d) features of the normalised and then corrupted images, one pass for every image."""
+    chunks = (data.seen(chunk).to(device()).float() / 255 for chunk in images.split(CHUNK))
+    return _finite(torch.cat([network(corrupt(data.normalise(chunk))) for chunk in chunks]))
 
 
-def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
-    """Percent of rows whose label is among the k largest logits. logits: (n, classes); labels: (n,)."""
-    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return 100 * (best == labels[:, None]).any(1).double().mean().item()
+@torch.no_grad()
+def encode_views(network: nn.Module, data: Dataset, feed: Feed, views: Sequence[Augmentation], draw: Generator) -> Tensor:
+    """(n, d) features of one augmented view of every image."""
+    order = torch.arange(len(feed.images)).split(CHUNK)
+    return _finite(torch.cat([network(data.normalise(augmented(chunk, views, draw))) for chunk in feed(order)]))
+
+
+def _finite(features: Tensor) -> Tensor:
+    if not features.isfinite().all():
+        raise StageError("the features of some images are not finite numbers: look at what was corrupted or trained")
+    return features
+
+
+@dataclass(frozen=True)
+class Features(Stage):
+    """The features of a split: computed once, probed many times. Artifact: features (n, width); passes: images encoded.
+
+    views: augmentations; without any, images are as an evaluation sees them. number: which draw of them.
+    """
+
+    encoder: Representation
+    data: Dataset
+    split: Split
+    views: tuple[Augmentation, ...] = ()
+    number: Seed = 0
+
+    def upstream(self) -> tuple[Stage, ...]:
+        return self.encoder.stages
+
+    def run(self, job: Job) -> Artifact:
+        images, network = self.data.split(self.split).images, self.encoder.network(job.get)
+        if self.views:
+            features = encode_views(network, self.data, Feed(images), self.views, view_draw(self.number))
+        else:
+            features = encode(network, self.data, images)
+        job.log(1, 1, encoder_passes=len(images))
+        return {"features": features, "passes": torch.tensor(len(images))}
+
+
+def view_draw(number: int) -> Generator:
+    """Names the views that probes see, the same for every encoder."""
+    return generator("views of a probe", number, on=device())
+
+
+# ------------------------------------------------------------------------------------------------ what is asked of a probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Part):
+    """What a curve asks of its probe: a training set and test images for every severity and repeat of a corruption."""
+
+    encoder: Representation
+    data: Dataset
+    corruption: Corruption
+    severities: tuple[float, ...]
+    repeats: Count
+
+    @property
+    def cells(self) -> list[tuple[float, int]]:
+        return [(severity, repeat) for severity in self.severities for repeat in range(self.repeats)]
+
+    @property
+    def touches_images(self) -> bool:
+        return any(map(self.corruption.touches_images, self.severities))
+
+    def draw(self, repeat: int) -> Generator:
+        """Neither the encoder nor the severity is among what names the noise; and it is drawn on the CPU, so that encoders
+        measured on different devices meet the same."""
+        return generator(type(self.corruption).__name__, repeat, self.data)
+
+    def head(self, severity: float, repeat: int) -> Head:
+        labels = self.data.split("train").labels
+        told = self.corruption.labels(labels, self.data.classes, severity, self.draw(repeat))
+        examples = self.corruption.examples(labels, severity, self.draw(repeat))
+        return Head(seed_for("probe", repeat), examples, told)
+
+    def heads(self) -> list[Head]:
+        return [self.head(*cell) for cell in self.cells]
+
+    def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
+        """What is done to the normalised test images, chunk by chunk from the first one on."""
+        pixel = 1 / torch.tensor(self.data.std, device=device())[:, None, None]
+        draw = self.draw(repeat)
+        return lambda images: self.corruption.images(images, pixel, severity, draw)
+
+
+class Answer(NamedTuple):
+    """logits: (n test images, classes); passes: images that had to be encoded for them."""
+
+    logits: Tensor
+    passes: int
+
+
+@dataclass(frozen=True)
+class Probe(Part):
+    """How a classifier of a representation is made."""
+
+    @property
+    def in_company(self) -> bool:
+        """Whether the heads of all curves of an experiment are to be fitted together."""
+        return False
+
+    def check_size(self, images: int) -> None:
+        """Refuse what does not go with so many training images."""
+
+    def upstream(self, task: Task, company: tuple[Task, ...]) -> tuple[Stage, ...]:
+        raise NotImplementedError
+
+    def answers(self, task: Task, company: tuple[Task, ...], job: Job) -> Iterator[Answer]:
+        """For every cell of the task. company: the tasks, this one among them, whose heads are fitted with its own."""
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------------ linear
 
 
 @gin.register
 @dataclass(frozen=True)
-class LinearProbe(Part):
+class LinearProbe(Probe):
     """Multinomial logistic regression on frozen features, by minibatches, all heads of a curve as one bank.
 
     Every head takes epochs * (n // batch_size) steps, n being the whole training split, and walks through its own examples
@@ -55,6 +158,9 @@ class LinearProbe(Part):
     rescale: divide features by the root of their mean squared row norm over the training split, one number an encoder, so
         that a learning rate means the same for encoders of different scale; neither geometry nor sparsity changes. The
         reference does not, which is False.
+    views: augmentations of the training images; none takes them as they are. The reference has random crops and flips.
+    cached: so many views of every image are encoded once, kept, shared by all probes and taken in turn, an epoch each; None
+        encodes fresh ones in every epoch, once for all heads of all curves of the experiment together, and keeps none.
     """
 
     optimizer: Optimizer
@@ -62,75 +168,96 @@ class LinearProbe(Part):
     epochs: Count = 50
     batch_size: Count = 256
     rescale: bool = True
+    views: tuple[Augmentation, ...] = ()
+    cached: Count | None = None
+
+    def validate(self) -> None:
+        if self.cached is not None and not self.views:
+            self.refuse("cached", f"needs LinearProbe.views, the augmentations whose results are to be kept, got {self.cached} without any")
+
+    @property
+    def in_company(self) -> bool:
+        return bool(self.views) and self.cached is None
+
+    @property
+    def recipe(self) -> bank.Recipe:
+        return bank.Recipe(self.optimizer, self.schedule, self.epochs, self.batch_size, self.rescale)
 
     def check_size(self, images: int) -> None:
-        """Refuse what does not go with so many training images."""
         if self.batch_size > images:
             self.refuse("batch_size", f"must be at most {images}, the training images, got {self.batch_size}")
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[Head]) -> Bank:
         """features: (n, d) -> the fitted bank, in the order of `heads`, for features of that scale."""
-        (n, d), device = features.shape, features.device
-        scale = features.square().sum(1).mean().sqrt().clamp(min=1e-12) if self.rescale else torch.ones(()).to(features)
-        x = features / scale
-        groups = companions(heads)
-        each = len(groups[0])
-        order = [index for group in groups for index in group]
-        labels = torch.stack([heads[index].labels for index in order]).reshape(len(groups), each, n).to(device)
+        return bank.fit(lambda epoch: features, classes, heads, self.recipe)
 
-        per_epoch = max(1, n // self.batch_size)
-        steps = self.epochs * per_epoch
-        walks = torch.stack([walk(heads[group[0]], steps * self.batch_size) for group in groups]).to(device)
-        first = torch.stack([initial(heads[index], d, classes) for index in order]).to(x)  # (h, d + 1, classes)
-        first = first.reshape(len(groups), each, d + 1, classes).transpose(1, 2).reshape(len(groups), d + 1, -1)
-        weight, bias = (part.clone().requires_grad_() for part in (first[:, :d], first[:, d:]))
-        optimizer = self.optimizer.build([weight, bias])
+    def kept(self, task: Task) -> tuple[Features, ...]:
+        """The training features that are encoded once, one an epoch in turn."""
+        turns = range(min(self.cached, self.epochs)) if self.cached else range(1)
+        return tuple(Features(task.encoder, task.data, "train", self.views, number) for number in turns)
 
-        for step in range(steps):
-            batch = walks[:, step * self.batch_size : (step + 1) * self.batch_size]  # (groups, b)
-            told = labels.gather(2, batch[:, None].expand(-1, each, -1)).transpose(1, 2)  # (groups, b, each)
-            logits = torch.baddbmm(bias, x[batch], weight)  # (groups, b, each * classes)
-            loss = F.cross_entropy(logits.reshape(-1, classes), told.reshape(-1), reduction="sum") / self.batch_size
-            for group in optimizer.param_groups:
-                group["lr"] = self.schedule.rate(self.optimizer.lr, step, steps, per_epoch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    def upstream(self, task: Task, company: tuple[Task, ...]) -> tuple[Stage, ...]:
+        fitted: tuple[Stage, ...] = (self._together(task, company),) if self.in_company else self.kept(task)
+        encoders = task.encoder.stages if task.touches_images else ()
+        return (*encoders, *fitted, Features(task.encoder, task.data, "test"))
 
-        back = torch.tensor(order, device=device).argsort()
-        weight = weight.detach().reshape(len(groups), d, each, classes).transpose(1, 2).reshape(-1, d, classes)[back]
-        bias = bias.detach().reshape(-1, classes)[back]
-        if not (weight.isfinite().all() and bias.isfinite().all()):
-            raise StageError(
-                f"the probe's weights are no finite numbers after {steps} steps (learning rate {self.optimizer.lr:g}). "
-                "A lower LinearProbe.optimizer learning rate usually helps."
-            )
-        return Bank(weight / scale, bias)
+    def answers(self, task: Task, company: tuple[Task, ...], job: Job) -> Iterator[Answer]:
+        heads, member = self._heads(task, company, job)
+        clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
+        images, network = task.data.split("test").images, None
+        for head, cell in zip(member, task.cells, strict=True):
+            features, passes = clean, 0
+            if task.corruption.touches_images(cell[0]):
+                network = network or task.encoder.network(job.get)
+                features, passes = encode(network, task.data, images, task.corrupt(*cell)), len(images)
+            yield Answer(heads.logits(features, head), passes)
 
+    def _heads(self, task: Task, company: tuple[Task, ...], job: Job) -> tuple[Bank, list[int]]:
+        """The bank, and which of its members serves each cell. Input noise has one head a repeat."""
+        if self.in_company:
+            together = self._together(task, company)
+            _, member = bank.distinct(together.heads())
+            first = sum(len(each.cells) for each in together.tasks[: together.tasks.index(task)])
+            artifact = job.get(together)
+            weight, bias = (artifact[name].to(device()) for name in ("weight", "bias"))
+            return Bank(weight, bias), member[first : first + len(task.cells)]
+        heads, member = bank.distinct(task.heads())
+        kept = self.kept(task)
+        one = job.get(kept[0])["features"].to(device())  # the only one, mostly
 
-def companions(heads: Sequence[Head]) -> list[list[int]]:
-    """Indices of heads that share their minibatches, as they have the same seed and examples: groups of one size."""
-    groups: list[list[int]] = []
-    for index, head in enumerate(heads):
-        for group in groups:
-            leader = heads[group[0]]
-            if leader.seed == head.seed and torch.equal(leader.examples, head.examples):
-                group.append(index)
-                break
-        else:
-            groups.append([index])
-    even = len({len(group) for group in groups}) == 1
-    return groups if even else [[index] for index in range(len(heads))]
+        def features(epoch: int) -> Tensor:
+            turn = epoch % len(kept)
+            return one if turn == 0 else job.get(kept[turn])["features"].to(device())
+
+        return bank.fit(features, task.data.classes, heads, self.recipe), member
+
+    def _together(self, task: Task, company: tuple[Task, ...]) -> Fitted:
+        return Fitted(self, task.encoder, task.data, company or (task,))
 
 
-def walk(head: Head, length: int) -> Tensor:
-    """(length,) the examples of a head in fresh random orders, one after the other."""
-    draw, m = generator("order of a probe's examples", head.seed), len(head.examples)
-    rounds = [head.examples[torch.randperm(m, generator=draw)] for _ in range(math.ceil(length / m))]
-    return torch.cat(rounds)[:length]
+@dataclass(frozen=True)
+class Fitted(Learning):
+    """The heads of several tasks on one representation, fitted on fresh views: every epoch encodes one view of every training
+    image once, whatever the number of heads. Artifact: weight (h, width, classes), bias (h, classes), passes: images encoded."""
 
+    probe: LinearProbe
+    encoder: Representation
+    data: Dataset
+    tasks: tuple[Task, ...]
 
-def initial(head: Head, d: int, classes: int) -> Tensor:
-    """(d + 1, classes) initial weights and, in the last row, biases: nn.Linear's default, U(-1/sqrt(d), 1/sqrt(d))."""
-    draw = torch.rand((d + 1, classes), generator=generator("initial weights of a probe", head.seed))
-    return (2 * draw - 1) / math.sqrt(d)
+    def upstream(self) -> tuple[Stage, ...]:
+        return self.encoder.stages
+
+    def heads(self) -> list[Head]:
+        return [head for task in self.tasks for head in task.heads()]
+
+    def run(self, job: Job) -> Artifact:
+        network, feed = self.encoder.network(job.get), Feed(self.data.split("train").images)
+        different, _ = bank.distinct(self.heads())
+
+        def features(epoch: int) -> Tensor:
+            return encode_views(network, self.data, feed, self.probe.views, view_draw(epoch))
+
+        fitted = bank.fit(features, self.data.classes, different, self.probe.recipe, job)
+        passes = self.probe.epochs * len(feed.images)
+        return {"weight": fitted.weight, "bias": fitted.bias, "passes": torch.tensor(passes)}

@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, draw, markdown, table_text, tables
-from monosem.evaluation import Curve, Experiment, Features
+from monosem.evaluation import Curve, Experiment
 from monosem.files import whole
+from monosem.probes import Features
 from monosem.spec import Cell
 from monosem.stage import Part, closure
 from monosem.store import Store

@@ -52,8 +52,13 @@ def frozen(module: nn.Module) -> nn.Module:
 # ------------------------------------------------------------------------------------------------ training
 
 
+@dataclass(frozen=True)
+class Learning(Stage):
+    """A stage that learns epoch by epoch, logs each and can be resumed after each."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Training(Stage):
+class Training(Learning):
     """A stage that trains a network on two augmented views of every image.
 
     views: augmentations, applied in this order. seed: with the kind of stage, names the initial weights, the order of images

@@ -18,12 +18,13 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table
-from monosem.evaluation import Curve, Experiment, Features
+from monosem.evaluation import Curve, Experiment
+from monosem.probes import Features
 from monosem.spec import Cell
 from monosem.stage import Part, Stage, closure, key, title
 from monosem.stats import estimate
 from monosem.store import Entry, Store, Watcher
-from monosem.training import Training
+from monosem.training import Learning
 
 
 def named(stage: Stage) -> str:
@@ -81,7 +82,7 @@ class Cells(Watcher):
         self.seconds: dict[str, list[float]] = {}  # a stage took, by kind
         for kind in {type(stage) for stage in missing}:  # what such stages took before is a first guess
             self.seconds[kind.__name__] = store.seconds(kind)
-        self.trainings = {kind.__name__ for kind in {type(stage) for stage in missing} if issubclass(kind, Training)}
+        self.trainings = {kind.__name__ for kind in {type(stage) for stage in missing} if issubclass(kind, Learning)}
         self.running: dict[str, tuple[float, float]] = {}  # when it began, which share of it is done
         self.failed: set[str] = set()
         self.terminal = sys.stderr.isatty()
@@ -117,11 +118,11 @@ class Cells(Watcher):
         now, total = time.monotonic(), 0.0
         trainings = [fmean(took) for name, took in self.seconds.items() if took and name in self.trainings]
         for name, (began, share) in self.running.items():
-            if share > 0.1 and isinstance(self.missing.get(name), Training):
+            if share > 0.1 and isinstance(self.missing.get(name), Learning):
                 trainings.append((now - began) / share)
         for name in self.missing.keys() - self.failed:
             stage, (began, share) = self.missing[name], self.running.get(name, (now, 0.0))
-            known = self.seconds[type(stage).__name__] or (trainings if isinstance(stage, Training) else [0.0])
+            known = self.seconds[type(stage).__name__] or (trainings if isinstance(stage, Learning) else [0.0])
             if share > 0.1:
                 total += (now - began) / share * (1 - share)
             elif known:
@@ -175,7 +176,7 @@ class Boards(Watcher):
         self.open: dict[str, Board] = {}
 
     def begin(self, stage: Stage) -> None:
-        if isinstance(stage, Training):
+        if isinstance(stage, Learning):
             cell = self.owners[key(stage)]
             stages = closure(cell.experiment.stages)
             (self.folder / cell.name / "config.gin").unlink(missing_ok=True)  # the folder is not whole any more
@@ -247,7 +248,7 @@ class Board(Watcher):
     def log(self, stage: Stage, entry: Entry) -> None:
         word = self.words[key(stage)]
         for name, value in entry.scalars.items():
-            tag = f"{word}/{name}" if isinstance(stage, Training) else f"{name}/{word}"  # a section a training, or a section a measure
+            tag = f"{word}/{name}" if isinstance(stage, Learning) else f"{name}/{word}"  # a section a training, or a section a measure
             self.writer.add_scalar(tag, value, entry.step)
 
     def replay(self, store: Store, stages: Sequence[Stage]) -> None:

@@ -7,14 +7,15 @@ import torch
 from conftest import tiny_pretrain
 from torch.testing import assert_close
 
-from monosem import evaluation
+from monosem import probes
+from monosem.bank import topk_accuracy
 from monosem.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
 from monosem.data import Digits
-from monosem.evaluation import Curve, Experiment, Features, Monosemanticity, encode
+from monosem.evaluation import Curve, Experiment, Monosemanticity
 from monosem.fit import SGD, Constant
 from monosem.metrics import ClassConsistency, Dimensions
 from monosem.objectives import Contrastive
-from monosem.probes import LinearProbe, topk_accuracy
+from monosem.probes import Features, LinearProbe, encode
 from monosem.stage import FieldError, key
 from monosem.store import Store
 from monosem.training import Embedding, Representation
@@ -63,7 +64,7 @@ def test_every_image_passes_once_a_split_and_once_a_severity_and_repeat_that_cha
     artifact = store.get(stage)
     assert sum(passed) == 1437 + 360 + passes
     assert int(artifact["passes"]) == passes
-    assert sum(int(store.get(split)["passes"]) for split in stage.splits()) == 1437 + 360
+    assert sum(int(store.get(split)["passes"]) for split in stage.upstream() if isinstance(split, Features)) == 1437 + 360
     assert store.history(stage)[-1].scalars == {"encoder_passes": passes}
 
 
@@ -75,11 +76,10 @@ def test_a_curve_that_leaves_images_alone_needs_no_encoder_once_the_features_are
 def test_every_encoder_meets_the_same_noise_whatever_the_severity():
     one = curve(LabelNoise(), (0.1, 0.2))
     two = curve(LabelNoise(), (0.2, 0.9), encoder=Embedding(tiny_pretrain(objective=Contrastive())), repeats=1)
-    labels = DATA.load("train").labels
-    assert torch.equal(one.head(0.2, 0, labels).labels, two.head(0.2, 0, labels).labels)
-    assert one.head(0.2, 0, labels).seed == two.head(0.2, 0, labels).seed
-    assert not torch.equal(one.head(0.2, 0, labels).labels, one.head(0.2, 1, labels).labels)
-    first, second = (torch.randn(3, generator=each.draw(1)) for each in (one, two))
+    assert torch.equal(one.task.head(0.2, 0).labels, two.task.head(0.2, 0).labels)
+    assert one.task.head(0.2, 0).seed == two.task.head(0.2, 0).seed
+    assert not torch.equal(one.task.head(0.2, 0).labels, one.task.head(0.2, 1).labels)
+    first, second = (torch.randn(3, generator=each.task.draw(1)) for each in (one, two))
     assert torch.equal(first, second)
 
 
@@ -95,13 +95,13 @@ def test_severity_zero_is_the_clean_accuracy_in_every_curve(store):
 
 def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
     stage = curve(GaussianNoise(), (0.0, 0.7))
-    features = store.get(stage.splits()[0])["features"]
-    labels, (images, truth) = DATA.load("train").labels, DATA.load("test")
+    features = store.get(stage.upstream()[-2])["features"]
+    images, truth = DATA.load("test")
     network = stage.encoder.network(store.get)
     for i, severity in enumerate(stage.severities):
         for repeat in range(2):
-            bank = stage.probe.fit(features, 10, [stage.head(severity, repeat, labels)])
-            noise = stage.draw(repeat)
+            bank = stage.probe.fit(features, 10, [stage.task.head(severity, repeat)])
+            noise = stage.task.draw(repeat)
             noisy = encode(network, DATA, images, lambda x, s=severity, g=noise: x + s * torch.randn(x.shape, generator=g))
             expected = topk_accuracy(bank.logits(noisy, 0), truth, 1)
             assert store.get(stage)["top1"][i, repeat].item() == pytest.approx(expected, abs=0.3)  # one image of 360
@@ -110,7 +110,7 @@ def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
 def test_features_do_not_depend_on_how_images_are_cut_into_chunks(store, monkeypatch):
     network, images = Embedding(PRETRAIN).network(store.get), DATA.load("train").images
     whole = encode(network, DATA, images)
-    monkeypatch.setattr(evaluation, "CHUNK", 100)
+    monkeypatch.setattr(probes, "CHUNK", 100)
     assert_close(encode(network, DATA, images), whole, rtol=1e-4, atol=1e-6)
 
 

@@ -13,14 +13,15 @@ from conftest import ROOT
 FILES = {path.stem: path for path in (ROOT / "monosem").glob("*.py") if path.stem != "__init__"}
 FLOORS = [  # a module imports from floors below its own; `also` names the exceptions
     {"stage", "stats", "files", "main"},
-    {"curves", "data", "augment", "encoders", "objectives", "sparse", "corruptions", "metrics", "fit", "probes", "store", "sweep"},
+    {"curves", "data", "augment", "encoders", "objectives", "sparse", "corruptions", "metrics", "fit", "bank", "store", "sweep"},
     {"training"},
-    {"evaluation", "tune"},
+    {"probes", "tune"},
+    {"evaluation"},
     {"spec"},
     {"watch", "report"},
     {"compute"},
 ]
-ALSO = {"probes": {"fit"}}  # for the type of its optimiser
+ALSO = {"bank": {"fit"}}  # for the type of its optimiser
 
 
 def imported(path, inside_functions=True):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from monosem.fit import SGD, Adam, Constant, WarmupCosine
-from monosem.probes import Head, LinearProbe, companions, initial, topk_accuracy, walk
+from monosem.bank import Head, companies, companions, initial, topk_accuracy, walk
+from monosem.fit import LARS, SGD, Adam, Constant, WarmupCosine
+from monosem.probes import LinearProbe
 from monosem.stage import FieldError, StageError
 
 N, D, CLASSES = 60, 7, 4
@@ -27,7 +28,9 @@ def heads() -> list[Head]:
     return [Head(seed, examples, labels) for seed in (1, 2) for examples in (ALL, SOME) for labels in told]
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.5, weight_decay=1e-3), SGD(lr=0.1, nesterov=True), Adam(lr=0.01)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer", [SGD(lr=0.5, weight_decay=1e-3), SGD(lr=0.1, nesterov=True), Adam(lr=0.01), LARS(weight_decay=1e-3)], ids=repr
+)
 def test_the_bank_equals_its_heads_trained_one_by_one(optimizer):
     probe = LinearProbe(optimizer, WarmupCosine(1.0), epochs=5, batch_size=16)
     bank = probe.fit(FEATURES, CLASSES, heads())
@@ -38,7 +41,7 @@ def test_the_bank_equals_its_heads_trained_one_by_one(optimizer):
 
 
 def test_heads_come_back_in_the_order_they_were_given():
-    mixed = [heads()[i] for i in (5, 0, 3, 1, 4)]
+    mixed = [heads()[i] for i in (5, 0, 3, 1, 4)]  # groups of one and of two
     bank = PROBE.fit(FEATURES, CLASSES, mixed)
     for number, head in enumerate(mixed):
         assert_close(bank.bias[number], PROBE.fit(FEATURES, CLASSES, [head]).bias[0], rtol=1e-4, atol=1e-6)
@@ -76,7 +79,8 @@ def test_a_head_walks_through_its_own_examples_only_each_as_often_as_the_others(
 
 def test_heads_with_one_seed_and_the_same_examples_share_their_minibatches():
     assert companions(heads()) == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert companions(heads()[:3]) == [[0], [1], [2]]  # uneven groups walk alone
+    assert companions(heads()[:3]) == [[0, 1], [2]] and companies(heads()[:3]) == [[0, 1], [2]]
+    assert companies(heads()) == [list(range(8))]
 
 
 def test_top_k_accuracy_equals_the_reference(golden):

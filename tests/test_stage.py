@@ -15,11 +15,11 @@ from conftest import ROOT, tiny_pretrain
 from monosem import stage as spine
 from monosem.corruptions import FewShot, LabelNoise
 from monosem.data import Digits
-from monosem.evaluation import Curve, Features, Monosemanticity
+from monosem.evaluation import Curve, Monosemanticity
 from monosem.fit import SGD, Constant, WarmupCosine
 from monosem.metrics import Dimensions
 from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
-from monosem.probes import LinearProbe
+from monosem.probes import Features, LinearProbe
 from monosem.sparse import L1, TopK
 from monosem.stage import Count, FieldError, Part, Range, Stage, closure, conform, generator, key, plan, seed_for
 from monosem.training import Embedding, SparseAutoencoder
@@ -43,7 +43,15 @@ EXAMPLES = [tiny_pretrain(classifier=OnlineClassifier()), SAE, curve(), Features
 
 def other(value: object) -> object:
     """A value of the same kind that differs."""
-    swaps = {"test": "train", "train": "test", "relu": "gelu", "shots": "fraction", "bicubic": "bilinear", "cifar": "imagenet"}
+    swaps = {
+        "test": "train",
+        "train": "test",
+        "relu": "gelu",
+        "shots": "fraction",
+        "bicubic": "bilinear",
+        "cifar": "imagenet",
+        "float32": "float16",
+    }
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

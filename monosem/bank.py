@@ -1,0 +1,182 @@
+"""A bank: many linear heads on the same features, fitted together by batched products, equal to heads fitted one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from monosem.fit import Optimizer, Schedule
+from monosem.stage import Job, StageError, generator
+
+
+class Head(NamedTuple):
+    """One classifier to fit. seed: names its initial weights and its order of examples; examples: (m,) indices of the
+    training examples it sees; labels: (n,) what it is told about each of the n training examples."""
+
+    seed: int
+    examples: Tensor
+    labels: Tensor
+
+
+class Bank(NamedTuple):
+    """h linear classifiers. weight: (h, d, classes); bias: (h, classes)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor, head: int) -> Tensor:
+        """(n, d) -> (n, classes)"""
+        return features @ self.weight[head] + self.bias[head]
+
+
+class Recipe(NamedTuple):
+    """How heads are fitted: epochs * (n // batch_size) steps each, n being all training examples, few as a head may see of them.
+    rescale: divide features by the root of their mean squared row norm, one number."""
+
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: int
+    batch_size: int
+    rescale: bool
+
+
+def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of rows whose label is among the k largest logits. logits: (n, classes); labels: (n,)."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return 100 * (best == labels[:, None]).any(1).double().mean().item()
+
+
+def distinct(heads: Sequence[Head]) -> tuple[list[Head], list[int]]:
+    """The heads that differ, and which of them each head is."""
+    found: dict[tuple[object, ...], int] = {}
+    member = [found.setdefault((each.seed, each.examples.numpy().tobytes(), each.labels.numpy().tobytes()), len(found)) for each in heads]
+    return [heads[member.index(number)] for number in range(len(found))], member
+
+
+def fit(features: Callable[[int], Tensor], classes: int, heads: Sequence[Head], recipe: Recipe, job: Job | None = None) -> Bank:
+    """features(epoch) -> (n, d), what heads see in that epoch. The fitted bank, in the order of `heads`, for features of that scale.
+
+    job: where to log the mean loss of every epoch and keep the state from which to go on.
+    """
+    steps = recipe.epochs * max(1, len(heads[0].labels) // recipe.batch_size)
+    blocks = [_Block([heads[i] for i in members], members, classes, recipe, steps) for members in companies(heads)]
+    state: dict[str, Any] = (job.restore() if job else None) or {"epoch": 0, "blocks": []}
+    scale = state.get("scale")
+    seen = x = torch.empty(0)
+    for epoch in range(min(state["epoch"], recipe.epochs - 1), recipe.epochs):
+        raw = features(epoch)
+        if raw is not seen:
+            if scale is None:
+                scale = raw.square().sum(1).mean().sqrt().clamp(min=1e-12) if recipe.rescale else torch.ones(()).to(raw)
+            seen, x = raw, raw / scale.to(raw.device)
+        for number, block in enumerate(blocks):
+            if not block.ready:
+                block.prepare(x, state["blocks"][number] if state["blocks"] else None)
+        if epoch < state["epoch"]:
+            break  # it was killed after its last epoch
+        losses = [block.epoch(x, epoch) for block in blocks]
+        if job:
+            job.log(epoch + 1, recipe.epochs, loss=float(torch.cat(losses).mean()))
+            job.save({"epoch": epoch + 1, "scale": scale, "blocks": [block.state() for block in blocks]})
+    parts = [block.bank() for block in blocks]
+    back = torch.tensor([index for block in blocks for index in block.members], device=x.device).argsort()
+    weight, bias = (torch.cat(each)[back] for each in zip(*parts, strict=True))
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise StageError(
+            f"the probe's weights are no finite numbers after {steps} steps (learning rate {recipe.optimizer.lr:g}). "
+            "A lower LinearProbe.optimizer learning rate usually helps."
+        )
+    assert scale is not None, "recipes have an epoch or more"
+    return Bank(weight / scale.to(weight), bias)
+
+
+class _Block:
+    """Heads in groups of one size; those of a group share their minibatches. Weights are (groups, d, each, classes)."""
+
+    def __init__(self, heads: list[Head], members: list[int], classes: int, recipe: Recipe, steps: int):
+        self.heads, self.members, self.classes, self.recipe, self.steps = heads, members, classes, recipe, steps
+        self.each = len(companions(heads)[0])
+        self.groups = len(heads) // self.each
+        self.ready = False
+
+    def prepare(self, x: Tensor, state: dict[str, Any] | None) -> None:
+        (n, d), device, recipe = x.shape, x.device, self.recipe
+        leaders = self.heads[:: self.each]
+        self.walks = torch.stack([walk(leader, self.steps * recipe.batch_size) for leader in leaders]).int().to(device)
+        self.labels = torch.stack([head.labels for head in self.heads]).reshape(self.groups, self.each, n).to(device)
+        first = torch.stack([initial(head, d, self.classes) for head in self.heads]).to(x)  # (heads, d + 1, classes)
+        first = first.reshape(self.groups, self.each, d + 1, self.classes).transpose(1, 2).contiguous()
+        self.weight, self.bias = (part.clone().requires_grad_() for part in (first[:, :d], first[:, d:]))
+        if state is not None:
+            self.weight.data, self.bias.data = state["weight"].to(x), state["bias"].to(x)
+        groups: list[dict[str, Any]] = [{"params": [self.weight]}, {"params": [self.bias], "bias": True}]
+        groups = [{**group, "layer": (1, 3)} for group in groups]
+        self.optimizer = recipe.optimizer.for_batches(recipe.batch_size).build(groups)
+        self.lr = self.optimizer.param_groups[0]["lr"]
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.ready = True
+
+    def epoch(self, x: Tensor, epoch: int) -> Tensor:
+        """One epoch of steps; the mean loss of every head."""
+        b, per_epoch = self.recipe.batch_size, self.steps // self.recipe.epochs
+        total = torch.zeros(len(self.heads), device=x.device)
+        for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
+            batch = self.walks[:, step * b : (step + 1) * b].long()  # (groups, b)
+            told = self.labels.gather(2, batch[:, None].expand(-1, self.each, -1)).transpose(1, 2)  # (groups, b, each)
+            logits = torch.baddbmm(self.bias.flatten(2), x[batch], self.weight.flatten(2))  # (groups, b, each * classes)
+            losses = F.cross_entropy(logits.reshape(-1, self.classes), told.reshape(-1), reduction="none")
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.schedule.rate(self.lr, step, self.steps, per_epoch)
+            self.optimizer.zero_grad(set_to_none=True)
+            (losses.sum() / b).backward()
+            self.optimizer.step()
+            total += losses.detach().reshape(self.groups, b, self.each).mean(1).flatten()
+        return total / per_epoch
+
+    def state(self) -> dict[str, Any]:
+        return {"weight": self.weight.detach(), "bias": self.bias.detach(), "optimizer": self.optimizer.state_dict()}
+
+    def bank(self) -> Bank:
+        weight, bias = (part.detach().transpose(1, 2).flatten(0, 1) for part in (self.weight, self.bias))
+        return Bank(weight, bias[:, 0])
+
+
+def companions(heads: Sequence[Head]) -> list[list[int]]:
+    """Indices of heads that share their minibatches, as they have the same seed and examples."""
+    groups: list[list[int]] = []
+    for index, head in enumerate(heads):
+        for group in groups:
+            leader = heads[group[0]]
+            if leader.seed == head.seed and torch.equal(leader.examples, head.examples):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups
+
+
+def companies(heads: Sequence[Head]) -> list[list[int]]:
+    """Indices of heads by the size of their group, groups after one another: what one batched product can serve."""
+    sizes: dict[int, list[int]] = {}
+    for group in companions(heads):
+        sizes.setdefault(len(group), []).extend(group)
+    return list(sizes.values())
+
+
+def walk(head: Head, length: int) -> Tensor:
+    """(length,) the examples of a head in fresh random orders, one after the other."""
+    draw, m = generator("order of a probe's examples", head.seed), len(head.examples)
+    rounds = [head.examples[torch.randperm(m, generator=draw)] for _ in range(math.ceil(length / m))]
+    return torch.cat(rounds)[:length]
+
+
+def initial(head: Head, d: int, classes: int) -> Tensor:
+    """(d + 1, classes) initial weights and, in the last row, biases: nn.Linear's default, U(-1/sqrt(d), 1/sqrt(d))."""
+    draw = torch.rand((d + 1, classes), generator=generator("initial weights of a probe", head.seed))
+    return (2 * draw - 1) / math.sqrt(d)
