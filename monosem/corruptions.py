@@ -44,6 +44,11 @@ class Corruption(Part):
         """(n, c, h, w) normalised test images -> the same, corrupted. pixel: (c, 1, 1), the pixel range 0..1 in their units."""
         return images
 
+    def touches_training(self, severity: float) -> bool:
+        """Whether the probe learns from other labels or other examples than the clean ones."""
+        own = type(self)
+        return own.examples is not Corruption.examples or (severity != 0 and own.labels is not Corruption.labels)
+
     def touches_images(self, severity: float) -> bool:
         """Whether the test images have to be encoded anew at this severity."""
         return severity != 0 and type(self).images is not Corruption.images

@@ -248,7 +248,7 @@ class Projected(Representation):
 
     def network(self, get: Get) -> nn.Module:
         trained = self.encoder.trained(get)
-        return frozen(Then(nn.Sequential(trained.backbone, trained.projector), self.after))
+        return frozen(Then(Then(trained.backbone, trained.projector), self.after))
 
 
 @gin.register
@@ -272,6 +272,13 @@ class Embedding(Projected):
 
     def after(self, raw: Tensor) -> Tensor:
         return self.encoder.embed(raw)
+
+
+def innermost(network: nn.Module) -> nn.Module:
+    """The network that sees the images: the backbone of a representation's network."""
+    while isinstance(network, Then):
+        network = network.first
+    return network
 
 
 class Encode(nn.Module):

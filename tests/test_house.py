@@ -16,7 +16,7 @@ FLOORS = [  # a module imports from floors below its own; `also` names the excep
     {"curves", "data", "augment", "encoders", "objectives", "sparse", "corruptions", "metrics", "fit", "bank", "store", "sweep"},
     {"training"},
     {"probes", "tune"},
-    {"evaluation"},
+    {"finetune", "evaluation"},
     {"spec"},
     {"watch", "report"},
     {"compute"},

@@ -16,7 +16,7 @@ from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
 from monosem.sparse import Autoencoder, TopK
 from monosem.stage import FieldError, key
 from monosem.store import Store
-from monosem.training import Embedding, Pretrain, Projection, SparseAutoencoder
+from monosem.training import Embedding, Pretrain, Projection, SparseAutoencoder, innermost
 
 
 def tiny_sae(encoder=None, **fields):
@@ -171,7 +171,7 @@ def test_batch_norm_of_the_frozen_encoder_never_moves(tmp_path, monkeypatch):
     network = Embedding.network
     monkeypatch.setattr(Embedding, "network", lambda self, get: seen.append(network(self, get)) or seen[-1])
     store.get(sae)
-    after = seen[0].first[0].state_dict()
+    after = innermost(seen[0]).state_dict()
     assert all(torch.equal(before[f"backbone.{name}"], tensor) for name, tensor in after.items())
 
 
