@@ -119,7 +119,8 @@ def cell_name(experiment: str, swept: Swept) -> str:
 class Table:
     """The rows of a table by line, curve, metric, severity and (seeds, repeat).
 
-    lines: in the order of the rows. axes: of every curve of accuracies. against: the experiment that the others are compared
+    lines: in the order of the rows. axes: of every curve. measures: what is drawn and compared of every curve, top-1 where there
+    is one. against: the experiment that the others are compared
     with, by default the first one.
     """
 
@@ -127,6 +128,10 @@ class Table:
         self.rows = list(rows)
         self.against = against or next((row.experiment for row in self.rows), "")
         self.axes = {row.curve: row.axis for row in self.rows if not row.curve.startswith(MONOSEMANTICITY)}
+        self.measures: dict[str, str] = {}
+        for row in self.rows:
+            if row.curve in self.axes and (row.metric == "top1" or row.curve not in self.measures):
+                self.measures[row.curve] = row.metric
         self.lines: dict[Line, dict[tuple[str, str], dict[float, dict[tuple[Any, int], Row]]]] = {}
         for row in self.rows:
             line = Line(row.experiment, tuple(each for each in row.swept if not is_seed(each[0])))
@@ -137,9 +142,9 @@ class Table:
     def say(self, line: Line) -> str:
         return label(*line)
 
-    def samples(self, line: Line, curve: str, metric: str = "top1") -> dict[float, Sample]:
-        """By ascending severity, the values of a line over its seeds and repeats."""
-        points = self.lines[line].get((curve, metric), {})
+    def samples(self, line: Line, curve: str, metric: str | None = None) -> dict[float, Sample]:
+        """By ascending severity, the values of a line over its seeds and repeats: of what is drawn, or of another metric."""
+        points = self.lines[line].get((curve, metric or self.measures[curve]), {})
         return {severity: {each: row.value for each, row in points[severity].items()} for severity in sorted(points)}
 
     def baseline(self, line: Line) -> Line | None:
@@ -151,7 +156,7 @@ class Table:
         return next((other for other in lines if _agree(line.values, other.values)), None)
 
     def differences(self, line: Line, curve: str) -> dict[float, Sample]:
-        """Top-1 of a line minus that of its baseline, seed by seed and draw by draw: both met the same noise, and the same
+        """What is drawn of a line minus that of its baseline, seed by seed and draw by draw: both met the same noise, and the same
         batches in training, so their share of the spread cancels. Severities that both have. Seeds that only one of them has
         are averaged over first."""
         base = self.baseline(line)
@@ -200,6 +205,17 @@ def say(point: Estimate, sign: str = "") -> str:
     return f"{round(point.mean, 1) + 0.0:{sign}.1f}{spread}"  # never -0.0
 
 
+def spoken(metric: str) -> str:
+    """top1 as top-1, precision_at_10 as precision@10."""
+    return re.sub(r"^top(?=\d)", "top-", metric).replace("_at_", "@")
+
+
+def measured(table: Table, curves: Iterable[str] = ()) -> str:
+    """What is drawn of some or all curves: top-1, if it is the same of all of them."""
+    metrics = {table.measures[curve] for curve in curves or table.measures}
+    return spoken(*metrics) if len(metrics) == 1 else "value"
+
+
 def significant(p: float) -> bool:
     return p < 0.05
 
@@ -223,7 +239,7 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def tables(table: Table) -> str:
     """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, how each differs from its
     baseline, areas, monosemanticity."""
-    axes = "\n".join(f"- {curve}: severity is {axis}" for curve, axis in table.axes.items())
+    axes = "\n".join(f"- {curve}: {spoken(table.measures[curve])}; severity is {axis}" for curve, axis in table.axes.items())
     return (
         "\n\n".join(part for part in (accuracy_table(table), f"{_legend(table)}\n{axes}", difference_table(table), overview(table)) if part)
         + "\n"
@@ -268,14 +284,15 @@ def _by_severity(columns: Sequence[str], lines: Mapping[str, Sequence[Mapping[fl
 
 def accuracy_table(table: Table) -> str:
     """Accuracy at every severity of every curve, a column for each line; top-5 too where there is only one."""
-    columns = [(line, metric) for line in table.lines for metric in (("top1", "top5") if len(table.lines) == 1 else ("top1",))]
+    more = ["top5"] if len(table.lines) == 1 else []
+    columns = [(line, metric) for line in table.lines for metric in (None, *more)]
     lines = {
         curve: [
             {severity: say(estimate(sample)) for severity, sample in table.samples(line, curve, metric).items()} for line, metric in columns
         ]
         for curve in table.axes
     }
-    return _by_severity([f"{metric.replace('top', 'top-')} of {table.say(line)}, %" for line, metric in columns], lines)
+    return _by_severity([f"{spoken(metric) if metric else measured(table)} of {table.say(line)}, %" for line, metric in columns], lines)
 
 
 class Comparison(NamedTuple):
@@ -307,7 +324,7 @@ def difference_table(table: Table) -> str:
     lines = {curve: [said.get((line, curve), {}) for line, _ in pairs] for curve in table.axes}
     text = _by_severity([f"{table.say(line)} - {table.say(base)}" for line, base in pairs], lines)
     words = (
-        "Paired differences in top-1, seed by seed and draw by draw: encoders meet the same noise. Intervals are of one severity.\n"
+        "Paired differences, seed by seed and draw by draw: encoders meet the same noise. Intervals are of one severity.\n"
         "p: two-sided t-test, corrected for the severities of the curve (Holm), for each pair and curve by itself; n.s.: not significant\n"
         "at 5 %; no p where there is no spread to tell."
     )
@@ -375,7 +392,7 @@ def area_table(table: Table) -> str:
     seeds, repeats = _over(table)
     words = f"Area under the curve over its width, in percent, over {seeds} x {repeats} encoders and draws"
     words += "; behind it the paired difference to the baseline, p uncorrected." if len(body) > 1 else "."
-    return f"{markdown(['mean top-1 under', *common], body)}\n\n{words}"
+    return f"{markdown([f'mean {measured(table, common)} under', *common], body)}\n\n{words}"
 
 
 def _area(own: Sample, difference: Sample) -> list[str]:
@@ -421,7 +438,7 @@ def _color(lines: Sequence[Line], line: Line) -> tuple[float, ...]:
 
 
 def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
-    """One panel per curve, one line per line of the table: mean top-1 and its 95 % interval over seeds and repeats."""
+    """One panel per curve, one line per line of the table: the mean and its 95 % interval over seeds and repeats."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -448,19 +465,19 @@ def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
                 panel.set_xscale("log")
                 panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
                 panel.minorticks_off()
-        panel.set_title(curve.replace("_", " "))
+        panel.set_title(curve.replace("_", " ") + f" ({spoken(table.measures[curve])})" * (measured(table, shown) == "value"))
         panel.set_xlabel(table.axes[curve].replace(" (", "\n("))
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     bottom, top = panels[0][0].get_ylim()
     panels[0][0].set_ylim(max(bottom, -2), min(top, 102))  # an interval of few seeds may be wider than what there is
-    panels[0][0].set_ylabel("top-1 accuracy (%)")
+    panels[0][0].set_ylabel(f"{measured(table, shown)} (%)")
     if many:
         panels[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     else:
         panels[0][0].legend(frameon=False, loc="lower left")
     seeds, repeats = _over(table)
     over = " x ".join(words for words in (f"{seeds} seeds" * (seeds != "1"), f"{repeats} draws" * (repeats != "1")) if words)
-    figure.suptitle(f"Linear probe: mean and 95 % interval over {over}" if over else "Linear probe: single draws", fontsize="medium")
+    figure.suptitle(f"Mean and 95 % interval over {over}" if over else "Single draws", fontsize="medium")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import gin
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.bank import topk_accuracy
+from monosem.bank import Head, topk_accuracy
 from monosem.corruptions import Corruption
 from monosem.curves import MONOSEMANTICITY
 from monosem.data import Dataset
 from monosem.fit import device
-from monosem.metrics import Metric
-from monosem.probes import Features, Probe, Task
-from monosem.stage import Artifact, Count, Job, Label, Part, Stage
+from monosem.metrics import Metric, by_activity, precision_at
+from monosem.probes import Features, LinearProbe, Probe, Task
+from monosem.stage import Artifact, Count, Job, Label, Part, Stage, seed_for
 from monosem.training import Representation
 
 
@@ -49,26 +50,15 @@ class Measurement(Stage):
         raise NotImplementedError
 
 
-@gin.register
 @dataclass(frozen=True, kw_only=True)
-class Curve(Measurement):
-    """Accuracy of a probe on a representation, at every severity of a corruption, several times over.
+class Series(Measurement):
+    """A measurement at several severities: a curve in the figures.
 
-    data: what the probe is trained and tested on. severities: the points of the curve, in units of the corruption.
-    repeats: independent draws of the corruption and of the probe, from which the intervals come.
-    company: what the curves ask, this one among them, whose heads are fitted together; the experiment says it, for probes that want it.
-    Artifact: top1, top5: (severities, repeats) percent of the test images; passes: images encoded for this curve alone.
+    severities: its points. Artifact: a tensor (severities, repeats) for every metric, in percent; passes: images encoded for it alone.
     """
 
-    probe: Probe
-    corruption: Corruption
     severities: tuple[float, ...]
-    repeats: Count = 5
-    company: tuple[Task, ...] = ()
-
-    @property
-    def axis(self) -> str:
-        return self.corruption.axis
+    metrics: ClassVar[tuple[str, ...]]  # the first one is drawn
 
     def validate(self) -> None:
         if not re.fullmatch(r"[\w.+-]*", self.name) or self.name.startswith(MONOSEMANTICITY):
@@ -85,13 +75,50 @@ class Curve(Measurement):
             self.refuse("data", flaw)
         if self.encoder.channels not in (None, self.data.channels):
             self.refuse("data", f"must have {self.encoder.channels} channels like the images of the encoder, got {self.data.channels}")
-        labels = self.data.split("train").labels
         for severity in self.severities:
             try:
-                self.corruption.check_severity(severity, labels)
+                self.check_severity(severity)
             except ValueError as error:
                 self.refuse("severities", str(error))
-        self.probe.check_size(len(labels))
+
+    def check_severity(self, severity: float) -> None:
+        """ValueError, saying what it must be, where it is none for this data."""
+        raise NotImplementedError
+
+    def results(self, artifact: Artifact) -> Iterator[Result]:
+        n = len(self.data.split("test").labels)
+        for metric in self.metrics:
+            for severity, values in zip(self.severities, artifact[metric].tolist(), strict=True):
+                for repeat, value in enumerate(values):
+                    yield Result(severity, repeat, metric, value, n)
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class Curve(Series):
+    """Accuracy of a probe on a representation, at every severity of a corruption, several times over.
+
+    data: what the probe is trained and tested on. severities: the points of the curve, in units of the corruption.
+    repeats: independent draws of the corruption and of the probe, from which the intervals come.
+    company: what the curves ask, this one among them, whose heads are fitted together; the experiment says it, for probes that want it.
+    """
+
+    probe: Probe
+    corruption: Corruption
+    repeats: Count = 5
+    company: tuple[Task, ...] = ()
+    metrics = ("top1", "top5")
+
+    @property
+    def axis(self) -> str:
+        return self.corruption.axis
+
+    def check_severity(self, severity: float) -> None:
+        self.corruption.check_severity(severity, self.data.split("train").labels)
+
+    def preflight(self) -> None:
+        super().preflight()
+        self.probe.check_size(len(self.data.split("train").labels))
 
     @property
     def task(self) -> Task:
@@ -110,12 +137,75 @@ class Curve(Measurement):
         top1, top5 = torch.tensor(scores, dtype=torch.float64).reshape(len(self.severities), self.repeats, 2).unbind(-1)
         return {"top1": top1, "top5": top5, "passes": torch.tensor(passes)}
 
-    def results(self, artifact: Artifact) -> Iterator[Result]:
-        n = len(self.data.split("test").labels)
-        for metric in ("top1", "top5"):
-            for i, severity in enumerate(self.severities):
-                for repeat in range(self.repeats):
-                    yield Result(severity, repeat, metric, artifact[metric][i, repeat].item(), n)
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Series):
+    """A measurement on the dimensions that are most active, by how many are kept (NCL, section 4.2). Dimensions are ranked
+    without labels, by the sum of their rectified share of unit rows."""
+
+    @property
+    def axis(self) -> str:
+        return "dimensions that are kept"
+
+    def check_severity(self, severity: float) -> None:
+        if not (severity.is_integer() and 1 <= severity <= self.encoder.width):
+            raise ValueError(f"must be whole numbers of dimensions between 1 and {self.encoder.width}, got {severity:g}")
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class FeatureSelection(Kept):
+    """Accuracy of a linear probe on the dimensions that are most active on the training split, which alone it sees.
+
+    The NCL code swaps dimensions under a classifier after its first epoch; here each number of them has probes of its own.
+    repeats: draws of the probe.
+    """
+
+    probe: LinearProbe
+    repeats: Count = 5
+    metrics = ("top1", "top5")
+
+    def preflight(self) -> None:
+        super().preflight()
+        if self.probe.views:
+            self.refuse("probe", "must take images as they are: LinearProbe.views are not for feature selection")
+        self.probe.check_size(len(self.data.split("train").labels))
+
+    def upstream(self) -> tuple[Stage, ...]:
+        return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")
+
+    def run(self, job: Job) -> Artifact:
+        seen, tested = (job.get(stage)["features"].to(device()) for stage in self.upstream())
+        labels, truth = (self.data.split(split).labels for split in ("train", "test"))
+        heads = [Head(seed_for("probe", repeat), torch.arange(len(labels)), labels) for repeat in range(self.repeats)]
+        order = by_activity(seen)
+        scores = []
+        for count in self.severities:
+            kept = order[: int(count)]
+            bank = self.probe.fit(seen[:, kept], self.data.classes, heads)
+            logits = [bank.logits(tested[:, kept], number) for number in range(self.repeats)]
+            scores.append([[topk_accuracy(each, truth.to(each.device), k) for k in (1, 5)] for each in logits])
+        top1, top5 = torch.tensor(scores, dtype=torch.float64).unbind(-1)
+        return {"top1": top1, "top5": top5, "passes": torch.tensor(0)}
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class Retrieval(Kept):
+    """Precision@10 of retrieving test images of the class of a test image, by their distance in the dimensions that are most
+    active on the test split. Nothing is drawn, so there is one value a severity."""
+
+    metrics = ("precision_at_10",)
+
+    def upstream(self) -> tuple[Stage, ...]:
+        return (Features(self.encoder, self.data, "test"),)
+
+    def run(self, job: Job) -> Artifact:
+        (stage,) = self.upstream()
+        rows = F.normalize(job.get(stage)["features"].to(device()), dim=1)
+        labels, order = self.data.split("test").labels.to(rows.device), by_activity(rows)
+        found = [[100 * precision_at(rows[:, order[: int(count)]], labels, 10)] for count in self.severities]
+        return {"precision_at_10": torch.tensor(found, dtype=torch.float64), "passes": torch.tensor(0)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +266,7 @@ class Experiment(Part):
     """
 
     name: Label
-    curves: tuple[Curve, ...]
+    curves: tuple[Series, ...]
     metrics: tuple[Metric, ...]
 
     def validate(self) -> None:
@@ -206,9 +296,10 @@ class Experiment(Part):
     def stages(self) -> tuple[Measurement, ...]:
         return (*map(self._with_company, self.curves), *self.measures)
 
-    def _with_company(self, curve: Curve) -> Curve:
+    def _with_company(self, curve: Series) -> Series:
         """The curve, and where its probe wants the heads of several curves at once, those that it can be fitted with."""
-        if not curve.probe.in_company:
+        if not isinstance(curve, Curve) or not curve.probe.in_company:
             return curve
-        together = [each.task for each in self.curves if (each.encoder, each.data, each.probe) == (curve.encoder, curve.data, curve.probe)]
-        return replace(curve, company=tuple(dict.fromkeys(together)))
+        own = (curve.encoder, curve.data, curve.probe)
+        others = [each for each in self.curves if isinstance(each, Curve) and (each.encoder, each.data, each.probe) == own]
+        return replace(curve, company=tuple(dict.fromkeys(each.task for each in others)))

@@ -62,6 +62,24 @@ def correlation_error(features: Tensor) -> Tensor:
     return (columns.T @ columns - torch.eye(columns.shape[1], dtype=columns.dtype, device=columns.device)).abs()
 
 
+def by_activity(features: Tensor) -> Tensor:
+    """(n, d) -> (d,) dimensions, the most active first: by the column sums of rectified features with unit rows."""
+    return F.normalize(F.relu(features), dim=1).double().sum(0).argsort(descending=True, stable=True)
+
+
+def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) -> float:
+    """The share, among the k rows nearest to a row (squared distance, itself left out), of those with its label, over all rows."""
+    n, right = len(features), 0.0
+    k = min(k, n - 1)
+    energy = features.square().sum(1)
+    for rows in torch.arange(n, device=features.device).split(chunk):
+        distance = energy[rows, None] + energy - 2 * features[rows] @ features.T
+        distance[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+        nearest = distance.topk(k, largest=False).indices
+        right += float((labels[nearest] == labels[rows, None]).double().sum())
+    return right / (n * k)
+
+
 def _mean(values: Tensor) -> float:
     return float(values.double().mean()) if values.numel() else 0.0
 

@@ -260,4 +260,5 @@ class Fitted(Learning):
 
         fitted = bank.fit(features, self.data.classes, different, self.probe.recipe, job)
         passes = self.probe.epochs * len(feed.images)
+        job.log(self.probe.epochs, self.probe.epochs, encoder_passes=passes)
         return {"weight": fitted.weight, "bias": fitted.bias, "passes": torch.tensor(passes)}

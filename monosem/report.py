@@ -7,11 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, draw, markdown, table_text, tables
-from monosem.evaluation import Curve, Experiment
+from monosem.evaluation import Experiment, Series
 from monosem.files import whole
-from monosem.probes import Features
 from monosem.spec import Cell
-from monosem.stage import Part, closure
+from monosem.stage import Part, closure, title
 from monosem.store import Store
 from monosem.sweep import Goal
 from monosem.training import Pretrain, Representation, Training
@@ -30,7 +29,7 @@ def facts(experiment: Experiment, store: Store) -> str:
     """What a reader of the numbers has to know, as a Markdown list: what was trained and probed, how, and what it took."""
     stages = closure(experiment.stages)
     lines = [f"probed: {chain(each)}" for each in dict.fromkeys(curve.encoder for curve in experiment.curves)]
-    lines += [f"probe: {probe}" for probe in dict.fromkeys(curve.probe for curve in experiment.curves)]
+    lines += [f"probe: {probe}" for probe in dict.fromkeys(curve.probe for curve in experiment.curves if hasattr(curve, "probe"))]
     for stage in stages:
         if isinstance(stage, Training):
             values = {field.name: getattr(stage, field.name) for field in fields(stage)}
@@ -38,9 +37,10 @@ def facts(experiment: Experiment, store: Store) -> str:
             lines.append("\n  - ".join([type(stage).__name__, *settings]))
         if isinstance(stage, Pretrain):
             lines.append(f"online classifier: {online(stage)}")
-        if isinstance(stage, Features | Curve):
-            what = f"curve {stage.name}" if isinstance(stage, Curve) else f"{stage.split} split, {chain(stage.encoder)}"
-            lines.append(f"encoder passes for {what}: {store.history(stage)[-1].scalars['encoder_passes']:.0f} images")
+        logged = store.history(stage)[-1:]
+        if logged and "encoder_passes" in logged[0].scalars:
+            what = f"curve {stage.name}" if isinstance(stage, Series) else f"{title(stage)}, {chain(stage)}"
+            lines.append(f"encoder passes for {what}: {logged[0].scalars['encoder_passes']:.0f} images")
     made = [store.made(stage) for stage in stages]
     lines += dict.fromkeys(f"computed with torch {each['torch']} on {each['device']}, {each['threads']} threads" for each in made)
     return "\n".join(f"- {line}" for line in lines)

@@ -184,9 +184,9 @@ def _ordered(sweep: Sweep, cells: dict[tuple[str, Swept], Cell]) -> tuple[Cell, 
         if kind not in kinds:
             raise SpecError(f"Sweep.resources must be of kinds of stages in this sweep, {', '.join(sorted(kinds))}, got {kind!r}")
     if goal := sweep.goal:
-        curves = {(curve.name, severity) for cell in found for curve in cell.experiment.curves for severity in curve.severities}
         clean = {name for measure in {m for cell in found for m in cell.experiment.measures} for name in measure.names()}
-        points = {(curve, severity, metric) for curve, severity in curves for metric in ("top1", "top5")}
+        curves = {curve for cell in found for curve in cell.experiment.curves}
+        points = {(curve.name, severity, metric) for curve in curves for severity in curve.severities for metric in curve.metrics}
         points |= {(MONOSEMANTICITY, 0.0, name) for name in clean}
         if (goal.curve, goal.severity, goal.metric) not in points:
             asked, known = f"{goal.metric} of {goal.curve} at {goal.severity:g}", [f"{m} of {c} at {s:g}" for c, s, m in sorted(points)]

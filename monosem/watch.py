@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table
-from monosem.evaluation import Curve, Experiment
+from monosem.evaluation import Experiment, Series
 from monosem.probes import Features
 from monosem.spec import Cell
 from monosem.stage import Part, Stage, closure, key, title
@@ -29,12 +29,12 @@ from monosem.training import Learning
 
 def named(stage: Stage) -> str:
     """A stage as people read it; a curve with its name first."""
-    return f"{stage.name}: {title(stage)}" if isinstance(stage, Curve) else title(stage)
+    return f"{stage.name}: {title(stage)}" if isinstance(stage, Series) else title(stage)
 
 
 def slug(stage: Stage) -> str:
     """A stage as a word of a TensorBoard tag: label_noise, train_split, sparse_autoencoder."""
-    if isinstance(stage, Curve):
+    if isinstance(stage, Series):
         return stage.name
     if isinstance(stage, Features):
         return f"{stage.split}_split"
@@ -266,7 +266,7 @@ class Board(Watcher):
         (line,) = table.lines
         outcomes = {f"{MONOSEMANTICITY}/{row.metric}": row.value for row in rows if row.curve == MONOSEMANTICITY}
         for curve in table.axes:
-            for metric in ("top1", "top5"):
+            for metric in dict.fromkeys(row.metric for row in rows if row.curve == curve):
                 means = {severity: estimate(sample).mean for severity, sample in table.samples(line, curve, metric).items()}
                 for severity, mean in means.items():
                     self.writer.add_scalar(f"accuracy_{metric}/{curve}", mean, round(1000 * severity))

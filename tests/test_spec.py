@@ -122,7 +122,7 @@ def test_loading_leaves_nothing_behind_for_the_next_load():
 BAD = {  # what is typed after gin/ncl.gin: what is said
     "Pretrian.epochs = 3": "there is nothing called Pretrian (--set); did you mean Pretrain?",
     "Pretrain.epoch = 3": "Pretrain has no parameter 'epoch' (--set 'Pretrain.epoch = 3'); did you mean epochs?",
-    "Pretrain.zzz = 3": "it has batch_size, classifier, data",
+    "Pretrain.zzz = 3": "it has batch_size, classifier, clip, data",
     "Pretrain.objective = @NonNegativ()": "there is nothing called @NonNegativ (--set); did you mean NonNegative?",
     "Pretrain.views = (@RandomRotation(), @GausianBlur())": "nothing called @GausianBlur (--set); did you mean GaussianBlur?",
     "label_nosie/Curve.repeats = 9": "label_nosie/Curve.repeats = 9 has no effect: nothing in this experiment reads it "
@@ -170,7 +170,7 @@ BAD = {  # what is typed after gin/ncl.gin: what is said
     "Experiment.name = 'a/b'": "Experiment.name must be a folder's name",
     "Experiment.curves = ()": "Experiment.curves must hold at least one curve",
     "Experiment.curves = (@gaussian/Curve(), @gaussian/Curve())": "must have different names, got gaussian, gaussian",
-    "Experiment.curves = (@Curve(),)": "Curve.corruption and Curve.severities must be set",
+    "Experiment.curves = (@Curve(),)": "Curve.severities and Curve.corruption must be set",
     "Embedding.encoder = @Embedding()": "circle",
     "Pretrain.epochs": "--set 'Pretrain.epochs' is not Gin: Couldn't parse statement",
     "Pretrain.epochs = ": "is not Gin",
