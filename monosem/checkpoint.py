@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gin
+import torch
 from torch import Tensor, nn
 
 from monosem import weights
@@ -78,7 +79,8 @@ class Checkpoint(Stage, Pretrained):
         return network
 
     def _read(self) -> Artifact:
-        wanted = {name: tensor for name, tensor in self._build().state_dict().items() if name != "autoencoder.idle"}
+        with torch.device("meta"):
+            wanted = self._build().state_dict()
         try:
             return weights.matched(weights.read(Path(self.path)), wanted, Path(self.path))
         except weights.WeightsError as error:
@@ -89,7 +91,7 @@ class Checkpoint(Stage, Pretrained):
 
     def trained(self, get: Get) -> Network:
         network = self._build()
-        network.load_state_dict(get(self), strict=False)  # counters, which files may lack, start at zero; the rest was checked
+        network.load_state_dict(get(self))
         return network
 
     def autoencoder(self, get: Get) -> Autoencoder:
