@@ -88,14 +88,17 @@ class NonNegative(Contrastive):
 
     activation: the rectifier. 'rep_relu' has the value of ReLU and the gradient of GELU.
     regulariser: weight of the - mean|z| term over all entries of z, which the reference adds with weight 1. As rows are
-        unit vectors it rewards dense ones; 0 leaves it out.
+        unit vectors it rewards dense ones; 0, as in the NCL paper and its code, leaves it out.
+    unit_first: whether projections are normalised before the rectifier too, as in the reference. The NCL paper's code does not,
+        which matters to rectifiers whose slope depends on size: 'gelu', 'rep_relu', 'sigmoid', 'softplus', 'exp'.
     """
 
     activation: Activation = "relu"
     regulariser: AtLeastZero = 1.0
+    unit_first: bool = True
 
     def embed(self, raw: Tensor) -> Tensor:
-        return F.normalize(ACTIVATIONS[self.activation](super().embed(raw)), dim=-1)
+        return F.normalize(ACTIVATIONS[self.activation](super().embed(raw) if self.unit_first else raw), dim=-1)
 
     def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
         z = self.embed(raw)

@@ -22,7 +22,21 @@ from typing import Any, NamedTuple
 import gin
 from gin import config_parser
 
-from monosem import augment, corruptions, data, encoders, evaluation, finetune, fit, metrics, objectives, probes, sparse, training  # noqa: F401, they register
+from monosem import (  # noqa: F401, they register
+    augment,
+    checkpoint,
+    corruptions,
+    data,
+    encoders,
+    evaluation,
+    finetune,
+    fit,
+    metrics,
+    objectives,
+    probes,
+    sparse,
+    training,
+)
 from monosem.curves import MONOSEMANTICITY, Swept, cell_name
 from monosem.evaluation import Experiment
 from monosem.stage import FieldError, Part, closure, key
