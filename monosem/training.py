@@ -270,6 +270,10 @@ class Projection(Projected):
 class Embedding(Projected):
     """What an encoder's objective compares: for contrastive losses unit vectors, rectified where the objective rectifies."""
 
+    def validate(self) -> None:
+        super().validate()
+        self.after(torch.zeros(1, self.width))  # a checkpoint may know of no objective
+
     def after(self, raw: Tensor) -> Tensor:
         return self.encoder.embed(raw)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from monosem import metrics
-from monosem.metrics import ClassConsistency, Dimensions, EffectiveRank, Orthogonality, Sparsity
+from monosem.metrics import ClassConsistency, Dimensions, EffectiveRank, Orthogonality, Sparsity, by_activity, precision_at
 
 LABELS = torch.randint(0, 4, (50,), generator=torch.Generator().manual_seed(1))
 FEATURES = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).relu() * (torch.arange(9) != 2)
@@ -91,3 +91,15 @@ def test_signed_features_are_active_nearly_everywhere_and_not_consistent():
     largest = LABELS.bincount().max().item() / 50
     assert ClassConsistency()(dense, LABELS)["class_consistency"] == pytest.approx(largest)
     assert Sparsity()(dense, LABELS) == {"sparsity": 0, "l0": 9}
+
+
+@pytest.mark.parametrize("tag", ["signed", "relu"])
+def test_retrieval_precision_equals_the_ncl_code(golden, tag):
+    g = golden("g_main_eval")
+    rows = torch.nn.functional.normalize(g[f"{tag}_features"], dim=1)
+    order = rows.sum(0).argsort(descending=True)  # as there, where features are not rectified first
+    for count, expected in zip(g["precision_ks"].tolist()[1:], g[f"{tag}_precision_at_10"].tolist()[1:], strict=True):
+        assert precision_at(rows[:, order[:count]], g["labels"], 10, chunk=70) == pytest.approx(expected, rel=1e-6)
+    if tag == "relu":
+        alive = int((rows.sum(0) > 0).sum())
+        assert torch.equal(by_activity(g["relu_features"])[:alive], order[:alive])

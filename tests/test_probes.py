@@ -1,4 +1,4 @@
-"""The bank of heads: equal to heads trained one by one, and to torch's own modules and optimiser."""
+"""Probes on augmented views, fresh or kept, and on networks that go on learning."""
 
 from __future__ import annotations
 
@@ -6,101 +6,215 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from conftest import tiny_pretrain
 from torch.testing import assert_close
 
-from monosem.bank import Head, companies, companions, initial, topk_accuracy, walk
-from monosem.fit import LARS, SGD, Adam, Constant, WarmupCosine
-from monosem.probes import LinearProbe
-from monosem.stage import FieldError, StageError
+from monosem import probes
+from monosem.augment import RandomResizedCrop
+from monosem.bank import distinct, topk_accuracy
+from monosem.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
+from monosem.data import Digits
+from monosem.evaluation import Curve, Experiment, FeatureSelection, Retrieval
+from monosem.finetune import FineTune, Tuned
+from monosem.fit import SGD, Adam, Constant, Feed
+from monosem.metrics import Dimensions, by_activity, precision_at
+from monosem.objectives import Contrastive
+from monosem.probes import Features, Fitted, LinearProbe, encode_views, view_draw
+from monosem.sparse import TopK
+from monosem.stage import FieldError, closure, key
+from monosem.store import Store
+from monosem.training import Embedding, Projection, SparseAutoencoder
 
-N, D, CLASSES = 60, 7, 4
-DRAW = torch.Generator().manual_seed(0)
-FEATURES = torch.randn(N, D, generator=DRAW)
-LABELS = torch.randint(0, CLASSES, (N,), generator=DRAW)
-ALL, SOME = torch.arange(N), torch.arange(0, N, 7)
-PROBE = LinearProbe(SGD(lr=0.5, weight_decay=1e-3), WarmupCosine(1.0), epochs=5, batch_size=16)
-
-
-def heads() -> list[Head]:
-    """Two repeats, true and wrong labels, all and few examples."""
-    told = [LABELS, (LABELS + 1) % CLASSES]
-    return [Head(seed, examples, labels) for seed in (1, 2) for examples in (ALL, SOME) for labels in told]
-
-
-@pytest.mark.parametrize(
-    "optimizer", [SGD(lr=0.5, weight_decay=1e-3), SGD(lr=0.1, nesterov=True), Adam(lr=0.01), LARS(weight_decay=1e-3)], ids=repr
-)
-def test_the_bank_equals_its_heads_trained_one_by_one(optimizer):
-    probe = LinearProbe(optimizer, WarmupCosine(1.0), epochs=5, batch_size=16)
-    bank = probe.fit(FEATURES, CLASSES, heads())
-    for number, head in enumerate(heads()):
-        alone = probe.fit(FEATURES, CLASSES, [head])
-        assert_close(bank.weight[number], alone.weight[0], rtol=1e-4, atol=1e-6)
-        assert_close(bank.bias[number], alone.bias[0], rtol=1e-4, atol=1e-6)
+DATA = Digits(size=8)
+PRETRAIN = tiny_pretrain(objective=Contrastive())
+VIEWS = (RandomResizedCrop(scale=(0.5, 1.0)),)
+FRESH = LinearProbe(SGD(lr=2.0), Constant(), epochs=3, batch_size=32, views=VIEWS)
 
 
-def test_heads_come_back_in_the_order_they_were_given():
-    mixed = [heads()[i] for i in (5, 0, 3, 1, 4)]  # groups of one and of two
-    bank = PROBE.fit(FEATURES, CLASSES, mixed)
-    for number, head in enumerate(mixed):
-        assert_close(bank.bias[number], PROBE.fit(FEATURES, CLASSES, [head]).bias[0], rtol=1e-4, atol=1e-6)
+def curve(corruption, severities, **fields):
+    return Curve(**{"encoder": Embedding(PRETRAIN), "data": DATA, "probe": FRESH, "repeats": 2, **fields, "corruption": corruption,
+                    "severities": severities})  # fmt: skip
 
 
-@pytest.mark.parametrize("head", [heads()[0], heads()[3]], ids=["all", "few"])
-def test_a_head_equals_a_linear_layer_trained_by_torch(head):
-    scale = FEATURES.square().sum(1).mean().sqrt()
-    layer, first = nn.Linear(D, CLASSES), initial(head, D, CLASSES)
-    layer.load_state_dict({"weight": first[:-1].T, "bias": first[-1]})
-    steps = PROBE.epochs * (N // PROBE.batch_size)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=PROBE.optimizer.lr, momentum=0.9, weight_decay=1e-3)
-    for step, batch in enumerate(walk(head, steps * PROBE.batch_size).split(PROBE.batch_size)):
-        optimizer.param_groups[0]["lr"] = PROBE.schedule.rate(PROBE.optimizer.lr, step, steps, N // PROBE.batch_size)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(layer(FEATURES[batch] / scale), head.labels[batch]).backward()
-        optimizer.step()
-    bank = PROBE.fit(FEATURES, CLASSES, [head])
-    assert_close(bank.logits(FEATURES, 0), layer(FEATURES / scale).detach(), rtol=1e-4, atol=1e-5)
+def experiment(*curves):
+    return Experiment(name="x", curves=tuple(replace(each, name=f"c{i}") for i, each in enumerate(curves)), metrics=(Dimensions(),))
 
 
-def test_the_scale_of_features_changes_nothing_unless_the_probe_takes_them_as_they_are():
-    bank, large = (PROBE.fit(scale * FEATURES, CLASSES, heads()[:1]) for scale in (1, 1000))
-    assert_close(bank.logits(FEATURES, 0), large.logits(1000 * FEATURES, 0), rtol=1e-3, atol=1e-5)
-    scale = FEATURES.square().sum(1).mean().sqrt()
-    as_they_are = replace(PROBE, rescale=False).fit(FEATURES / scale, CLASSES, heads()[:1])
-    assert_close(as_they_are.logits(FEATURES / scale, 0), bank.logits(FEATURES, 0), rtol=1e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
 
 
-def test_a_head_walks_through_its_own_examples_only_each_as_often_as_the_others():
-    steps = walk(Head(3, SOME, LABELS), 5 * len(SOME))
-    assert steps.bincount()[SOME].tolist() == [5] * len(SOME)
-    assert not torch.equal(steps[: len(SOME)], steps[len(SOME) : 2 * len(SOME)])
+def test_fresh_views_pass_the_encoder_once_an_image_and_epoch_for_all_heads_of_all_curves(store, monkeypatch):
+    seen = []
+    original = probes.encode_views
+    monkeypatch.setattr(probes, "encode_views", lambda *given: seen.append(len(given[2].images)) or original(*given))
+    whole = experiment(curve(LabelNoise(), (0.0, 0.5)), curve(FewShot(), (1, 5)), curve(GaussianNoise(), (0.0, 0.5)))
+    stages = closure(whole.stages)
+    assert sum(isinstance(stage, Fitted) for stage in stages) == 1
+    assert [stage.split for stage in stages if isinstance(stage, Features)] == ["test"]
+    for stage in whole.stages:
+        store.get(stage)
+    assert seen == [1437] * 3
+    (fitted,) = (stage for stage in stages if isinstance(stage, Fitted))
+    assert len(store.get(fitted)["weight"]) == 2 + 2 + 4  # clean and noisy labels, two numbers of shots, two repeats each
+    assert store.history(fitted)[-1].scalars == {"encoder_passes": 3 * 1437}
 
 
-def test_heads_with_one_seed_and_the_same_examples_share_their_minibatches():
-    assert companions(heads()) == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert companions(heads()[:3]) == [[0, 1], [2]] and companies(heads()[:3]) == [[0, 1], [2]]
-    assert companies(heads()) == [list(range(8))]
+def test_heads_fitted_in_company_equal_those_of_a_curve_alone(store):
+    noisy, few = curve(LabelNoise(), (0.0, 0.5)), curve(FewShot(), (1, 5))
+    together, alone = experiment(noisy, few).stages[0], experiment(noisy).stages[0]
+    assert key(together) != key(alone)
+    assert_close(store.get(together)["top1"], store.get(alone)["top1"], atol=0.3, rtol=0)  # one image of 360
 
 
-def test_top_k_accuracy_equals_the_reference(golden):
-    g = golden("d_accuracy_at_k")
-    assert topk_accuracy(g["logits"], g["targets"], 1) == pytest.approx(g["acc1"].item())
-    assert topk_accuracy(g["logits"], g["targets"], 5) == pytest.approx(g["acc5"].item())
+def test_every_epoch_has_its_own_views_and_encoders_share_them(store):
+    network, feed = PRETRAIN.network(store.get), Feed(DATA.load("train").images)
+    first, again, second = (encode_views(network, DATA, feed, VIEWS, view_draw(number)) for number in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.allclose(first, second)
 
 
-def test_top_5_of_three_classes_is_everything():
-    assert topk_accuracy(torch.randn(9, 3), torch.arange(9) % 3, 5) == 100
+def test_kept_views_are_features_that_all_curves_share(store):
+    probe = replace(FRESH, cached=2)
+    noisy, few = curve(LabelNoise(), (0.0,), probe=probe), curve(FewShot(), (1,), probe=probe)
+    kept = [stage for stage in noisy.upstream() if isinstance(stage, Features) and stage.split == "train"]
+    assert [stage.number for stage in kept] == [0, 1] and set(kept) <= set(few.upstream())
+    task = noisy.task
+    heads, member = distinct(task.heads())
+    views = [store.get(stage)["features"] for stage in kept]
+    expected = probes.bank.fit(lambda epoch: views[epoch % 2], 10, heads, probe.recipe)
+    got, where = probe._heads(task, (), type("Job", (), {"get": staticmethod(store.get)})())
+    assert torch.equal(got.weight, expected.weight) and where == member
+    tested, truth = store.get(Features(noisy.encoder, DATA, "test"))["features"], DATA.load("test").labels
+    accuracies = [topk_accuracy(expected.logits(tested, head), truth, 1) for head in member]
+    assert store.get(experiment(noisy).stages[0])["top1"][0].tolist() == accuracies
 
 
-def test_a_probe_that_blows_up_says_so():
-    probe = LinearProbe(SGD(lr=1e6, weight_decay=1e3), Constant(), epochs=5, batch_size=16)
-    with pytest.raises(StageError, match=r"learning rate 1e\+06"):
-        probe.fit(FEATURES, CLASSES, heads()[:1])
+def test_as_many_kept_views_as_epochs_are_fresh_views(store):
+    fresh, kept = (
+        store.get(experiment(curve(LabelNoise(), (0.0,), probe=each)).stages[0])["top1"] for each in (FRESH, replace(FRESH, cached=3))
+    )
+    assert_close(fresh, kept)
 
 
-def test_impossible_probes_are_refused():
-    with pytest.raises(FieldError, match="LinearProbe.epochs must be 1 or more, got 0"):
-        LinearProbe(SGD(), Constant(), epochs=0)
-    with pytest.raises(FieldError, match=r"LinearProbe.optimizer must be an Optimizer, got Constant\(\)"):
-        LinearProbe(Constant(), Constant())
+def test_kept_views_without_augmentations_are_refused():
+    with pytest.raises(FieldError, match=r"LinearProbe.cached needs LinearProbe.views"):
+        LinearProbe(SGD(), Constant(), cached=3)
+
+
+# ------------------------------------------------------------------------------------------------ fine-tuning
+
+TUNE = FineTune(optimizer=Adam(lr=1e-2), schedule=Constant(), epochs=3, batch_size=32, views=VIEWS)
+
+
+def sae():
+    return SparseAutoencoder(data=DATA, encoder=Embedding(tiny_pretrain(epochs=1, objective=Contrastive())), sparsity=TopK(4), latents=32,
+                             optimizer=SGD(lr=0.05), schedule=Constant(), epochs=1, batch_size=256)  # fmt: skip
+
+
+@pytest.mark.parametrize("encoder", [PRETRAIN, Projection(PRETRAIN, "relu"), sae()], ids=lambda e: type(e).__name__)
+def test_fine_tuning_learns_below_any_representation(store, encoder):
+    stage = curve(LabelNoise(), (0.0, 0.5), encoder=encoder, probe=TUNE, repeats=1)
+    top1 = store.get(stage)["top1"][:, 0]
+    assert top1.min() >= 0 and top1[0] > 30
+    tuned = TUNE.tuned(stage.task, 0.0, 0)
+    losses = [line.scalars["loss"] for line in store.history(tuned)]
+    assert len(losses) == 3 and losses[2] < losses[0]
+
+
+def test_only_the_backbone_learns_unless_the_whole_does(store):
+    encoder = Projection(PRETRAIN)
+    before = encoder.network(store.get).state_dict()
+    for whole, moved in ((False, {"first.first"}), (True, {"first.first", "first.then"})):
+        tuned = replace(TUNE, whole=whole).tuned(curve(LabelNoise(), (0.0,), encoder=encoder).task, 0.0, 0)
+        after = tuned.network(store.get).features.state_dict()
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert {name[: len("first.first")].rstrip(".") for name in changed} == moved
+        assert any("running_mean" in name for name in changed)
+
+
+def test_what_leaves_the_training_set_alone_is_learnt_once():
+    tasks = [curve(c, s, probe=TUNE).task for c, s in ((GaussianNoise(), (0.0, 0.5)), (UniformNoise(), (0.3,)), (LabelNoise(), (0.0,)))]
+    tuned = {TUNE.tuned(task, *cell) for task in tasks for cell in task.cells}
+    assert {(each.corruption, each.severity, each.repeat) for each in tuned} == {(None, 0.0, 0), (None, 0.0, 1)}
+    few = curve(FewShot("fraction"), (0.1, 1.0), probe=TUNE).task
+    assert {TUNE.tuned(few, *cell).severity for cell in few.cells} == {0.1, 1.0}
+
+
+def test_a_fine_tuned_network_learns_from_the_examples_and_labels_of_its_cell():
+    task = curve(LabelNoise(), (0.5,), probe=TUNE).task
+    examples, told = TUNE.tuned(task, 0.5, 1).examples()
+    assert torch.equal(told, task.head(0.5, 1).labels) and len(examples) == 1437
+    few = curve(FewShot(), (2,), probe=TUNE).task
+    assert len(TUNE.tuned(few, 2, 0).examples()[0]) == 20
+
+
+def test_non_negative_cross_entropy_classifies_rectified_features(store):
+    encoder = Projection(PRETRAIN)
+    task = curve(LabelNoise(), (0.0,), encoder=encoder).task
+    plain, rectified = (replace(TUNE, rectify=each).tuned(task, 0.0, 0).learner(store.get)[0].eval() for each in (False, True))
+    images = DATA.normalise(DATA.load("test").images[:5].float() / 255)
+    features = encoder.network(store.get)(images)
+    assert (features < 0).any()
+    assert_close(plain(images), plain.classifier(features))
+    assert_close(rectified(images), plain.classifier(features.relu()))
+
+
+def test_a_killed_fine_tuning_goes_on_with_the_same_bits(store, tmp_path):
+    tuned = Tuned(probe=replace(TUNE, epochs=3), encoder=PRETRAIN, data=DATA, corruption=None, severity=0.0, repeat=5)
+    whole = store.get(tuned)
+
+    class Killed(Exception):
+        pass
+
+    class Job:
+        state, get = None, staticmethod(store.get)
+
+        def restore(self):
+            return self.state
+
+        def log(self, *_, **__): ...
+
+        tick = log
+
+        def save(self, state):
+            Job.state = {**state, "module": {k: v.clone() for k, v in state["module"].items()}}
+            if state["epoch"] == 2 and self.kill:
+                raise Killed
+
+    job = Job()
+    job.kill = True
+    with pytest.raises(Killed):
+        tuned.run(job)
+    job.kill = False
+    resumed = tuned.run(job)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+# ------------------------------------------------------------------------------------------------ feature selection
+
+
+def test_feature_selection_and_retrieval_are_curves_by_the_number_of_kept_dimensions(store):
+    encoder = Embedding(PRETRAIN)
+    plain = LinearProbe(SGD(lr=1.0), Constant(), epochs=5)
+    selection = FeatureSelection(name="s", encoder=encoder, data=DATA, probe=plain, severities=(2, 16), repeats=2)
+    retrieval = Retrieval(name="r", encoder=encoder, data=DATA, severities=(2, 16))
+    rows = [row for stage in (selection, retrieval) for row in stage.results(store.get(stage))]
+    assert {row.metric for row in rows} == {"top1", "top5", "precision_at_10"} and len(rows) == 2 * 2 * 2 + 2
+    value = {(row.metric, row.severity, row.repeat): row.value for row in rows}
+    assert value["top1", 16, 0] > value["top1", 2, 0] and value["precision_at_10", 16, 0] > value["precision_at_10", 2, 0]
+    features, labels = store.get(Features(encoder, DATA, "test"))["features"], DATA.load("test").labels
+    rows = torch.nn.functional.normalize(features, dim=1)
+    assert value["precision_at_10", 16, 0] == pytest.approx(100 * precision_at(rows, labels, 10))
+    train = store.get(Features(encoder, DATA, "train"))["features"]
+    clean = store.get(curve(LabelNoise(), (0.0,), encoder=encoder, probe=plain))["top1"]  # all dimensions, in another order
+    assert abs(clean.mean() - store.get(selection)["top1"][1].mean()) < 15
+    assert sorted(by_activity(train).tolist()) == list(range(16))
+
+
+def test_impossible_numbers_of_dimensions_are_refused():
+    for count in (0, 17, 1.5):
+        with pytest.raises(FieldError, match=r"Retrieval.severities must be whole numbers of dimensions between 1 and 16"):
+            Retrieval(encoder=Embedding(PRETRAIN), data=DATA, severities=(count,)).preflight()
+    with pytest.raises(FieldError, match=r"FeatureSelection.probe must take images as they are"):
+        FeatureSelection(encoder=Embedding(PRETRAIN), data=DATA, severities=(2,), probe=FRESH).preflight()
