@@ -180,17 +180,21 @@ class _LARS(torch.optim.Optimizer):
 
     def _step(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
         recipe, lr, decay = self.recipe, group["lr"], group["weight_decay"]
+        trust, decayed = p.new_ones(1), p.new_zeros(1)
         if not (recipe.exclude_bias_and_norm and (p.ndim == 1 or group["bias"])):
             size, slope = (torch.linalg.vector_norm(each, dim=group["layer"], keepdim=True) for each in (p, g))
             trust = recipe.eta * size / (slope + decay * size + 1e-8)
             if recipe.clip:
                 trust = (trust / lr).clamp(max=1)
-            g = torch.where((size > 0) & (slope > 0), (g + decay * p) * trust, g)  # asking the device would stall a GPU
-        if recipe.momentum:
-            state = self.state[p]
-            state["momentum"] = momentum = state["momentum"].mul_(recipe.momentum).add_(g) if "momentum" in state else g.clone()
-            g = g + recipe.momentum * momentum if recipe.nesterov else momentum
-        p.add_(g, alpha=-lr)
+            trust = torch.where((size > 0) & (slope > 0), trust, 1)  # tensors all along: asking the device would stall a GPU
+            decayed = torch.where((size > 0) & (slope > 0), trust * decay, 0)
+        state = self.state[p]
+        momentum = state.setdefault("momentum", torch.zeros_like(p)) if recipe.momentum else torch.zeros_like(p)
+        momentum.mul_(recipe.momentum).addcmul_(g, trust).addcmul_(p, decayed)  # a pass over memory is what this costs
+        if recipe.nesterov:
+            p.sub_(lr * (g * trust + p * decayed + recipe.momentum * momentum))
+        else:
+            p.add_(momentum, alpha=-lr)
 
 
 # ------------------------------------------------------------------------------------------------ schedules
