@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import gin
 import torch
@@ -36,6 +36,12 @@ def placed(module: M) -> M:
     if device().type == "cuda":
         module.to(memory_format=torch.channels_last)
     return module
+
+
+def compiled(module: M) -> M:
+    """The module, compiled where MONOSEM_COMPILE is set, as run.py --compile does: quicker after most of a minute, and rounded
+    otherwise. How and not what, so no key knows of it."""
+    return cast(M, torch.compile(module)) if os.environ.get("MONOSEM_COMPILE") else module
 
 
 class Feed:

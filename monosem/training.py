@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from monosem.augment import Augmentation
 from monosem.data import Dataset
 from monosem.encoders import Encoder, Network, Projector
-from monosem.fit import Feed, Optimizer, Precision, Schedule, device, placed, seeded, train
+from monosem.fit import Feed, Optimizer, Precision, Schedule, compiled, device, placed, seeded, train
 from monosem.objectives import ACTIVATIONS, Activation, Objective, OnlineClassifier
 from monosem.sparse import Autoencoder, Code, Sparsifier
 from monosem.stage import Artifact, Count, Job, Part, Positive, Seed, Stage, generator
@@ -195,7 +195,8 @@ class Pretrain(Training, Pretrained):
             rate = self.classifier.lr * self.optimizer.scale(self.batch_size)
             rates = {"lr": rate, "weight_decay": self.classifier.weight_decay}
             groups.append({"params": [*network.classifier.parameters()], **rates})
-        self.train(job, network, groups, lambda *batch: self.losses(network, *batch))
+        quick = compiled(network)
+        self.train(job, network, groups, lambda *batch: self.losses(quick, *batch))
         return network.state_dict()
 
     def trained(self, get: Get) -> Network:
