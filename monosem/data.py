@@ -290,7 +290,7 @@ class CIFAR10(Packed):
                         continue
                     print(f"downloading {published.url} into {self.folder}", file=sys.stderr)
                     try:
-                        with patience(10):
+                        with patience(PATIENCE):
                             download_and_extract_archive(published.url, place, filename=published.filename, md5=published.tgz_md5)
                         if not home.exists():
                             (place / published.base_folder).rename(home)
@@ -330,6 +330,9 @@ def _must_be_rgb(data: Dataset) -> None:
 
 def _as_it_is(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return images
+
+
+PATIENCE = 10.0  # seconds to wait for a server that says nothing
 
 
 @contextmanager

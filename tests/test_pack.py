@@ -19,6 +19,7 @@ from conftest import ROOT
 from PIL import Image
 
 from monosem import pack
+from monosem.files import held
 from monosem.pack import PackError, PlaceError, Source, fingerprint, packed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 3, 4, 5), dtype=np.uint8)
@@ -251,3 +252,17 @@ def test_two_processes_pack_once(tmp_path, capsys):
     out, err = process.communicate(timeout=30)
     assert out.strip() == here and (err + capsys.readouterr().err).count("packing 60 images") == 1
     assert json.loads((tmp_path / "p" / "pack.json").read_text())["shape"] == [60, 3, 8, 8] and not (tmp_path / "p.partial").exists()
+
+
+def test_a_folder_that_is_renamed_while_another_process_takes_it_is_made_anew(tmp_path, monkeypatch):
+    really, tries = os.open, []
+
+    def late(path, *rest):
+        if path == tmp_path / "x.partial" and not tries:
+            path.rename(tmp_path / "x")
+        tries.append(path)
+        return really(path, *rest)
+
+    monkeypatch.setattr(os, "open", late)
+    with held(tmp_path / "x.partial") as folder:
+        assert folder is not None and folder.is_dir() and tries == [folder] * 2
