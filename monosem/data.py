@@ -352,14 +352,14 @@ def _cifar_table(path: str) -> tuple[np.ndarray[Any, Any], list[int]]:
     pixels, labels = table.get("data"), table.get("fine_labels", table.get("labels"))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
         raise pack.PackError(f"holds {path}, whose data are no uint8 (n, 3072) but {_described(pixels)}")
-    labels = np.asarray(labels if labels is not None else "none")
-    if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
-        raise pack.PackError(f"holds {path}, whose labels are no {len(pixels)} whole numbers but {_described(labels)}")
-    return pixels, labels.tolist()
+    labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    if not isinstance(labels, list) or len(labels) != len(pixels) or not all(isinstance(label, int | np.integer) for label in labels):
+        raise pack.PackError(f"holds {path}, whose labels are no list of {len(pixels)} whole numbers")
+    return pixels, labels
 
 
 def _described(what: object) -> str:
-    return f"{what.dtype} {what.shape}" if isinstance(what, np.ndarray) else type(what).__name__
+    return f"{what.dtype} {what.shape}" if hasattr(what, "dtype") and hasattr(what, "shape") else type(what).__name__
 
 
 def unpickled(path: str) -> dict[str, Any]:
@@ -383,6 +383,14 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _dtype(name: str | bytes, *_: object) -> np.dtype[Any]:
+    """Of plain numbers and words: an array of objects has pointers for its bytes. A copy, as the pickle may then alter it."""
+    kind = np.dtype(name.decode() if isinstance(name, bytes) else name)
+    if kind.kind not in "biufSU":
+        raise pack.PackError(f"has an array of {kind}")
+    return np.dtype(kind, False, True)
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = _REBUILDERS.get((module.replace("numpy.core", "numpy._core"), name))
@@ -396,7 +404,7 @@ _REBUILDERS = {  # taken from what numpy itself pickles, as their home has moved
     ("numpy._core.multiarray", "scalar"): np.int64(0).__reduce__()[0],
     ("numpy._core.numeric", "_frombuffer"): np.empty(1).__reduce_ex__(5)[0],
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytearray"): bytearray,
     ("__builtin__", "bytearray"): bytearray,
@@ -550,7 +558,9 @@ class Arrays(Packed):
             if images.dtype != np.uint8:
                 raise pack.PackError(f"holds images of {images.dtype}; they must be uint8, 0 to 255")
             if labels.dtype.kind not in "iu" or labels.ndim != 1 or images.shape[:1] != labels.shape:
-                raise pack.PackError(f"must hold a whole number for each of its {len(images)} images as labels, got {_described(labels)}")
+                raise pack.PackError(
+                    f"must hold a whole number for every image as labels; images are {_described(images)}, labels {_described(labels)}"
+                )
             turn = self._turn(images.shape)
             return pack.Source(images, turn, labels, turn(images[:1]).shape[1:])
 

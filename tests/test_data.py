@@ -266,8 +266,10 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused_and_does_not_run(tmp
     [
         ({"data": draw(10, 3072).astype(float), "labels": list(range(10))}, r"no uint8 \(n, 3072\) but float64 \(10, 3072\)"),
         ({"labels": list(range(10))}, "no uint8 .* but NoneType"),
-        ({"data": draw(10, 3072), "labels": [0] * 9}, r"no 10 whole numbers but int64 \(9,\)"),
-        ({"data": draw(10, 3072)}, "no 10 whole numbers"),
+        ({"data": draw(10, 3072), "labels": [0] * 9}, "no list of 10 whole numbers"),
+        ({"data": draw(10, 3072), "labels": [[0], [1, 2]] * 5}, "no list of 10 whole numbers"),
+        ({"data": draw(10, 3072)}, "no list of 10 whole numbers"),
+        ({"data": np.array([{}])}, "which has an array of object"),
         ([1, 2], "a pickled list, not a dictionary"),
         (None, "no pickle that can be read"),
     ],
@@ -457,8 +459,10 @@ GREY = {"images": draw(6, 4, 4), "labels": np.arange(6) % 3}
     [
         ({"x_train": GREY["images"], "labels": GREY["labels"]}, r"has no images but \['labels', 'x_train'\]"),
         ({**GREY, "images": GREY["images"] / 255}, "images of float64; they must be uint8"),
-        ({**GREY, "labels": GREY["labels"][:5]}, r"each of its 6 images as labels, got int64 \(5,\)"),
-        ({**GREY, "labels": GREY["labels"] / 2}, "got float64"),
+        ({**GREY, "labels": GREY["labels"][:5]}, r"images are uint8 \(6, 4, 4\), labels int64 \(5,\)"),
+        ({**GREY, "labels": GREY["labels"] / 2}, "labels float64"),
+        ({**GREY, "images": np.uint8(3)}, r"images are uint8 \(\)"),
+        ({"images": GREY["images"][:0], "labels": GREY["labels"][:0]}, "must hold a label for every image, and some"),
         ({**GREY, "labels": GREY["labels"].astype(object)}, "holds no plain arrays"),
         ({**GREY, "images": draw(6, 4, 4, 3)}, r"neither does the shape have, got \(6, 4, 4, 3\)"),
         ({**GREY, "images": draw(6, 1, 4, 1)}, "both the second and the last"),
@@ -467,7 +471,8 @@ GREY = {"images": draw(6, 4, 4), "labels": np.arange(6) % 3}
 def test_arrays_that_cannot_be_used_are_described(tmp_path, arrays, words):
     good, bad = write_npz(tmp_path / "train", **GREY), write_npz(tmp_path / "test", **arrays)
     with pytest.raises(FieldError, match=f"Arrays.test .*{words}"):
-        Arrays(train=good, test=bad, mean=(0.5,), std=(0.5,)).flaw()
+        data = Arrays(train=good, test=bad, mean=(0.5,), std=(0.5,))
+        data.refuse("test", str(data.flaw()))  # found in what was packed
 
 
 def test_files_that_hold_no_arrays_are_named(tmp_path):
