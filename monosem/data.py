@@ -208,9 +208,15 @@ def _packs(data: Packed) -> dict[Split, pack.Pack]:
 
 
 def _nearest(path: Path) -> str:
-    """What is there in place of the first folder of `path` that is not."""
-    missing = next(each for each in [*reversed(path.parents), path] if not each.exists())
-    close = difflib.get_close_matches(missing.name, [each.name for each in missing.parent.iterdir()], n=1)
+    """What is there in place of the first folder of `path` that is not; empty where it is there, or hidden from us."""
+    try:
+        missing = next((each for each in [*reversed(path.parents), path] if not each.exists()), None)
+        names = [each.name for each in missing.parent.iterdir()] if missing else []
+    except OSError:
+        return ""
+    if missing is None:
+        return ""
+    close = difflib.get_close_matches(missing.name, names, n=1)
     return f"; did you mean {missing.parent / close[0]}?" if close else f"; there is no {missing.name} in {missing.parent}"
 
 

@@ -362,6 +362,8 @@ def test_a_folder_of_images_that_cannot_be_used_is_told_by_its_field(tmp_path):
     says(f"got {tmp_path}/brids; did you mean {root}?", folder=str(tmp_path / "brids"))
     says(f"got 'trian'; did you mean {root}/train?", "train", train="trian")
     says(f"got 'test'; there is no test in {root}", "test", test="test")
+    says(f"must be a folder in {root}, got 'val/n01/notes.txt'", "test", test="val/n01/notes.txt")
+    says("a.png/deeper", folder=str(root / "val" / "n01" / "a.png" / "deeper"))
     says("must be at most size, 16, got 17", "crop", crop=17)
     says("must hold 3 values", "mean", mean=(0.5,), std=(0.5,))
     says("a folder that can be written to; ", "packs", packs=str(root / "val" / "n01" / "a.png" / "packs"))
