@@ -38,8 +38,13 @@ def held(folder: Path) -> Iterator[Path | None]:
 
     Yields None where the folder was renamed or removed while this process waited for it: whoever held it has finished.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+            break
+        except FileNotFoundError:  # renamed by another process, just between the two
+            continue
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,14 +23,17 @@ import gin
 from gin import config_parser
 
 from monosem import (  # noqa: F401, they register
+    arrays,
     augment,
     checkpoint,
+    cifar,
     corruptions,
     data,
     encoders,
     evaluation,
     finetune,
     fit,
+    folders,
     metrics,
     objectives,
     probes,

@@ -211,8 +211,11 @@ def title(stage: Stage) -> str:
 
 
 def _aside(kind: Any) -> bool:
-    """Whether a field of this annotation stays out of the key."""
-    return any(isinstance(each, Aside) for each in typing.get_args(kind)[1:])
+    """Whether a field of this annotation stays out of the key: `Place`, and `Place | None` as well."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(map(_aside, args))
+    return any(isinstance(each, Aside) for each in args[1:])
 
 
 def _stages(value: object) -> Iterator[Stage]:

@@ -13,8 +13,9 @@ from conftest import ROOT
 FILES = {path.stem: path for path in (ROOT / "monosem").glob("*.py") if path.stem != "__init__"}
 FLOORS = [  # a module imports from floors below its own; `also` names the exceptions
     {"stage", "stats", "files", "main"},
+    {"pack"},
     {"curves", "data", "augment", "encoders", "objectives", "sparse", "corruptions", "metrics", "fit", "bank", "weights", "store", "sweep"},
-    {"training"},
+    {"training", "cifar", "folders", "arrays"},
     {"probes", "checkpoint", "tune"},
     {"finetune", "evaluation"},
     {"spec"},
