@@ -78,7 +78,7 @@ class ResNet(Encoder):
             network.maxpool = nn.Identity()
         elif channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        return network
+        return network.to(memory_format=torch.channels_last)
 
 
 @gin.register

@@ -63,8 +63,9 @@ class Training(Learning):
 
     views: augmentations, applied in this order. seed: with the kind of stage, names the initial weights, the order of images
     and the augmentations; nothing else does, so two objectives with one seed meet the same batches and are paired.
-    precision: of products on a GPU, by autocast with loss scaling; a CPU always has float32. clip: the largest norm of all
-    gradients together; None leaves them.
+    precision: of products, by autocast, with loss scaling for float16; the objective is computed in float32. On a CPU either half
+    is bfloat16 where it has instructions for that, else float32. clip: the largest norm of all gradients together; None
+    leaves them.
     """
 
     data: Dataset
@@ -179,7 +180,8 @@ class Pretrain(Training, Pretrained):
         The two halves of the batch pass one after the other, so that batch norm sees one view at a time, as in the reference.
         """
         features, raw = (torch.cat(halves) for halves in zip(*map(network, views.chunk(2)), strict=True))
-        scalars = {"objective": self.objective(raw, targets)}
+        with torch.autocast(raw.device.type, enabled=False):
+            scalars = {"objective": self.objective(raw.float() if raw.dtype.itemsize == 2 else raw, targets)}
         scalars["loss"] = scalars["objective"]
         with torch.no_grad():
             scalars["live_dimensions"] = (self.embed(raw).abs().sum(0) > 0).sum().float()

@@ -23,6 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms import functional as tv
 
+from monosem import cifar
 from monosem.arrays import Arrays
 from monosem.cifar import CIFAR10, CIFAR100
 from monosem.data import Dataset, Digits, Images, _loaded, _packs, stratified

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from monosem.fit import LARS, SGD, Adam, Constant, Steps, WarmupCosine, seeded, train
+from monosem.fit import LARS, SGD, Adam, Constant, Feed, Steps, WarmupCosine, device, products, seeded, train
 from monosem.stage import FieldError, StageError, generator
 
 
@@ -190,27 +190,37 @@ def test_gradients_are_clipped_to_the_norm_that_is_given():
     assert not torch.equal(before, module.weight)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="half precision is for GPUs, and torch sees none")
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_half_precision_learns_on_a_gpu(precision):
-    module = nn.Linear(3, 1).cuda()
-    x = torch.randn(64, 3, generator=generator("x")).cuda()
+def test_half_precision_learns_where_there_is_such_a_thing(precision):
+    dtype = products(precision)
+    if dtype == torch.float32:
+        pytest.skip("torch sees no GPU, and the CPU has no instructions for bfloat16")
+    module = nn.Linear(3, 1).to(device())
+    x = torch.randn(64, 3, generator=generator("x")).to(device())
     job, seen = Notes(), []
 
     def losses(batch):
         seen.append(module(batch).dtype)
         return {"loss": (module(batch) - batch.sum(1, keepdim=True)).float().square().mean()}
 
-    train(
-        job,
-        module,
-        SGD(lr=0.05).build(module.parameters()),
-        Constant(),
-        20,
-        4,
-        16,
-        lambda epoch: ((b,) for b in x.split(16)),
-        losses,
-        precision,
-    )
-    assert set(seen) == {getattr(torch, precision)} and job.lines[-1][1]["loss"] < 0.2 * job.lines[0][1]["loss"]
+    optimizer = SGD(lr=0.05).build(module.parameters())
+    train(job, module, optimizer, Constant(), 20, 4, 16, lambda epoch: ((b,) for b in x.split(16)), losses, precision)
+    assert set(seen) == {dtype} and job.lines[-1][1]["loss"] < 0.2 * job.lines[0][1]["loss"]
+
+
+def test_half_precision_on_a_cpu_is_bfloat16_where_it_has_instructions_for_it(monkeypatch):
+    if device().type == "cuda":
+        pytest.skip("a GPU does what it is asked for")
+    for there, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=there: there)
+        assert products("float16") == products("bfloat16") == dtype and products("float32") == torch.float32
+
+
+def test_images_that_do_not_fit_are_streamed_in_the_same_order():
+    images = torch.arange(60, dtype=torch.uint8).reshape(20, 3, 1, 1)
+    order = torch.randperm(20, generator=generator("o")).split(6)
+    kept, streamed = Feed(images), Feed(images)
+    streamed.streams = True
+    for one, other, index in zip(kept(order), streamed(order), order, strict=True):
+        assert torch.equal(one, other) and torch.equal(one.cpu(), images[index])
+    assert list(streamed([])) == []
