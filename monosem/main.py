@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--gather", metavar="DIR", nargs="+", help="draw the curves of finished runs again, several over one another, from their tables")
     add("--runs", metavar="DIR", default="runs", help="where results go (default: runs)")
     add("--store", metavar="DIR", default="store", help="where artifacts are kept and found again (default: store)")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile networks that are pre-trained: a tenth or more off long trainings, rounded otherwise",
+    )
     how = parser.add_argument_group("of a sweep", "how its trials are run; no result depends on it but for the number of threads")
     how.add_argument(
         "--address", metavar="HOST:PORT", help="a Ray cluster, or auto to find one on this machine (default: RAY_ADDRESS, else none)"
@@ -99,6 +105,10 @@ def job(flags: argparse.Namespace) -> int:
             raise UsageError(f"--{typed[0]} goes with a sweep, and no file binds a Sweep")
         if flags.plan:
             return show_plan(asked, Path(flags.store))
+        if flags.compile:
+            if not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
+                raise UsageError("--compile needs a C++ compiler, g++ or clang++, and finds none")
+            os.environ["MONOSEM_COMPILE"] = "1"  # for the workers of a sweep too
         folder = usable_folder(Path(flags.runs, asked.name), "--runs")
         store = usable_folder(Path(flags.store), "--store")
     except (spec.SpecError, UsageError) as error:

@@ -59,10 +59,11 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     here = {"address": "local", "include_dashboard": False, "object_store_memory": 2**28}
     where: dict[str, Any] = {"address": address} if address not in (None, "local") else here
     code = [path for name in dict.fromkeys(name.partition(".")[0] for name in ("monosem", *modules)) if (path := _code(name))]
+    how = {name: os.environ[name] for name in ("MONOSEM_COMPILE",) if name in os.environ}
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it prints the traceback of every failed try; ours are kept in logs
     for attempt in (1, 2):
         try:
-            ray.init(**where, runtime_env={"py_modules": code}, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**where, runtime_env={"py_modules": code, "env_vars": how}, log_to_driver=False, logging_level=logging.ERROR)
             break
         except Exception as error:  # Ray raises bare ones where it cannot start or connect
             ray.shutdown()
