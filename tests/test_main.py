@@ -268,3 +268,10 @@ def test_it_runs_from_any_folder(tmp_path):
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert out.returncode == 0 and "8 to compute" in out.stdout
+
+
+def test_compiling_without_a_compiler_is_refused_before_any_work(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    out = here(capsys, "--gin", "gin/ncl.gin", "--compile", "--runs", tmp_path / "runs", "--store", tmp_path / "store")
+    assert out.returncode == 2 and "--compile needs a C++ compiler" in out.stderr and not (tmp_path / "runs").exists()

@@ -75,6 +75,8 @@ def test_the_ncl_code_s_evaluation_is_equalled(golden, tag):
     assert_close(metrics.class_entropy(features, labels)[kept].float(), g[f"{tag}_entropy_per_dim"], rtol=1e-5, atol=1e-5)
     error = metrics.correlation_error(features[:, features.sum(0) > 10])
     assert_close(error.median().item(), float(g[f"{tag}_orth_median_err"]), rtol=1e-5, atol=1e-6)
+    share = [100 * Sparsity(epsilon=1e-2)(row[None], labels[:1])["sparsity"] for row in features]
+    assert_close(torch.tensor(share), g[f"{tag}_sparsity_per_sample_pct"].double(), rtol=1e-5, atol=1e-5, check_dtype=False)
 
 
 @pytest.mark.parametrize("metric", [ClassConsistency(), Sparsity(), Dimensions(), EffectiveRank(), Orthogonality()], ids=repr)

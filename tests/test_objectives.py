@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monosem.objectives import ACTIVATIONS, Contrastive, NonNegative, OnlineClassifier, contrastive_loss
+from monosem.objectives import ACTIVATIONS, Contrastive, NonNegative, OnlineClassifier, Supervised, contrastive_loss
 
 GOLDEN_NAMES = {"identity": "None", "leaky_relu": "leakyrelu"}
 
@@ -92,3 +92,34 @@ def test_a_detached_classifier_only_watches_and_a_joint_one_trains_the_features(
     loss.backward()
     assert (features.grad is not None) == joint
     assert 0 <= accuracy <= 1
+
+
+def test_supervised_contrast_equals_the_reference_on_labels(golden):
+    g = golden("a_simclr_loss")
+    loss = Supervised(float(g["temperature"]))(g["z"], g["sup_indexes"])
+    assert_close(loss.item(), float(g["sup_loss"]), rtol=1e-10, atol=0)
+    rectified = Supervised(float(g["temperature"]), "relu").embed(g["z"])
+    assert_close(rectified, torch.nn.functional.normalize(g["z"].relu(), dim=1))
+
+
+def test_label_noise_of_supervised_contrast_redraws_just_that_share_of_the_rows_at_every_step():
+    labels, draw = torch.full((400,), 7), torch.Generator().manual_seed(0)
+    told = [Supervised(label_noise=0.55).targets(torch.arange(400), labels, 100, draw) for _ in range(2)]
+    for each in told:
+        assert abs(int((each != 7).sum()) - 220 * 0.99) < 10 and each.min() >= 0 and each.max() < 100  # a redrawn one may be right
+    assert not torch.equal(*told) and labels.eq(7).all()
+    assert torch.equal(Supervised().targets(torch.arange(400), labels, 100, draw), labels)
+    assert torch.equal(Contrastive().targets(torch.arange(400), labels, 100, draw), torch.arange(400))
+
+
+def test_normalising_before_the_rectifier_changes_values_only_where_its_slope_depends_on_size():
+    raw = 3 * torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    for activation, same in (("relu", True), ("rep_relu", True), ("leaky_relu", True), ("gelu", False), ("softplus", False)):
+        first, later = (NonNegative(activation=activation, unit_first=each).embed(raw) for each in (True, False))
+        assert torch.allclose(first, later, atol=1e-6) == same
+    gradients = []
+    for unit_first in (True, False):
+        z = raw.clone().requires_grad_()
+        NonNegative(activation="rep_relu", unit_first=unit_first)(z, torch.arange(4).repeat(2)).backward()
+        gradients.append(z.grad)
+    assert not torch.allclose(*gradients)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.testing import assert_close
 
 from monosem.data import Digits
 from monosem.encoders import Network, Projector, ResNet, SmallConv
-from monosem.fit import SGD, WarmupCosine, seeded
+from monosem.fit import LARS, SGD, WarmupCosine, seeded
 from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
 from monosem.sparse import Autoencoder, TopK
 from monosem.stage import FieldError, key
@@ -76,6 +78,12 @@ def test_a_whole_training_step_equals_the_reference_with_either_classifier(golde
         gradients = dict(network.named_parameters())
         ours = torch.stack([gradients[str(name)].grad.norm() for name in g[f"{tag}_param_names"]])
         assert_close(ours, g[f"{tag}_grad_norms"], rtol=1e-8, atol=1e-12)
+        before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+        groups = [{"params": [*network.backbone.parameters(), *network.projector.parameters()]}]
+        groups.append({"params": [*network.classifier.parameters()], "lr": 0.1, "weight_decay": 0.0})
+        LARS(weight_decay=1e-4).build(groups).step()
+        moved = torch.stack([(gradients[str(name)].detach() - before[str(name)]).norm() for name in g[f"{tag}_param_names"]])
+        assert_close(moved, g[f"{tag}_update_norms"], rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -238,3 +246,32 @@ def test_impossible_trainings_are_refused():
         tiny_pretrain(encoder=SmallConv)
     with pytest.raises(TypeError):
         Pretrain()
+
+
+def test_the_decoder_and_the_classifier_have_learning_rates_of_their_own(monkeypatch):
+    seen = []
+
+    def build(self, groups):
+        seen.append({len(group["params"]): group.get("lr", self.lr) for group in groups})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SGD, "build", build)
+    encoder = tiny_pretrain(objective=Contrastive(), optimizer=SGD(lr=0.4, lr_per=512), classifier=OnlineClassifier(lr=0.1))
+    for stage in (encoder, tiny_sae(decoder_lr=0.3, optimizer=SGD(lr=0.4, lr_per=128)), tiny_sae()):
+        monkeypatch.setattr(Embedding, "network", lambda self, get: None)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(SimpleNamespace(get=None))
+    trained, autoencoder, plain = seen
+    assert sorted(trained.values()) == [0.05, 0.2]  # both for batches of 512, of which 256 are half
+    assert autoencoder == {3: 0.8, 1: 0.3} and plain == {3: 0.05, 1: 0.05}
+
+
+def test_compiling_is_asked_for_by_a_flag_and_changes_no_key(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda module: asked.append(module) or module)
+    plain, stage = key(tiny_pretrain(epochs=1)), tiny_pretrain(epochs=1)
+    Store(tmp_path / "plain").get(stage)
+    assert not asked
+    monkeypatch.setenv("MONOSEM_COMPILE", "1")
+    Store(tmp_path / "compiled").get(stage)
+    assert len(asked) == 1 and key(stage) == plain
