@@ -53,11 +53,13 @@ class Checkpoint(Stage, Pretrained):
         self._read()
 
     def content(self) -> str:
+        path = Path(self.path)
+        if not path.is_file():
+            self.refuse("path", f"cannot be used: {weights.absent(path)}")
         try:
-            state = Path(self.path).stat()
+            return _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
         except OSError as error:
-            self.refuse("path", f"{self.path} cannot be read: {error.strerror}")
-        return _digest(Path(self.path), state.st_size, state.st_mtime_ns)
+            self.refuse("path", f"cannot be used: {path} cannot be read: {error.strerror}")
 
     @property
     def width(self) -> int:

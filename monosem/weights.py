@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Tensor]:
     one under 'state_dict' or 'model', as Lightning and solo-learn leave it. Raises WeightsError.
     """
     if not path.is_file():
-        raise WeightsError(_absent(path))
+        raise WeightsError(absent(path))
     try:
         return _READERS[_kind(path)](path)
     except WeightsError:
@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}): fetch it again") from None
 
 
-def _absent(path: Path) -> str:
+def absent(path: Path) -> str:
     if path.is_dir():
         return f"{path} is a folder: name the file in it"
     if not path.parent.is_dir():

@@ -97,8 +97,8 @@ def test_a_file_that_does_not_fit_is_refused_before_any_work(tmp_path, file):
     ):
         with pytest.raises(FieldError, match="Checkpoint.path cannot be used: .*" + words):
             checkpoint(file, **fields).preflight()
-    with pytest.raises(FieldError, match=r"Checkpoint.path .*missing.ckpt cannot be read: No such file"):
-        key(checkpoint(tmp_path / "missing.ckpt"))
+    with pytest.raises(FieldError, match=r"Checkpoint.path cannot be used: there is no file .*their.ckpt. Did you mean theirs.ckpt\?"):
+        key(checkpoint(tmp_path / "their.ckpt"))
 
 
 def test_impossible_checkpoints_are_refused(file):
