@@ -86,10 +86,10 @@ def fit(features: Callable[[int], Tensor], classes: int, heads: Sequence[Head], 
     parts = [block.bank() for block in blocks]
     back = torch.tensor([index for block in blocks for index in block.members], device=x.device).argsort()
     weight, bias = (torch.cat(each)[back] for each in zip(*parts, strict=True))
-    if not (weight.isfinite().all() and bias.isfinite().all()):
+    if broken := int((~(weight.isfinite().flatten(1).all(1) & bias.isfinite().all(1))).sum()):
         raise StageError(
-            f"the probe's weights are no finite numbers after {steps} steps (learning rate {recipe.optimizer.lr:g}). "
-            "A lower LinearProbe.optimizer learning rate usually helps."
+            f"the weights of {broken} of {len(heads)} probes are no finite numbers after {steps} steps "
+            f"(learning rate {recipe.optimizer.lr:g}). A lower LinearProbe.optimizer learning rate usually helps."
         )
     assert scale is not None, "recipes have an epoch or more"
     return Bank(weight / scale.to(weight), bias)

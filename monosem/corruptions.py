@@ -90,6 +90,9 @@ class FewShot(Corruption):
     def axis(self) -> str:
         return "training images per class" if self.unit == "shots" else "training images (share)"
 
+    def touches_training(self, severity: float) -> bool:
+        return not (self.unit == "fraction" and severity == 1)
+
     def check_severity(self, severity: float, labels: Tensor) -> None:
         if self.unit == "fraction":
             if severity == 0:

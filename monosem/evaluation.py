@@ -141,7 +141,7 @@ class Curve(Series):
 @dataclass(frozen=True, kw_only=True)
 class Kept(Series):
     """A measurement on the dimensions that are most active, by how many are kept (NCL, section 4.2). Dimensions are ranked
-    without labels, by the sum of their rectified share of unit rows."""
+    without labels, by the sums of the columns of features with unit rows."""
 
     @property
     def axis(self) -> str:
@@ -157,7 +157,8 @@ class Kept(Series):
 class FeatureSelection(Kept):
     """Accuracy of a linear probe on the dimensions that are most active on the training split, which alone it sees.
 
-    The NCL code swaps dimensions under a classifier after its first epoch; here each number of them has probes of its own.
+    Features are rectified for the ranking alone, as in the NCL code. That swaps dimensions under a classifier after its first
+    epoch, and trains on crops; here each number of dimensions has probes of its own, on images as they are.
     repeats: draws of the probe.
     """
 
@@ -178,7 +179,7 @@ class FeatureSelection(Kept):
         seen, tested = (job.get(stage)["features"].to(device()) for stage in self.upstream())
         labels, truth = (self.data.split(split).labels for split in ("train", "test"))
         heads = [Head(seed_for("probe", repeat), torch.arange(len(labels)), labels) for repeat in range(self.repeats)]
-        order = by_activity(seen)
+        order = by_activity(F.relu(seen))
         scores = []
         for count in self.severities:
             kept = order[: int(count)]

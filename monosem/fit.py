@@ -299,7 +299,8 @@ def train(
     if state is not None:
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was saved on a device that scales nothing
+            scaler.load_state_dict(state["scaler"])
     images = 0
     for epoch in range(state["epoch"] if state is not None else 0, epochs):
         sums: dict[str, Tensor] = {}

@@ -63,8 +63,8 @@ def correlation_error(features: Tensor) -> Tensor:
 
 
 def by_activity(features: Tensor) -> Tensor:
-    """(n, d) -> (d,) dimensions, the most active first: by the column sums of rectified features with unit rows."""
-    return F.normalize(F.relu(features), dim=1).double().sum(0).argsort(descending=True, stable=True)
+    """(n, d) -> (d,) dimensions, the most active first: by the column sums of features with unit rows."""
+    return F.normalize(features, dim=1).double().sum(0).argsort(descending=True, stable=True)
 
 
 def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) -> float:

@@ -98,10 +98,11 @@ class Training(Learning):
         def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
             draw = generator(type(self).__name__, "order and views", self.seed, epoch, on=device())
             order = torch.randperm(len(labels), generator=draw, device=device())[: steps * self.batch_size].split(self.batch_size)
+            own = generator(type(self).__name__, "targets", self.seed, epoch, on=device())  # or views would depend on the objective
             for index, batch in zip(order, feed(order), strict=True):
                 pixels = self.data.normalise(augmented(batch.repeat(2, 1, 1, 1), self.views, draw))
                 index = index.repeat(2)
-                yield pixels, self.targets(index, labels[index], draw), labels[index]
+                yield pixels, self.targets(index, labels[index], own), labels[index]
 
         optimizer = self.optimizer.for_batches(self.batch_size).build(groups)
         how = (self.precision, self.clip)

@@ -105,6 +105,8 @@ def test_each_of_the_paper_s_files_runs_from_end_to_end(file, place, capsys):
     out = here(capsys, *flags(file, place), "--runs", place / "runs", "--store", place / "store")
     assert out.returncode == 0, out.stderr
     loaded = load(*reading(file, place))
+    again = load([str(place / "runs" / loaded.name / "config.gin")])
+    assert again.experiment == loaded.experiment and again.config == loaded.config
     rows = read_table(place / "runs" / loaded.name / "curves.csv")
     assert {row.curve for row in rows} == {curve.name for curve in loaded.experiment.curves} | {"monosemanticity"}
     assert all(0 <= row.value <= 100 for row in rows if row.metric in ("top1", "top5", "precision_at_10"))
@@ -174,10 +176,10 @@ def test_the_imagenet_files_say_what_the_reference_does(experiment):
     assert effective.lr == pytest.approx(0.15) and trained.classifier.lr * trained.optimizer.scale(128) == pytest.approx(0.05)
     assert (trained.epochs, trained.batch_size, trained.data.size, trained.data.crop) == (100, 128, 256, 224)
     assert (trained.encoder.stem, trained.views[0].size) == ("imagenet", 224)
-    assert repr(probe.optimizer) == "SGD(lr=1.5, weight_decay=0.0, lr_per=None, momentum=0.9, nesterov=False)"
+    assert repr(probe.optimizer) == "SGD(lr=1.5, weight_decay=0.0, lr_per=256, momentum=0.9, nesterov=False)"
     assert probe.schedule.milestones == (60, 80) and probe.views[0].size == 224 and probe.views[0].interpolation == "bicubic"
     sae = experiment("gin/imagenet100/sae.gin").curves[0].encoder.autoencoder
-    assert repr(sae.optimizer) == "Adam(lr=0.0001, weight_decay=0.0001, lr_per=None, betas=(0.9, 0.999), decoupled=False)"
+    assert repr(sae.optimizer) == "Adam(lr=0.0001, weight_decay=0.0001, lr_per=256, betas=(0.9, 0.999), decoupled=False)"
     assert (sae.decoder_lr, sae.batch_size, sae.precision) == (0.3, 256, "float32")
     tuned = {curve.name: curve.probe for curve in experiment("gin/imagenet100/finetune_ncl.gin").curves}
     assert (tuned["label_noise"].epochs, tuned["few_shot"].epochs, tuned["few_shot"].optimizer.lr) == (50, 100, 1.5)

@@ -12,7 +12,7 @@ from monosem.spec import SpecError, load
 from monosem.stage import key
 from monosem.training import Embedding, SparseAutoencoder
 
-GIN = sorted(path.relative_to(ROOT) for path in (ROOT / "gin").rglob("*.gin"))
+GIN = sorted(path.relative_to(ROOT) for path in (ROOT / "gin").glob("*.gin"))  # the others: test_settings.py
 SETTINGS = {"digits.gin"}  # included by others, no experiment on their own
 
 
