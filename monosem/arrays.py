@@ -73,10 +73,14 @@ def _arrays(path: str) -> tuple[Any, np.ndarray[Any, Any]]:
             images, labels = (np.load(os.path.join(path, f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ARRAYS)
             return images, labels
         if path.endswith(".npz"):
+            if not zipfile.is_zipfile(path):
+                raise pack.PackError(f"holds no plain arrays: {path} is no .npz, as numpy.savez writes them")
             with np.load(path, allow_pickle=False) as file:
                 return tuple(file[name] for name in _named(path, file.files))
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise error if isinstance(error, pack.PackError) else pack.PackError(f"holds no plain arrays: {path} ({error})") from None
+        if isinstance(error, pack.PackError):
+            raise
+        raise pack.PackError(f"holds no plain arrays of numbers: {path} is damaged or has objects in it") from None
     if not path.endswith((".h5", ".hdf5")):
         raise pack.PackError(f"must be an .npz, .h5 or .hdf5, or a folder with images.npy and labels.npy, got {path}")
     try:

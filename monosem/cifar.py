@@ -52,6 +52,8 @@ class CIFAR10(Packed):
 
     def packed(self, split: Split) -> pack.Pack:
         home = Path(self.folder, self.published().base_folder)
+        if not home.exists() and Path(self.folder).name == home.name:
+            self.refuse("folder", f"must be the folder that {home.name} is in, {Path(self.folder).parent}, got {self.folder}")
         if not home.exists():
             if not self.original:
                 self.refuse("folder", f"must hold the files, got {self.folder}{nearest(home)}; original = True downloads them")

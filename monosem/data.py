@@ -69,16 +69,23 @@ class Dataset(Part):
         """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
         for split in get_args(Split):
             images, labels = self.split(split)
+            kinds = [type(each).__name__ for each in (images, labels)]
+            if kinds != ["Tensor", "Tensor"]:
+                return f"must load torch tensors; the {split} split has {kinds[0]} and {kinds[1]}"
             if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.channels or labels.dtype != torch.int64:
                 return (
                     f"must hold uint8 images (n, {self.channels}, height, width), a channel for each mean, and int64 labels (n,); "
                     f"the {split} split has {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
                 )
-            if len(images) != len(labels) or not len(labels):
-                return f"must hold a label for every image, and some of them; the {split} split has {len(images)} and {len(labels)}"
+            if len(images) != len(labels) or not images.numel():
+                return f"must hold a label for every image, and some of them; the {split} split has {tuple(images.shape)} and {len(labels)}"
+            if images.shape[1:] != self.split("train").images.shape[1:]:
+                sizes = tuple(self.split("train").images.shape[1:]), tuple(images.shape[1:])
+                return f"must have images of one size in both splits, got {sizes[0]} and {sizes[1]}"
             if labels.min() < 0 or labels.max() >= self.classes:
                 return f"must label every image with a class of the training split, 0 to {self.classes - 1}; not so the {split} split"
-        missing = (self.split("train").labels.bincount() == 0).nonzero()[:, 0].tolist()
+        there = set(self.split("train").labels.unique().tolist())
+        missing = [number for number in range(min(self.classes, len(there) + 5)) if number not in there]  # the first few will do
         return f"must number classes from 0 without gaps; the training split has none of {missing}" if missing else None
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -195,7 +202,10 @@ class Packed(Dataset):
 @functools.lru_cache(maxsize=8)
 def _packs(data: Packed) -> dict[Split, pack.Pack]:
     """Both splits, opened once a process: what counts in a key is what is then loaded, whatever happens to the files."""
-    return {split: data.packed(split) for split in get_args(Split)}
+    made = {split: data.packed(split) for split in get_args(Split)}
+    if made["train"].digest == made["test"].digest:
+        data.refuse(data.origin("test"), "must be of other images than the training split, got the same ones for both")
+    return made
 
 
 def nearest(path: Path) -> str:

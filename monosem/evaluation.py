@@ -83,7 +83,6 @@ class Series(Measurement):
 
     def check_severity(self, severity: float) -> None:
         """ValueError, saying what it must be, where it is none for this data."""
-        raise NotImplementedError
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
@@ -147,9 +146,11 @@ class Kept(Series):
     def axis(self) -> str:
         return "dimensions that are kept"
 
-    def check_severity(self, severity: float) -> None:
-        if not (severity.is_integer() and 1 <= severity <= self.encoder.width):
-            raise ValueError(f"must be whole numbers of dimensions between 1 and {self.encoder.width}, got {severity:g}")
+    def validate(self) -> None:
+        super().validate()
+        for count in self.severities:
+            if not (count.is_integer() and 1 <= count <= self.encoder.width):
+                self.refuse("severities", f"must be whole numbers of dimensions between 1 and {self.encoder.width}, got {count:g}")
 
 
 @gin.register
@@ -197,6 +198,11 @@ class Retrieval(Kept):
     active on the test split. Nothing is drawn, so there is one value a severity."""
 
     metrics = ("precision_at_10",)
+
+    def preflight(self) -> None:
+        super().preflight()
+        if (images := len(self.data.split("test").labels)) < 11:
+            self.refuse("data", f"must have 11 test images or more, one to ask with and ten to find, got {images}")
 
     def upstream(self) -> tuple[Stage, ...]:
         return (Features(self.encoder, self.data, "test"),)
@@ -277,6 +283,8 @@ class Experiment(Part):
             self.refuse("curves", "must hold at least one curve, got ()")
         if not self.metrics:
             self.refuse("metrics", "must hold at least one metric: monosemanticity is measured beside every accuracy, got ()")
+        if any(isinstance(curve, Curve) and curve.company for curve in self.curves):
+            self.refuse("curves", "say by themselves which of them are fitted together: leave Curve.company")
         names = [curve.name for curve in self.curves]
         if not all(names):
             self.refuse("curves", "must have names: a scope in Gin, or Curve.name")

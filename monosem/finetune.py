@@ -44,6 +44,10 @@ class FineTune(Probe):
     precision: Precision = "float32"
     clip: Positive | None = None
 
+    def validate(self) -> None:
+        if self.batch_size < 2:
+            self.refuse("batch_size", f"must be 2 or more: batch norm wants more than one image, got {self.batch_size}")
+
     def check_size(self, images: int) -> None:
         if self.batch_size > images:
             self.refuse("batch_size", f"must be at most {images}, the training images, got {self.batch_size}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,7 +44,10 @@ def placed(module: M) -> M:
 def compiled(module: M) -> M:
     """The module, compiled where MONOSEM_COMPILE is set, as run.py --compile does: quicker after most of a minute, and rounded
     otherwise. How and not what, so no key knows of it."""
-    return cast(M, torch.compile(module)) if os.environ.get("MONOSEM_COMPILE") else module
+    if not os.environ.get("MONOSEM_COMPILE"):
+        return module
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # where there is no GPU it warns of that
+    return cast(M, torch.compile(module))
 
 
 class Feed:

@@ -98,7 +98,11 @@ class ImageFolder(Packed):
 
     def _read_classes(self, path: str) -> list[str]:
         self._must_exist("only", path)
-        names = [name for line in Path(path).read_text().splitlines() if (name := line.partition("#")[0].strip())]
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.refuse("only", f"must be a text file with a class a line; {path} cannot be read as one: {error}")
+        names = [name for line in lines if (name := line.partition("#")[0].strip())]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             self.refuse("only", f"must name every class once; {path} has {_listed(twice)} more than once")
         if not names:

@@ -65,7 +65,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
     )
     flags = parser.parse_args(arguments)
-    if flags.gather and (flags.files or flags.bindings or flags.plan or any(getattr(flags, name) is not None for name in OF_A_SWEEP)):
+    others = (flags.files, flags.bindings, flags.plan, flags.compile, *(getattr(flags, name) is not None for name in OF_A_SWEEP))
+    if flags.gather and any(others):
         parser.error("--gather goes only with --runs: it reads tables alone")
     if not flags.gather and not flags.files:
         parser.error("--gin FILE is needed")

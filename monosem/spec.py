@@ -150,8 +150,11 @@ def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
         modules += reader.modules
         swept = tuple((name, value) for name, value in values if _address(name) not in missed)
         cells[file, swept] = Cell(cell_name(spec.experiment.name, swept), *spec, swept)
+    nowhere = {address for address in unread[0] if all(address in missed for missed in unread)}
+    axes = [{_address(name) for name in axis.names} for axis in sweep.grid or ()]
     for address, problem in unread[0].items():
-        if address not in own and all(address in missed for missed in unread):
+        spared = any(address in axis and not axis <= nowhere for axis in axes)  # another of its axis is read: that is enough
+        if address in nowhere and address not in own and not spared:
             raise SpecError(str(problem()).replace("this experiment", "any spec of the sweep"))
     return Study(sweep, _ordered(sweep, cells), tuple(dict.fromkeys(modules)))
 
@@ -416,7 +419,7 @@ def _explain(error: FieldError, typed: dict[Address, Typed]) -> str:
     """What a field refused, with the binding that put it there. Proxied by Gin, the message goes on for lines: the first counts."""
     message = str(error).splitlines()[0]
     bindings = [t for (_, selector, name), t in typed.items() if selector.split(".")[-1] == error.owner and name == error.field]
-    exact = [t for t in bindings if _plain(t.value) == _plain(error.value)]
+    exact = [t for t in bindings if repr(_plain(t.value)) == repr(_plain(error.value))]  # 256 is not 256.0
     culprit = (exact or bindings)[-1:] if len(bindings) == 1 or exact else []
     return " ".join([message, *map(str, culprit)])
 

@@ -322,6 +322,8 @@ class SparseAutoencoder(Training, Representation):
 
     def validate(self) -> None:
         self.sparsity.check_width(self.latents)
+        if self.encoder.channels not in (None, self.data.channels):
+            self.refuse("data", f"must have {self.encoder.channels} channels like the images of the encoder, got {self.data.channels}")
 
     @property
     def width(self) -> int:

@@ -47,6 +47,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def absent(path: Path) -> str:
+    """What there is in place of a file that is not there."""
+    if path.exists() and not path.is_dir():
+        return f"{path} is not a file that can be read from again and again"
     if path.is_dir():
         return f"{path} is a folder: name the file in it"
     if not path.parent.is_dir():

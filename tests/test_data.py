@@ -501,3 +501,29 @@ def test_without_h5py_an_hdf5_file_says_what_it_needs(tmp_path):
     (tmp_path / "a.h5").touch()
     with pytest.raises(FieldError, match="Arrays.train is an HDF5 file, .*a.h5, which needs h5py: pip install h5py"):
         Arrays(train=str(tmp_path / "a.h5"), test=str(tmp_path / "a.h5"), mean=(0.5,), std=(0.5,)).flaw()
+
+
+def test_slips_with_packed_sets_are_said_in_a_line(tmp_path):
+    good = write_npz(tmp_path / "train", **GREY)
+    np.save(tmp_path / "b", np.zeros(3))
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(FieldError, match=r"Arrays.test holds no plain arrays: .*b.npz is no .npz"):
+        Arrays(train=good, test=str(tmp_path / "b.npz"), mean=(0.5,), std=(0.5,)).flaw()
+    with pytest.raises(FieldError, match=r"Arrays.test must be of other images than the training split"):
+        Arrays(train=good, test=good, mean=(0.5,), std=(0.5,)).flaw()
+    many = np.full(len(GREY["labels"]), 3)
+    many[0] = 10**12
+    far = write_npz(tmp_path / "far", images=GREY["images"], labels=many)
+    other = write_npz(tmp_path / "other", images=GREY["images"][:2], labels=many[1:3])
+    assert "has none of [0, 1, 2, 4, 5, 6]" in Arrays(train=far, test=other, mean=(0.5,), std=(0.5,)).flaw()
+    small = write_npz(tmp_path / "small", images=GREY["images"][:, :2], labels=GREY["labels"])
+    assert "images of one size in both splits" in Arrays(train=good, test=small, mean=(0.5,), std=(0.5,)).flaw()
+    (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "folder" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "words").write_bytes(bytes(range(128, 200)))
+    inner = str(tmp_path / "cifar-100-python")
+    with pytest.raises(FieldError, match=f"CIFAR100.folder must be the folder that cifar-100-python is in, {tmp_path}, got {inner}"):
+        CIFAR100(folder=inner, original=False).flaw()
+    for only in ("words", "folder"):
+        with pytest.raises(FieldError, match=r"ImageFolder.only must be a text file with a class a line"):
+            ImageFolder(folder=str(tmp_path / "folder"), only=str(tmp_path / only)).flaw()

@@ -216,5 +216,11 @@ def test_impossible_numbers_of_dimensions_are_refused():
     for count in (0, 17, 1.5):
         with pytest.raises(FieldError, match=r"Retrieval.severities must be whole numbers of dimensions between 1 and 16"):
             Retrieval(encoder=Embedding(PRETRAIN), data=DATA, severities=(count,)).preflight()
+    with pytest.raises(FieldError, match=r"Experiment.curves say by themselves which of them are fitted together"):
+        experiment(replace(curve(LabelNoise(), (0.0,)), company=(curve(LabelNoise(), (0.0,)).task,)))
+    with pytest.raises(FieldError, match=r"FineTune.batch_size must be 2 or more"):
+        replace(TUNE, batch_size=1)
+    with pytest.raises(FieldError, match=r"SparseAutoencoder.data must have 1 channels like the images of the encoder, got 3"):
+        replace(sae(), data=Digits(mean=(0.5, 0.5, 0.5), std=(1, 1, 1)))
     with pytest.raises(FieldError, match=r"FeatureSelection.probe must take images as they are"):
         FeatureSelection(encoder=Embedding(PRETRAIN), data=DATA, severities=(2,), probe=FRESH).preflight()

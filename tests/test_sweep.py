@@ -247,3 +247,8 @@ def test_flags_of_a_sweep_do_not_go_with_a_single_experiment(tmp_path, capsys):
 def test_a_sweep_made_by_hand_is_checked_like_one_from_gin():
     with pytest.raises(FieldError, match="must give 'A.b' different values"):
         Sweep(name="s", specs=("a",), grid={"A.b": (1, 1)})
+
+
+def test_bindings_that_take_one_value_together_need_not_all_be_read(load):
+    study = load("Sweep.specs = ('gin/simclr.gin', 'gin/ncl.gin')", "Sweep.grid = {('Pretrain.seed', 'SparseAutoencoder.seed'): (0, 1)}")
+    assert [cell.swept for cell in study.cells] == [(("Pretrain.seed", str(seed)),) for seed in (0, 1)] * 2
