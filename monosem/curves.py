@@ -475,7 +475,7 @@ def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
     if many:
         panels[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     else:
-        panels[0][0].legend(frameon=False, loc="lower left")
+        panels[0][0].legend(frameon=False, loc="best")
     seeds, repeats = _over(table)
     over = " x ".join(words for words in (f"{seeds} seeds" * (seeds != "1"), f"{repeats} draws" * (repeats != "1")) if words)
     figure.suptitle(f"Mean and 95 % interval over {over}" if over else "Single draws", fontsize="medium")

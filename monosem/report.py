@@ -9,8 +9,9 @@ from pathlib import Path
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, draw, markdown, table_text, tables
 from monosem.evaluation import Experiment, Series
 from monosem.files import whole
+from monosem.probes import Features
 from monosem.spec import Cell
-from monosem.stage import Part, closure, title
+from monosem.stage import Part, closure
 from monosem.store import Store
 from monosem.sweep import Goal
 from monosem.training import Pretrain, Representation, Training
@@ -39,7 +40,8 @@ def facts(experiment: Experiment, store: Store) -> str:
             lines.append(f"online classifier: {online(stage)}")
         logged = store.history(stage)[-1:]
         if logged and "encoder_passes" in logged[0].scalars:
-            what = f"curve {stage.name}" if isinstance(stage, Series) else f"{title(stage)}, {chain(stage)}"
+            split = f", {stage.split} split" if isinstance(stage, Features) else ""
+            what = f"curve {stage.name}" if isinstance(stage, Series) else f"{chain(stage)}{split}"
             lines.append(f"encoder passes for {what}: {logged[0].scalars['encoder_passes']:.0f} images")
     made = [store.made(stage) for stage in stages]
     lines += dict.fromkeys(f"computed with torch {each['torch']} on {each['device']}, {each['threads']} threads" for each in made)
