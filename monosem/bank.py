@@ -64,8 +64,8 @@ def fit(features: Callable[[int], Tensor], classes: int, heads: Sequence[Head], 
     job: where to log the mean loss of every epoch and keep the state from which to go on.
     """
     steps = recipe.epochs * max(1, len(heads[0].labels) // recipe.batch_size)
-    blocks = [_Block([heads[i] for i in members], members, classes, recipe, steps) for members in companies(heads)]
-    state: dict[str, Any] = (job.restore() if job else None) or {"epoch": 0, "blocks": []}
+    groups, blocks = companies(heads), list[_Block]()
+    state: dict[str, Any] = (job.restore() if job else None) or {"epoch": 0, "blocks": [None] * len(groups)}
     scale = state.get("scale")
     seen = x = torch.empty(0)
     for epoch in range(min(state["epoch"], recipe.epochs - 1), recipe.epochs):
@@ -74,9 +74,9 @@ def fit(features: Callable[[int], Tensor], classes: int, heads: Sequence[Head], 
             if scale is None:
                 scale = raw.square().sum(1).mean().sqrt().clamp(min=1e-12) if recipe.rescale else torch.ones(()).to(raw)
             seen, x = raw, raw / scale.to(raw.device)
-        for number, block in enumerate(blocks):
-            if not block.ready:
-                block.prepare(x, state["blocks"][number] if state["blocks"] else None)
+        if not blocks:
+            kept = zip(groups, state["blocks"], strict=True)
+            blocks = [_Block([heads[i] for i in members], classes, recipe, steps, x, each) for members, each in kept]
         if epoch < state["epoch"]:
             break  # it was killed after its last epoch
         losses = [block.epoch(x, epoch) for block in blocks]
@@ -84,7 +84,7 @@ def fit(features: Callable[[int], Tensor], classes: int, heads: Sequence[Head], 
             job.log(epoch + 1, recipe.epochs, loss=float(torch.cat(losses).mean()))
             job.save({"epoch": epoch + 1, "scale": scale, "blocks": [block.state() for block in blocks]})
     parts = [block.bank() for block in blocks]
-    back = torch.tensor([index for block in blocks for index in block.members], device=x.device).argsort()
+    back = torch.tensor([index for members in groups for index in members], device=x.device).argsort()
     weight, bias = (torch.cat(each)[back] for each in zip(*parts, strict=True))
     if broken := int((~(weight.isfinite().flatten(1).all(1) & bias.isfinite().all(1))).sum()):
         raise StageError(
@@ -98,19 +98,16 @@ def fit(features: Callable[[int], Tensor], classes: int, heads: Sequence[Head], 
 class _Block:
     """Heads in groups of one size; those of a group share their minibatches. Weights are (groups, d, each, classes)."""
 
-    def __init__(self, heads: list[Head], members: list[int], classes: int, recipe: Recipe, steps: int):
-        self.heads, self.members, self.classes, self.recipe, self.steps = heads, members, classes, recipe, steps
+    def __init__(self, heads: list[Head], classes: int, recipe: Recipe, steps: int, x: Tensor, state: dict[str, Any] | None):
+        """x: (n, d) features of the first epoch. state: to go on from."""
+        self.classes, self.recipe, self.steps = classes, recipe, steps
         self.each = len(companions(heads)[0])
         self.groups = len(heads) // self.each
-        self.ready = False
-
-    def prepare(self, x: Tensor, state: dict[str, Any] | None) -> None:
-        (n, d), device, recipe = x.shape, x.device, self.recipe
-        leaders = self.heads[:: self.each]
-        self.walks = torch.stack([walk(leader, self.steps * recipe.batch_size) for leader in leaders]).int().to(device)
-        self.labels = torch.stack([head.labels for head in self.heads]).reshape(self.groups, self.each, n).to(device)
-        first = torch.stack([initial(head, d, self.classes) for head in self.heads]).to(x)  # (heads, d + 1, classes)
-        first = first.reshape(self.groups, self.each, d + 1, self.classes).transpose(1, 2).contiguous()
+        (n, d), device = x.shape, x.device
+        self.walks = torch.stack([walk(leader, steps * recipe.batch_size) for leader in heads[:: self.each]]).int().to(device)
+        self.labels = torch.stack([head.labels for head in heads]).reshape(self.groups, self.each, n).to(device)
+        first = torch.stack([initial(head, d, classes) for head in heads]).to(x)  # (heads, d + 1, classes)
+        first = first.reshape(self.groups, self.each, d + 1, classes).transpose(1, 2).contiguous()
         self.weight, self.bias = (part.clone().requires_grad_() for part in (first[:, :d], first[:, d:]))
         if state is not None:
             self.weight.data, self.bias.data = state["weight"].to(x), state["bias"].to(x)
@@ -120,12 +117,11 @@ class _Block:
         self.lr = self.optimizer.param_groups[0]["lr"]
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
-        self.ready = True
 
     def epoch(self, x: Tensor, epoch: int) -> Tensor:
         """One epoch of steps; the mean loss of every head."""
         b, per_epoch = self.recipe.batch_size, self.steps // self.recipe.epochs
-        total = torch.zeros(len(self.heads), device=x.device)
+        total = torch.zeros(self.groups * self.each, device=x.device)
         for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
             batch = self.walks[:, step * b : (step + 1) * b].long()  # (groups, b)
             told = self.labels.gather(2, batch[:, None].expand(-1, self.each, -1)).transpose(1, 2)  # (groups, b, each)

@@ -120,8 +120,7 @@ class Table:
     """The rows of a table by line, curve, metric, severity and (seeds, repeat).
 
     lines: in the order of the rows. axes: of every curve. measures: what is drawn and compared of every curve, top-1 where there
-    is one. against: the experiment that the others are compared
-    with, by default the first one.
+    is one. against: the experiment that the others are compared with, by default the first one.
     """
 
     def __init__(self, rows: Iterable[Row], against: str | None = None):

@@ -71,10 +71,8 @@ class Series(Measurement):
             self.refuse("severities", f"must differ from one another, got {self.severities}")
 
     def preflight(self) -> None:
-        if flaw := self.data.flaw():
+        if flaw := self.data.flaw() or self.encoder.misfit(self.data):
             self.refuse("data", flaw)
-        if self.encoder.channels not in (None, self.data.channels):
-            self.refuse("data", f"must have {self.encoder.channels} channels like the images of the encoder, got {self.data.channels}")
         for severity in self.severities:
             try:
                 self.check_severity(severity)

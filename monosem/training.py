@@ -33,6 +33,12 @@ class Representation(Part):
         """Of the images it takes; None takes any."""
         return None
 
+    def misfit(self, data: Dataset) -> str | None:
+        """Why images of `data` cannot be encoded, if they cannot."""
+        if self.channels in (None, data.channels):
+            return None
+        return f"must have {self.channels} channels like the images of the encoder, got {data.channels}"
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages whose artifacts `network` asks for: itself, if it is one, and those that it stands on."""
@@ -322,8 +328,8 @@ class SparseAutoencoder(Training, Representation):
 
     def validate(self) -> None:
         self.sparsity.check_width(self.latents)
-        if self.encoder.channels not in (None, self.data.channels):
-            self.refuse("data", f"must have {self.encoder.channels} channels like the images of the encoder, got {self.data.channels}")
+        if misfit := self.encoder.misfit(self.data):
+            self.refuse("data", misfit)
 
     @property
     def width(self) -> int:
