@@ -119,7 +119,7 @@ def ours(training: Pretrain, network: Network, constant: bool) -> Callable[[Cloc
 
 class Pictures(Dataset[tuple[int, list[Tensor], int]]):
     def __init__(self) -> None:
-        images, labels = Noise(MEAN, STD).load("train")
+        images, labels, _ = Noise(MEAN, STD).load("train")
         self.pictures = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images]
         self.labels = labels.tolist()
         draw = generator("blur")

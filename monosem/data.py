@@ -6,9 +6,10 @@ import difflib
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import gin
@@ -24,10 +25,14 @@ Split = Literal["train", "test"]
 
 
 class Images(NamedTuple):
-    """images: (n, channels, height, width) uint8; labels: (n,) int64, 0 .. classes - 1."""
+    """images: (n, channels, height, width) uint8; labels: (n,) int64, 0 .. classes - 1.
+
+    factors: where it is known what made the images, the level of each factor, (n,) int64 from 0 on, by name.
+    """
 
     images: Tensor
     labels: Tensor
+    factors: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Dataset(Part):
     def flaw(self) -> str | None:
         """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
         for split in get_args(Split):
-            images, labels = self.split(split)
+            images, labels, factors = self.split(split)
             kinds = [type(each).__name__ for each in (images, labels)]
             if kinds != ["Tensor", "Tensor"]:
                 return f"must load torch tensors; the {split} split has {kinds[0]} and {kinds[1]}"
@@ -82,6 +87,8 @@ class Dataset(Part):
             if images.shape[1:] != self.split("train").images.shape[1:]:
                 sizes = tuple(self.split("train").images.shape[1:]), tuple(images.shape[1:])
                 return f"must have images of one size in both splits, got {sizes[0]} and {sizes[1]}"
+            if odd := [name for name, each in factors.items() if each.dtype != torch.int64 or each.shape != labels.shape or each.min() < 0]:
+                return f"must have factors that are int64 (n,), from 0 on, like labels; not so {', '.join(odd)} of the {split} split"
             if labels.min() < 0 or labels.max() >= self.classes:
                 return f"must label every image with a class of the training split, 0 to {self.classes - 1}; not so the {split} split"
         there = set(self.split("train").labels.unique().tolist())

@@ -97,7 +97,7 @@ class Training(Learning):
 
     def train(self, job: Job, module: nn.Module, groups: list[dict[str, object]], losses: Callable[..., dict[str, Tensor]]) -> None:
         """Minimise losses(views (2b, c, h, w) normalised, targets (2b,), labels (2b,)); what is left of an epoch is dropped."""
-        images, labels = self.data.split("train")
+        images, labels, _ = self.data.split("train")
         feed, labels = Feed(images), labels.to(device())
         steps = len(labels) // self.batch_size
 

@@ -94,6 +94,7 @@ GOOD = Images(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6) % 3)
         (Images(GOOD.images, GOOD.labels.int()), GOOD, "int64 labels"),
         (Images(GOOD.images, GOOD.labels[:5]), GOOD, "a label for every image"),
         (Images(GOOD.images[:0], GOOD.labels[:0]), GOOD, "some of them"),
+        (Images(*GOOD[:2], {"hue": GOOD.labels[:5]}), GOOD, "must have factors that are int64 (n,), from 0 on, like labels; not so hue"),
         (Images(GOOD.images, GOOD.labels - 1), GOOD, "0 to 1; not so the train split"),
         (GOOD, Images(GOOD.images, GOOD.labels + 1), "0 to 2; not so the test split"),
         (Images(GOOD.images, GOOD.labels * 2), GOOD, "none of [1, 3]"),
@@ -315,7 +316,7 @@ def test_a_folder_of_images_is_seen_as_torchvision_s_resize_and_central_crop_see
             resized = tv.resize(image, 32)
             whole.append(tv.pil_to_tensor(tv.center_crop(resized, 32)))
             seen.append(tv.pil_to_tensor(tv.center_crop(resized, 24)))
-        images, labels = data.split(split)
+        images, labels, _ = data.split(split)
         assert torch.equal(images, torch.stack(whole)) and labels.tolist() == theirs.targets
         assert torch.equal(data.seen(images), torch.stack(seen))
         assert len(images) == 21 and _packs(data)[split].names == ("n01", "n02", "n03")

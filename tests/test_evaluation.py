@@ -96,7 +96,7 @@ def test_severity_zero_is_the_clean_accuracy_in_every_curve(store):
 def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
     stage = curve(GaussianNoise(), (0.0, 0.7))
     features = store.get(stage.upstream()[-2])["features"]
-    images, truth = DATA.load("test")
+    images, truth, _ = DATA.load("test")
     network = stage.encoder.network(store.get)
     for i, severity in enumerate(stage.severities):
         for repeat in range(2):

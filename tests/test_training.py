@@ -158,7 +158,7 @@ def batches(stage, epoch):
 
 def test_training_sees_two_different_views_of_every_image_and_others_in_every_epoch_and_seed():
     stage = tiny_pretrain()
-    images, labels = stage.data.load("train")
+    images, labels, _ = stage.data.load("train")
     views, index, told = batches(stage, 0)
     first, second = views.chunk(2)
     assert torch.equal(index[:256], index[256:]) and torch.equal(told, labels[index]) and len(index[:256].unique()) == 256
