@@ -30,9 +30,10 @@ def experiment(loaded: Spec, folder: Path, root: Path) -> None:
     if (folder / "config.gin").exists() and (folder / "config.gin").read_text(encoding="utf-8") != loaded.config:
         print(f"{folder} holds another spec's results: replaced when these are there; artifacts stay in {store.root}", file=sys.stderr)
     rows = [] if waves else report.collect(experiment, store)
-    if waves or not report.written(
-        folder, {"config.gin": loaded.config, "curves.csv": table_text(rows)}, [EVENTS, "curves.png", "summary.md"]
-    ):
+    texts = (
+        {} if waves else {"config.gin": loaded.config, "curves.csv": table_text(rows), "measures.csv": report.measures(experiment, store)}
+    )
+    if waves or not report.written(folder, texts, [EVENTS, "curves.png", "summary.md", "gallery.html", "gallery*.png", "space*.png"]):
         from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
 
         with held(folder), contextlib.closing(Board(folder, stages)) as board:
@@ -43,11 +44,14 @@ def experiment(loaded: Spec, folder: Path, root: Path) -> None:
                     store.get(stage)
             board.replay(store, stages)  # what another process was faster with
             rows = report.collect(experiment, store)
-            report.write(folder, rows, report.summary(rows, report.facts(experiment, store)), loaded.config)
+            figures = report.write(folder, rows, report.summary(rows, report.facts(experiment, store)), loaded.config)
+            report.put(folder / "measures.csv", report.measures(experiment, store))
             board.report(experiment, rows)
-            board.picture(folder / "curves.png")
+            for figure in [*figures, *report.show(experiment, store, folder)]:
+                board.picture(figure)
     print(tables(Table(rows)))
-    print(f"{folder}/ has curves.png, curves.csv, summary.md and config.gin; compare runs with\n  tensorboard --logdir {folder.parent}")
+    print(f"{folder}/ has curves.png, curves.csv, measures.csv, summary.md and config.gin, and gallery.html to look at dimensions")
+    print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
 
 
 # ------------------------------------------------------------------------------------------------ sweeps
@@ -232,12 +236,17 @@ def _remarks(study: Study, finished: Sequence[Cell], broken: dict[str, list[Lost
     return "\n".join(["Cells that are not in the table:", "", *lines, "", ""]) if lines else ""
 
 
-def _specs(cells: Sequence[Cell], store: Store) -> str:
-    """What was trained and probed, for the first cell of every spec."""
+def _first(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of every spec."""
     first: dict[str, Cell] = {}
     for cell in cells:
         first.setdefault(cell.experiment.name, cell)
-    return "\n\n".join(f"## {cell.name}\n\n{report.facts(cell.experiment, store)}" for cell in first.values()) + "\n"
+    return list(first.values())
+
+
+def _specs(cells: Sequence[Cell], store: Store) -> str:
+    """What was trained and probed, for the first cell of every spec."""
+    return "\n\n".join(f"## {cell.name}\n\n{report.facts(cell.experiment, store)}" for cell in _first(cells)) + "\n"
 
 
 def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], rows: dict[str, list[Row]], summary: str) -> None:
@@ -245,7 +254,9 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
     config.gin, written last, says that it is whole."""
     everything = [row for each in rows.values() for row in each]
     stale = [cell for cell in finished if not report.written(folder / cell.name, {"config.gin": cell.config}, [EVENTS])]
-    if not stale and report.written(folder, {"curves.csv": table_text(everything), "summary.md": summary}, [EVENTS, "*.png"]):
+    if not stale and report.written(
+        folder, {"curves.csv": table_text(everything), "summary.md": summary}, [EVENTS, "*.png", "gallery.html"]
+    ):
         return
     from monosem.watch import Board
 
@@ -254,7 +265,9 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
         with contextlib.closing(Board(folder / cell.name, stages)) as board:
             board.replay(store, stages)
             board.report(cell.experiment, rows[cell.name], cell.swept)
+        report.put(folder / cell.name / "measures.csv", report.measures(cell.experiment, store))
         report.put(folder / cell.name / "config.gin", cell.config)
+    report.put(folder / "gallery.html", report.page_of([(cell.name, cell.experiment) for cell in _first(finished)], store))
     with contextlib.closing(Board(folder, ())) as board:
         for figure in report.write(folder, everything, summary):
             board.picture(figure)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from monosem.stage import digest, is_seed
-from monosem.stats import Estimate, Sample, area, estimate, holm, logarithmic
+from monosem.stats import Estimate, Sample, area, estimate, holm
 
 MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
 Swept = tuple[tuple[str, str], ...]
@@ -251,7 +251,7 @@ def overview(table: Table) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _over(table: Table) -> tuple[str, str]:
+def over(table: Table) -> tuple[str, str]:
     """How many seeds and how many draws the means of accuracies are over: '3', '5 to 10'."""
     points = [point for line in table.lines for curve in table.axes for point in map(estimate, table.samples(line, curve).values())]
     return _span(point.seeds for point in points), _span(point.repeats for point in points)
@@ -259,7 +259,7 @@ def _over(table: Table) -> tuple[str, str]:
 
 def _legend(table: Table) -> str:
     images = _span(row.n for row in table.rows if row.curve in table.axes)
-    seeds, repeats = _over(table)
+    seeds, repeats = over(table)
     encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
     if repeats == seeds == "1":
         return f"Single draws, {encoders}; {images} test images."
@@ -388,7 +388,7 @@ def area_table(table: Table) -> str:
             for curve, shared in common.items()
         ]
         body.append([table.say(line), *("; ".join(_area(*pair)) for pair in pairs)])
-    seeds, repeats = _over(table)
+    seeds, repeats = over(table)
     words = f"Area under the curve over its width, in percent, over {seeds} x {repeats} encoders and draws"
     words += "; behind it the paired difference to the baseline, p uncorrected." if len(body) > 1 else "."
     return f"{markdown([f'mean {measured(table, common)} under', *common], body)}\n\n{words}"
@@ -419,64 +419,3 @@ def monosemanticity_table(table: Table) -> str:
 def _measured(sample: Sample) -> str:
     point = estimate(sample)
     return f"{point.mean:.4g}" if math.isnan(point.half) else f"{point.mean:.4g} ± {point.half:.2g}"
-
-
-# ------------------------------------------------------------------------------------------------ pictures
-
-
-def _color(lines: Sequence[Line], line: Line) -> tuple[float, ...]:
-    """A colour for each line; where there are more lines than colours, one for each experiment, its lines paler and paler."""
-    from matplotlib.colors import to_rgb
-
-    if len(lines) <= 10:
-        return to_rgb(f"C{lines.index(line)}")
-    experiments = list(dict.fromkeys(each.experiment for each in lines))
-    siblings = [each for each in lines if each.experiment == line.experiment]
-    paler = 0.7 * siblings.index(line) / len(siblings)
-    return tuple(paler + (1 - paler) * part for part in to_rgb(f"C{experiments.index(line.experiment)}"))
-
-
-def draw(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
-    """One panel per curve, one line per line of the table: the mean and its 95 % interval over seeds and repeats."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = list(curves or table.axes)
-    many = len(table.lines) > 5
-    width = 3.6 * len(shown) if len(shown) > 1 else 5.0
-    figure, panels = pyplot.subplots(
-        1, len(shown), figsize=(width + 2.2 * many, 3.4 + 0.8 * many), sharey=True, squeeze=False, layout="constrained"
-    )
-    for panel, curve in zip(panels[0], shown, strict=True):
-        for number, line in enumerate(table.lines):
-            points = {severity: estimate(sample) for severity, sample in table.samples(line, curve).items()}
-            if not points:
-                continue
-            x, mean = list(points), [p.mean for p in points.values()]
-            half = [0 if math.isnan(p.half) else p.half for p in points.values()]
-            color = _color(list(table.lines), line)
-            panel.plot(x, mean, color=color, marker="osD^vP*X"[number % 8], markersize=4, label=table.say(line))
-            panel.fill_between(x, [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)],
-                               color=color, alpha=0.1 if many else 0.2, linewidth=0)  # fmt: skip
-            if logarithmic(x):
-                panel.set_xscale("log")
-                panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
-                panel.minorticks_off()
-        panel.set_title(curve.replace("_", " ") + f" ({spoken(table.measures[curve])})" * (measured(table, shown) == "value"))
-        panel.set_xlabel(table.axes[curve].replace(" (", "\n("))
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
-    bottom, top = panels[0][0].get_ylim()
-    panels[0][0].set_ylim(max(bottom, -2), min(top, 102))  # an interval of few seeds may be wider than what there is
-    panels[0][0].set_ylabel(f"{measured(table, shown)} (%)")
-    if many:
-        panels[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    else:
-        panels[0][0].legend(frameon=False, loc="best")
-    seeds, repeats = _over(table)
-    over = " x ".join(words for words in (f"{seeds} seeds" * (seeds != "1"), f"{repeats} draws" * (repeats != "1")) if words)
-    figure.suptitle(f"Mean and 95 % interval over {over}" if over else "Single draws", fontsize="medium")
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)

@@ -70,6 +70,11 @@ class Dataset(Part):
     def classes(self) -> int:
         return int(self.split("train").labels.max()) + 1
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What people call the classes."""
+        return tuple(map(str, range(self.classes)))
+
     def flaw(self) -> str | None:
         """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
         for split in get_args(Split):
@@ -178,6 +183,10 @@ class Packed(Dataset):
 
     def load(self, split: Split) -> Images:
         return Images(*_packs(self)[split][:2])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return _packs(self)["train"].names or super().class_names
 
     def content(self) -> str:
         return digest([made.digest for made in _packs(self).values()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -10,17 +11,18 @@ from typing import ClassVar, NamedTuple
 import gin
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from monosem.bank import Head, topk_accuracy
 from monosem.corruptions import Corruption
 from monosem.curves import MONOSEMANTICITY
 from monosem.data import Dataset
 from monosem.fit import device
-from monosem.metrics import Metric, by_activity, precision_at
+from monosem.metrics import TRUTH, FactorInformation, Finding, Metric, PerDimension, Seen, by_activity, precision_at
+from monosem.portrait import Portrait
 from monosem.probes import Features, LinearProbe, Probe, Task
 from monosem.stage import Artifact, Count, Job, Label, Part, Stage, seed_for
-from monosem.training import Representation
+from monosem.stats import rank_correlation
+from monosem.training import Pixels, Representation
 
 
 class Result(NamedTuple):
@@ -215,50 +217,99 @@ class Retrieval(Kept):
 
 @dataclass(frozen=True, kw_only=True)
 class Monosemanticity(Measurement):
-    """How monosemantic a representation is on the clean test split. Artifact: one number a name, float64."""
+    """How monosemantic a representation is on the clean test split. Where the factors that made the images are known, also how well
+    each measure of dimensions tracks the truth: Spearman's rank correlation over dimensions with their mutual information gap.
 
+    judge: what says how alike images are. Artifact, float64: name, a number; and name/dimensions, name/said, both (d,), for what is
+    measured dimension by dimension: the numbers, and for which dimensions they count.
+    """
+
+    VERSION = 2
     metrics: tuple[Metric, ...]
+    judge: Representation
 
     @property
     def axis(self) -> str:
         return "clean test images"
 
-    def features(self) -> Features:
-        return Features(self.encoder, self.data, "test")
-
     def upstream(self) -> tuple[Stage, ...]:
-        return (self.features(),)
+        return Features(self.encoder, self.data, "test"), Features(self.judge, self.data, "test")
 
     def names(self) -> list[str]:
         """What its metrics find."""
-        return list(self.measure(torch.eye(6, 4), torch.arange(6) % 3))
+        factors = dict.fromkeys(self.data.split("test").factors, torch.arange(6) % 2)
+        return list(self.measure(Seen(torch.eye(6, 4), torch.arange(6) % 3, torch.eye(6), factors)))
+
+    @property
+    def better(self) -> dict[str, str]:
+        """Of what is found dimension by dimension, whether high or low is monosemantic."""
+        return {name: word for metric in self.metrics for name, word in metric.better.items()}
 
     def preflight(self) -> None:
+        if misfit := self.judge.misfit(self.data):
+            self.refuse("judge", f"must take images of the data: {misfit}")
         try:
             self.names()
         except ValueError as error:
             self.refuse("metrics", str(error))
 
-    def measure(self, features: Tensor, labels: Tensor) -> dict[str, float]:
+    def measure(self, seen: Seen) -> dict[str, Finding]:
         """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
-        values: dict[str, float] = {}
+        values: dict[str, Finding] = {}
         for metric in self.metrics:
-            for name, value in metric(features, labels).items():
+            for name, value in metric(seen).items():
                 if name in values:
                     raise ValueError(f"must find each thing once, got {name} twice, the second time from {metric}")
-                if not isinstance(value, int | float):
+                if not isinstance(value, int | float | PerDimension):
                     raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
                 values[name] = value
+        if isinstance(truth := values.get(TRUTH), PerDimension):
+            for name, value in [*values.items()]:
+                if isinstance(value, PerDimension) and name in self.better and name not in FactorInformation.better:
+                    values[f"{name}_tracks_truth"] = tracking(value, truth, self.better[name])
         return values
 
     def run(self, job: Job) -> Artifact:
-        values = self.measure(job.get(self.features())["features"], self.data.split("test").labels)
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        features, judged = (job.get(stage)["features"].to(device()) for stage in self.upstream())
+        _, labels, factors = self.data.split("test")
+        where = features.device
+        seen = Seen(features, labels.to(where), judged, {name: levels.to(where) for name, levels in factors.items()})
+        artifact: Artifact = {}
+        for name, value in self.measure(seen).items():
+            if isinstance(value, PerDimension):
+                artifact |= {f"{name}/dimensions": value.values, f"{name}/said": value.said}
+            artifact[name] = torch.tensor(value.mean if isinstance(value, PerDimension) else value, dtype=torch.float64)
+        return artifact
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
-        for name in artifact:
-            yield Result(0.0, 0, name, artifact[name].item(), n)
+        for name, value in artifact.items():
+            if value.ndim == 0:
+                yield Result(0.0, 0, name, value.item(), n)
+
+
+def tracking(measure: PerDimension, truth: PerDimension, better: str) -> float:
+    """The rank correlation of the two over the dimensions that both speak of, in [-1, 1], 1 where they agree on which is more
+    monosemantic; 0 where there is nothing to tell."""
+    both = measure.said & truth.said
+    found = rank_correlation(measure.values[both].tolist(), truth.values[both].tolist())
+    return 0.0 if math.isnan(found) else found if better == "high" else -found
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class Gallery(Part):
+    """How dimensions are shown by the images that activate them most.
+
+    by: the measure that sorts them, the most monosemantic first; None takes the first of Experiment.metrics that says which way that is.
+    images: shown of each dimension. rows: of gallery.png, so many of the most monosemantic dimensions and as many of the least.
+    dimensions: in gallery.html at most, half of them the most monosemantic ones and half the least.
+    """
+
+    by: str | None = None
+    images: Count = 12
+    rows: Count = 8
+    dimensions: Count = 256
 
 
 @gin.register
@@ -267,12 +318,15 @@ class Experiment(Part):
     """One experiment: curves under one name, and the monosemanticity of every representation among them.
 
     name: of the folder under runs/ and of the lines in TensorBoard. curves: a curve is called by its Gin scope.
-    metrics: measured for every representation that a curve probes.
+    metrics: measured for every representation that a curve probes. judge: what says for them how alike images are; None leaves it to
+    their pixels. gallery: how the images that activate dimensions most are shown.
     """
 
     name: Label
     curves: tuple[Series, ...]
     metrics: tuple[Metric, ...]
+    judge: Representation | None = None
+    gallery: Gallery = Gallery()
 
     def validate(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
@@ -289,19 +343,45 @@ class Experiment(Part):
         if len(set(names)) < len(names):
             self.refuse("curves", f"must have different names, got {', '.join(names)}")
 
-    @property
-    def measures(self) -> tuple[Monosemanticity, ...]:
-        probed: dict[tuple[Representation, Dataset], str] = {}
-        for curve in self.curves:
-            probed.setdefault((curve.encoder, curve.data), f"{MONOSEMANTICITY}/{curve.name}")
-        return tuple(
-            Monosemanticity(name=name if len(probed) > 1 else MONOSEMANTICITY, encoder=encoder, data=data, metrics=self.metrics)
-            for (encoder, data), name in probed.items()
-        )
+    def preflight(self) -> None:
+        """Refuse what only the data can tell to be wrong."""
+        for measure in self.measures:
+            known = [name for name in measure.names() if name in measure.better]
+            if self.gallery.by is not None and self.gallery.by not in known:
+                words = f"must be one of {', '.join(known)}" if known else "must be None where no metric is of dimensions"
+                self.gallery.refuse("by", f"{words}, got {self.gallery.by!r}")
 
     @property
-    def stages(self) -> tuple[Measurement, ...]:
+    def probed(self) -> dict[str, tuple[Representation, Dataset]]:
+        """Every representation and data that some curve is about; by name where there is more than one, that of its first curve."""
+        found: dict[tuple[Representation, Dataset], str] = {}
+        for curve in self.curves:
+            found.setdefault((curve.encoder, curve.data), curve.name)
+        return {name if len(found) > 1 else "": what for what, name in found.items()}
+
+    @property
+    def measures(self) -> tuple[Monosemanticity, ...]:
+        return tuple(
+            Monosemanticity(
+                name=f"{MONOSEMANTICITY}/{name}" if name else MONOSEMANTICITY,
+                encoder=encoder, data=data, metrics=self.metrics, judge=self.judge or Pixels(data),
+            )
+            for name, (encoder, data) in self.probed.items()
+        )  # fmt: skip
+
+    @property
+    def portraits(self) -> tuple[Portrait, ...]:
+        """One for each measurement of monosemanticity, in that order."""
+        return tuple(Portrait(encoder=encoder, data=data, images=self.gallery.images) for encoder, data in self.probed.values())
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What the table is made of."""
         return (*map(self._with_company, self.curves), *self.measures)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (*self.measurements, *self.portraits)
 
     def _with_company(self, curve: Series) -> Series:
         """The curve, and where its probe wants the heads of several curves at once, those that it can be fitted with."""

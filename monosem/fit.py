@@ -287,12 +287,14 @@ def train(
     losses: Callable[..., dict[str, Tensor]],
     precision: Precision = "float32",
     clip: float | None = None,
+    describe: Callable[..., dict[str, float]] = lambda *batch: {},
 ) -> None:
     """Train `module` in place, one checkpoint and one line of scalars an epoch.
 
     batches(epoch) yields the arguments of `losses`, whose answer holds the scalar to minimise as 'loss' and whatever else
     is worth watching; scalars are logged as their means over the epoch. Whatever is random must be drawn in batches(epoch)
     from a generator seeded by the epoch: then a run that was killed goes on from its last epoch with the same bits.
+    describe: scalars that cost more, of the arguments of the first step of every epoch alone, before it; it changes nothing.
     precision: see `products`. clip: the largest norm of all gradients together.
     """
     steps = epochs * steps_per_epoch
@@ -308,9 +310,12 @@ def train(
     images = 0
     for epoch in range(state["epoch"] if state is not None else 0, epochs):
         sums: dict[str, Tensor] = {}
+        told: dict[str, float] = {}
         first_bad = torch.tensor(steps, device=device())  # kept on the device: asking after every step would stall a GPU
         for index, batch in enumerate(batches(epoch)):
             step = epoch * steps_per_epoch + index
+            if index == 0:
+                told = describe(*batch)
             for group, base in zip(optimizer.param_groups, bases, strict=True):
                 group["lr"] = schedule.rate(base, step, steps, steps_per_epoch)
             with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
@@ -337,6 +342,6 @@ def train(
         if not all(parameter.isfinite().all() for parameter in module.parameters()):
             raise StageError(f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. A lower learning rate helps.")
         means = {name: float(total) / steps_per_epoch for name, total in sums.items()}
-        job.log(epoch + 1, epochs, lr=float(optimizer.param_groups[0]["lr"]), **means)
+        job.log(epoch + 1, epochs, lr=float(optimizer.param_groups[0]["lr"]), **{**told, **means})
         states = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         job.save({"epoch": epoch + 1, **states})

@@ -185,6 +185,7 @@ def gather(flags: argparse.Namespace) -> int:
         else:
             folder = usable_folder(Path(flags.runs, "+".join(folder.name for folder in folders)), "--runs")
             report.write(folder, rows, report.summary(rows))
+            report.join_pages(folders, folder)
             written = str(folder)
     except (ValueError, OSError) as error:
         print(f"run.py: --gather: {error}", file=sys.stderr)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, draw, markdown, table_text, tables
+from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, markdown, table_text, tables
 from monosem.evaluation import Experiment, Series
 from monosem.files import whole
+from monosem.gallery import draw_view, encoder, views
+from monosem.page import encoders_of, page
 from monosem.probes import Features
 from monosem.spec import Cell
 from monosem.stage import Part, closure
@@ -16,14 +20,35 @@ from monosem.store import Store
 from monosem.sweep import Goal
 from monosem.training import Pretrain, Representation, Training
 
+FILES = ("curves.png", "summary.md", "gallery.html", "gallery*.png", "histograms*.png", "space*.png")  # beside the texts of an experiment
+
 
 def collect(experiment: Experiment, store: Store, swept: Swept = ()) -> list[Row]:
     """The table of an experiment whose stages have all run."""
     return [
         Row(experiment.name, stage.name, result.severity, result.repeat, result.metric, result.value, result.n, stage.axis, swept)
-        for stage in experiment.stages
+        for stage in experiment.measurements
         for result in stage.results(store.get(stage))
     ]
+
+
+def measures(experiment: Experiment, store: Store) -> str:
+    """measures.csv: what was measured of every representation, dimension by dimension where it is of dimensions. Without a dimension, of
+    all of it: then `dimensions` says over how many a mean is, and is empty for what is no mean."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["experiment", "representation", "measure", "dimension", "value", "dimensions", "images"])
+    for measure in experiment.measures:
+        artifact, n = store.get(measure), len(measure.data.split("test").labels)
+        place, single = [experiment.name, chain(measure.encoder)], {name: value for name, value in artifact.items() if value.ndim == 0}
+        for name, value in single.items():
+            said = artifact.get(f"{name}/said")
+            writer.writerow([*place, name, "", value.item(), "" if said is None else int(said.sum()), n])
+        for name in single:
+            if (values := artifact.get(f"{name}/dimensions")) is not None:
+                said = artifact[f"{name}/said"]
+                writer.writerows([*place, name, d, values[d].item(), "", n] for d in said.nonzero().flatten().tolist())
+    return text.getvalue()
 
 
 def facts(experiment: Experiment, store: Store) -> str:
@@ -82,12 +107,35 @@ def summary(rows: Sequence[Row], notes: str = "") -> str:
 
 def redraw(folder: Path, table: Table) -> list[Path]:
     """curves.png, a panel for each curve; and where lines are compared, each curve as a figure of its own too."""
+    from monosem.pictures import draw_curves  # matplotlib takes a second to import
+
     alone = list(table.axes) if any(row.swept for row in table.rows) else []
     figures = [(f"{curve}.png", [curve]) for curve in alone] + [("curves.png", None)]
     for name, curves in figures:
         with whole(folder / name) as path:
-            draw(table, path, curves)
+            draw_curves(table, path, curves)
     return [folder / name for name, _ in figures]
+
+
+def show(experiment: Experiment, store: Store, folder: Path) -> list[Path]:
+    """gallery.html and, for every representation, gallery.png, histograms.png and space.png; the paths of these figures come back."""
+    figures: list[Path] = []
+    for view, name in zip(views(experiment, store, experiment.name), experiment.probed, strict=True):
+        figures += draw_view(view, experiment.gallery.rows, folder, f"-{name}" if name else "")
+    put(folder / "gallery.html", page_of([(experiment.name, experiment)], store))
+    return figures
+
+
+def page_of(experiments: Sequence[tuple[str, Experiment]], store: Store) -> str:
+    """gallery.html of finished experiments, each with a name for people."""
+    return page([encoder(view, each.gallery.dimensions) for name, each in experiments for view in views(each, store, name)])
+
+
+def join_pages(folders: Sequence[Path], target: Path) -> None:
+    """One gallery.html of those in some folders, to compare their representations side by side; none where one of them has none."""
+    pages = [folder / "gallery.html" for folder in folders]
+    if all(each.exists() for each in pages):
+        put(target / "gallery.html", page([encoder for each in pages for encoder in encoders_of(each.read_text("utf-8"))]))
 
 
 def written(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> bool:

@@ -37,7 +37,9 @@ from monosem import (  # noqa: F401, they register
     metrics,
     objectives,
     probes,
+    shapes,
     sparse,
+    toy,
     training,
 )
 from monosem.curves import MONOSEMANTICITY, Swept, cell_name
@@ -229,6 +231,7 @@ def _experiment(reader: _Reader, checked: set[str]) -> tuple[Spec, Unread]:
             if key(stage) not in checked:
                 stage.preflight()
                 checked.add(key(stage))
+        experiment.preflight()
     except FieldError as error:
         raise SpecError(_explain(error, reader.typed)) from None
     return Spec(experiment, _resolved(reader.imports)), unread

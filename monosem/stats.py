@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Sample = Mapping[tuple[Any, int], float]  # (seed, repeat) -> value
 
 
@@ -101,3 +103,26 @@ def area(line: Mapping[float, float]) -> float:
     place = [math.log(each) for each in x] if logarithmic(x) else x
     steps = [(b - a, (line[i] + line[j]) / 2) for a, b, i, j in zip(place, place[1:], x, x[1:], strict=False)]
     return sum(width * height for width, height in steps) / (place[-1] - place[0]) if steps else math.nan
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], given: Sequence[Sequence[float]] = ()) -> float:
+    """Spearman's rank correlation of x and y, in [-1, 1]; nan where one of them does not vary, or nothing is left of it.
+
+    given: what is held equal: the part of both ranks that is linear in its ranks is taken away first (the partial rank correlation).
+    """
+    table = np.array([ranks(values) for values in (x, y, *given)]).reshape(2 + len(given), -1)
+    table = table - table.mean(1, keepdims=True) if table.size else table
+    basis = np.linalg.svd(table[2:].T, full_matrices=False)
+    known = basis.U[:, 1e-9 * max(basis.S, default=0) < basis.S]
+    a, b = table[:2] - table[:2] @ known @ known.T
+    sizes = np.linalg.norm(table[:2], axis=1)
+    if table.shape[1] < 3 or not all(np.linalg.norm(left) > 1e-9 * size > 0 for left, size in zip((a, b), sizes, strict=True)):
+        return math.nan
+    return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+
+
+def ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
+    """From 1 on; what is equal shares the mean of its places."""
+    _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[place]

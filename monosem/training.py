@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields
 
 import gin
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from monosem.augment import Augmentation
 from monosem.data import Dataset
 from monosem.encoders import Encoder, Network, Projector
 from monosem.fit import Feed, Optimizer, Precision, Schedule, compiled, device, placed, seeded, train
+from monosem.metrics import ClassConsistency, ClassSelectivity, EffectiveRank, Metric, Orthogonality, PerDimension, Seen, Sparsity
 from monosem.objectives import ACTIVATIONS, Activation, Objective, OnlineClassifier
 from monosem.sparse import Autoencoder, Code, Sparsifier
 from monosem.stage import Artifact, Count, Job, Part, Positive, Seed, Stage, generator
@@ -55,6 +57,43 @@ def frozen(module: nn.Module) -> nn.Module:
     return placed(module).eval().requires_grad_(False)
 
 
+@gin.register
+@dataclass(frozen=True)
+class Pixels(Representation):
+    """The normalised images themselves, shrunk by means to at most side x side: what any encoder starts from, and a judge of how alike
+    images are that had no part in anybody's training.
+
+    data: whose images.
+    """
+
+    data: Dataset
+    side: Count = 16
+
+    @property
+    def channels(self) -> int:
+        return self.data.channels
+
+    @property
+    def width(self) -> int:
+        height, width = (min(self.side, each) for each in self.data.split("test").images.shape[-2:])
+        return self.channels * height * width
+
+    def network(self, get: Get) -> nn.Module:
+        return frozen(nn.Sequential(Shrink(self.side), nn.Flatten()))
+
+
+class Shrink(nn.Module):
+    """(n, c, h, w) -> (n, c, min(h, side), min(w, side)) by means."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = (min(self.side, each) for each in images.shape[-2:])
+        return F.adaptive_avg_pool2d(images, (height, width))
+
+
 # ------------------------------------------------------------------------------------------------ training
 
 
@@ -95,8 +134,16 @@ class Training(Learning):
         """(2b,) what tells which rows of a batch belong together: the image, unless labels do."""
         return index
 
-    def train(self, job: Job, module: nn.Module, groups: list[dict[str, object]], losses: Callable[..., dict[str, Tensor]]) -> None:
-        """Minimise losses(views (2b, c, h, w) normalised, targets (2b,), labels (2b,)); what is left of an epoch is dropped."""
+    def train(
+        self,
+        job: Job,
+        module: nn.Module,
+        groups: list[dict[str, object]],
+        losses: Callable[..., dict[str, Tensor]],
+        represent: Callable[[Tensor], Tensor],
+    ) -> None:
+        """Minimise losses(views (2b, c, h, w) normalised, targets (2b,), labels (2b,)); what is left of an epoch is dropped.
+        represent(views): what the monosemanticity of is logged at every epoch."""
         images, labels, _ = self.data.split("train")
         feed, labels = Feed(images), labels.to(device())
         steps = len(labels) // self.batch_size
@@ -111,8 +158,27 @@ class Training(Learning):
                 yield pixels, self.targets(index, labels[index], own), labels[index]
 
         optimizer = self.optimizer.for_batches(self.batch_size).build(groups)
+
+        def describe(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, float]:
+            return described(module, represent, views, labels)
+
         how = (self.precision, self.clip)
-        train(job, module, optimizer, self.schedule, self.epochs, steps, self.batch_size, batches, losses, *how)
+        train(job, module, optimizer, self.schedule, self.epochs, steps, self.batch_size, batches, losses, *how, describe)
+
+
+WATCHED: tuple[Metric, ...] = (ClassConsistency(), ClassSelectivity(), Sparsity(), EffectiveRank(), Orthogonality())
+
+
+@torch.no_grad()
+def described(module: nn.Module, represent: Callable[[Tensor], Tensor], views: Tensor, labels: Tensor) -> dict[str, float]:
+    """How monosemantic the features of a batch are, as they would be probed: in evaluation mode, which moves no running mean.
+    views: (2b, c, h, w); labels: (2b,)."""
+    module.eval()
+    features = represent(views).float()
+    module.train()
+    seen = Seen(features, labels, features)
+    found = [finding for metric in WATCHED for finding in metric(seen).items()]
+    return {name: value.mean if isinstance(value, PerDimension) else value for name, value in found}
 
 
 # ------------------------------------------------------------------------------------------------ encoders
@@ -205,7 +271,7 @@ class Pretrain(Training, Pretrained):
             rates = {"lr": rate, "weight_decay": self.classifier.weight_decay}
             groups.append({"params": [*network.classifier.parameters()], **rates})
         quick = compiled(network)
-        self.train(job, network, groups, lambda *batch: self.losses(quick, *batch))
+        self.train(job, network, groups, lambda *batch: self.losses(quick, *batch), lambda views: self.embed(network(views)[1]))
         return network.state_dict()
 
     def trained(self, get: Get) -> Network:
@@ -369,7 +435,7 @@ class SparseAutoencoder(Training, Representation):
                 inputs = encode(views)
             return self.losses(autoencoder, inputs)
 
-        self.train(job, autoencoder, [{"params": others}, decoder], losses)
+        self.train(job, autoencoder, [{"params": others}, decoder], losses, lambda views: autoencoder.encode(encode(views)))
         return autoencoder.state_dict()
 
     def autoencoder(self, get: Get) -> Autoencoder:

@@ -8,7 +8,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from monosem.curves import MONOSEMANTICITY, Line, Row, Table, areas, cell_name, draw, join, label, overview, read_table, table_text, tables
+from monosem.curves import MONOSEMANTICITY, Line, Row, Table, areas, cell_name, join, label, overview, read_table, table_text, tables
+from monosem.pictures import draw_curves
 from monosem.stats import estimate
 
 
@@ -148,7 +149,7 @@ def test_labels_are_short_unless_two_would_be_the_same():
 @pytest.mark.parametrize("lines", [1, 12])
 def test_a_figure_has_room_for_every_line(tmp_path, lines):
     rows = [r for k in range(lines) for r in grid("sae", values=(("TopK_k", str(k)),))]
-    draw(Table(rows), tmp_path / "figure.png", ["gaussian"])
+    draw_curves(Table(rows), tmp_path / "figure.png", ["gaussian"])
     image = matplotlib.image.imread(tmp_path / "figure.png")
     assert image[..., :3].std() > 0.03 and image.shape[0] > 400
 

@@ -13,7 +13,7 @@ from monosem.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
 from monosem.data import Digits
 from monosem.evaluation import Curve, Experiment, Monosemanticity
 from monosem.fit import SGD, Constant
-from monosem.metrics import ClassConsistency, Dimensions
+from monosem.metrics import ClassConsistency, Dimensions, PerDimension, Seen
 from monosem.objectives import Contrastive
 from monosem.probes import Features, LinearProbe, encode
 from monosem.stage import FieldError, key
@@ -132,8 +132,12 @@ def test_monosemanticity_is_measured_for_every_representation_of_an_experiment(s
     (measure,) = Experiment(name="x", curves=(one,), metrics=metrics).measures
     assert isinstance(measure, Monosemanticity) and measure.name == "monosemanticity"
     results = {row.metric: row.value for row in measure.results(store.get(measure))}
-    features, labels = store.get(measure.features())["features"], DATA.load("test").labels
-    assert results == {**ClassConsistency()(features, labels), **Dimensions()(features, labels)}
+    features, labels = store.get(measure.upstream()[0])["features"], DATA.load("test").labels
+    found = {name: value for metric in metrics for name, value in metric(Seen(features, labels, features)).items()}
+    assert results == {name: value.mean if isinstance(value, PerDimension) else value for name, value in found.items()}
+    artifact = store.get(measure)
+    assert torch.equal(artifact["class_consistency/dimensions"], found["class_consistency"].values)
+    assert artifact["class_consistency/said"].dtype == torch.bool
     assert key(measure) == key(experiment.measures[0])
 
 

@@ -52,7 +52,8 @@ def test_fresh_views_pass_the_encoder_once_an_image_and_epoch_for_all_heads_of_a
     whole = experiment(curve(LabelNoise(), (0.0, 0.5)), curve(FewShot(), (1, 5)), curve(GaussianNoise(), (0.0, 0.5)))
     stages = closure(whole.stages)
     assert sum(isinstance(stage, Fitted) for stage in stages) == 1
-    assert [stage.split for stage in stages if isinstance(stage, Features)] == ["test"]
+    encoded = [(type(stage.encoder).__name__, stage.split) for stage in stages if isinstance(stage, Features)]
+    assert sorted(encoded) == [("Embedding", "test"), ("Pixels", "test")]
     for stage in whole.stages:
         store.get(stage)
     assert seen == [1437] * 3
@@ -205,6 +206,7 @@ def test_feature_selection_and_retrieval_are_curves_by_the_number_of_kept_dimens
     assert value["top1", 16, 0] > value["top1", 2, 0] and value["precision_at_10", 16, 0] > value["precision_at_10", 2, 0]
     features, labels = store.get(Features(encoder, DATA, "test"))["features"], DATA.load("test").labels
     rows = torch.nn.functional.normalize(features, dim=1)
+    rows = rows[:, by_activity(rows)]  # in another order sums round otherwise, and neighbours that tie change places
     assert value["precision_at_10", 16, 0] == pytest.approx(100 * precision_at(rows, labels, 10))
     train = store.get(Features(encoder, DATA, "train"))["features"]
     clean = store.get(curve(LabelNoise(), (0.0,), encoder=encoder, probe=plain))["top1"]  # all dimensions, in another order

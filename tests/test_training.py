@@ -11,6 +11,7 @@ from conftest import tiny_pretrain
 from torch import nn
 from torch.testing import assert_close
 
+from monosem import training
 from monosem.data import Digits
 from monosem.encoders import Network, Projector, ResNet, SmallConv
 from monosem.fit import LARS, SGD, WarmupCosine, seeded
@@ -152,7 +153,7 @@ def batches(stage, epoch):
         tick = save = log
 
     with pytest.raises(Enough):
-        stage.train(Job(), module, [{"params": [weight]}], losses)
+        stage.train(Job(), module, [{"params": [weight]}], losses, lambda views: views.flatten(1))
     return seen[-1]
 
 
@@ -203,7 +204,7 @@ def test_the_autoencoder_sees_at_probe_time_what_it_was_trained_on(tmp_path, mon
 def test_dead_latents_are_counted_and_logged(tmp_path):
     store, sae = Store(tmp_path), tiny_sae()
     store.get(sae)
-    assert set(store.history(sae)[-1].scalars) == {"lr", "loss", "l0", "dead_latents"}
+    assert set(store.history(sae)[-1].scalars) >= {"lr", "loss", "l0", "dead_latents"}
     autoencoder = sae.build()
     with torch.no_grad():
         autoencoder.latent_bias[:5] = -100.0
@@ -275,3 +276,15 @@ def test_compiling_is_asked_for_by_a_flag_and_changes_no_key(tmp_path, monkeypat
     monkeypatch.setenv("MONOSEM_COMPILE", "1")
     Store(tmp_path / "compiled").get(stage)
     assert len(asked) == 1 and key(stage) == plain
+
+
+@pytest.mark.parametrize("make", [tiny_pretrain, tiny_sae], ids=["pretrain", "sae"])
+def test_monosemanticity_is_logged_at_every_epoch_and_changes_no_weight(tmp_path, monkeypatch, make):
+    stage, store, plain = make(), Store(tmp_path / "a"), Store(tmp_path / "b")
+    weights = store.get(stage)
+    for entry in store.history(stage):
+        assert {"class_consistency", "class_selectivity", "sparsity", "hoyer", "effective_rank", "correlation"} <= set(entry.scalars)
+        assert 0.1 <= entry.scalars["class_consistency"] <= 1
+    monkeypatch.setattr(training, "WATCHED", ())
+    without = plain.get(stage)
+    assert all(torch.equal(weights[name], without[name]) for name in weights)
