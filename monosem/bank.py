@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
+import gin
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from monosem.fit import Optimizer, Schedule
-from monosem.stage import Job, StageError, generator
+from monosem.stage import Job, Part, Range, StageError, generator
 
 
 class Head(NamedTuple):
@@ -34,15 +36,36 @@ class Bank(NamedTuple):
         return features @ self.weight[head] + self.bias[head]
 
 
+@gin.register
+@dataclass(frozen=True)
+class EarlyStopping(Part):
+    """Of a probe, the weights after the epoch with the lowest loss on examples that are held out of it, as it is told their labels: noise
+    in them is noise here too (Prechelt, 1998). Each head has its own epoch; all are trained to the end of the schedule.
+
+    held: the share of a head's examples that is held out, at least one; a head with a single example is judged by that one.
+    """
+
+    held: Annotated[float, Range(0, 0.9, open=True)] = 0.1
+
+    def split(self, head: Head) -> tuple[Tensor, Tensor]:
+        """(m,) examples -> those that are learned from and those that are held out."""
+        order = head.examples[torch.randperm(len(head.examples), generator=generator("held out of a probe", head.seed))]
+        count = max(1, round(self.held * len(order)))
+        return (order[count:] if count < len(order) else order), order[:count]
+
+
 class Recipe(NamedTuple):
     """How heads are fitted: epochs * (n // batch_size) steps each, n being all training examples, few as a head may see of them.
-    rescale: divide features by the root of their mean squared row norm, one number."""
+    rescale: divide features by the root of their mean squared row norm, one number. dropout: the share of features that is 0 at a step,
+    others growing to make up for it (Srivastava et al., JMLR 2014); a fresh draw for every example, the same for heads of one seed."""
 
     optimizer: Optimizer
     schedule: Schedule
     epochs: int
     batch_size: int
     rescale: bool
+    dropout: float = 0.0
+    stopping: EarlyStopping | None = None
 
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
@@ -104,13 +127,21 @@ class _Block:
         self.each = len(companions(heads)[0])
         self.groups = len(heads) // self.each
         (n, d), device = x.shape, x.device
-        self.walks = torch.stack([walk(leader, steps * recipe.batch_size) for leader in heads[:: self.each]]).int().to(device)
+        self.seeds = [leader.seed for leader in heads[:: self.each]]
+        split = [recipe.stopping.split(head) if recipe.stopping else (head.examples, head.examples[:0]) for head in heads[:: self.each]]
+        length = steps * recipe.batch_size
+        self.walks = torch.stack([walk(seed, own, length) for seed, (own, _) in zip(self.seeds, split, strict=True)]).int().to(device)
+        self.held = nn.utils.rnn.pad_sequence([held for _, held in split], batch_first=True, padding_value=-1).to(device)  # (groups, v)
         self.labels = torch.stack([head.labels for head in heads]).reshape(self.groups, self.each, n).to(device)
         first = torch.stack([initial(head, d, classes) for head in heads]).to(x)  # (heads, d + 1, classes)
         first = first.reshape(self.groups, self.each, d + 1, classes).transpose(1, 2).contiguous()
         self.weight, self.bias = (part.clone().requires_grad_() for part in (first[:, :d], first[:, d:]))
         if state is not None:
             self.weight.data, self.bias.data = state["weight"].to(x), state["bias"].to(x)
+        self.kept = [self.weight, self.bias]  # what the bank is made of
+        if recipe.stopping:
+            self.kept = [state["kept_weight"].to(x), state["kept_bias"].to(x)] if state else [each.detach().clone() for each in self.kept]
+            self.best = state["best"].to(x) if state else torch.full((self.groups, self.each), torch.inf).to(x)
         groups: list[dict[str, Any]] = [{"params": [self.weight]}, {"params": [self.bias], "bias": True}]
         groups = [{**group, "layer": (1, 3)} for group in groups]
         self.optimizer = recipe.optimizer.for_batches(recipe.batch_size).build(groups)
@@ -122,24 +153,47 @@ class _Block:
         """One epoch of steps; the mean loss of every head."""
         b, per_epoch = self.recipe.batch_size, self.steps // self.recipe.epochs
         total = torch.zeros(self.groups * self.each, device=x.device)
+        draws = [generator("dropout of a probe", seed, epoch, on=x.device) for seed in self.seeds]
         for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
             batch = self.walks[:, step * b : (step + 1) * b].long()  # (groups, b)
-            told = self.labels.gather(2, batch[:, None].expand(-1, self.each, -1)).transpose(1, 2)  # (groups, b, each)
-            logits = torch.baddbmm(self.bias.flatten(2), x[batch], self.weight.flatten(2))  # (groups, b, each * classes)
-            losses = F.cross_entropy(logits.reshape(-1, self.classes), told.reshape(-1), reduction="none")
+            losses = self.losses(self._dropped(x[batch], draws), batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.schedule.rate(self.lr, step, self.steps, per_epoch)
             self.optimizer.zero_grad(set_to_none=True)
             (losses.sum() / b).backward()
             self.optimizer.step()
-            total += losses.detach().reshape(self.groups, b, self.each).mean(1).flatten()
+            total += losses.detach().mean(1).flatten()
+        if self.recipe.stopping:
+            self._keep_the_best(x)
         return total / per_epoch
 
+    def losses(self, rows: Tensor, examples: Tensor) -> Tensor:
+        """rows: (groups, b, d), examples: (groups, b), which they are -> (groups, b, each) cross-entropy with what heads are told."""
+        told = self.labels.gather(2, examples[:, None].expand(-1, self.each, -1)).transpose(1, 2)  # (groups, b, each)
+        logits = torch.baddbmm(self.bias.flatten(2), rows, self.weight.flatten(2))  # (groups, b, each * classes)
+        return F.cross_entropy(logits.reshape(-1, self.classes), told.reshape(-1), reduction="none").reshape(told.shape)
+
+    def _dropped(self, rows: Tensor, draws: Sequence[Generator]) -> Tensor:
+        if not self.recipe.dropout:
+            return rows
+        drawn = torch.stack([torch.rand(rows.shape[1:], generator=draw, device=rows.device) for draw in draws])
+        return rows * (drawn >= self.recipe.dropout) / (1 - self.recipe.dropout)
+
+    @torch.no_grad()
+    def _keep_the_best(self, x: Tensor) -> None:
+        real = (self.held >= 0)[:, :, None]
+        losses = self.losses(x[self.held], self.held.clamp(min=0)) * real
+        loss = losses.sum(1) / real.sum(1)
+        better = (loss < self.best)[:, None, :, None]
+        self.best = torch.minimum(loss, self.best)
+        self.kept = [torch.where(better, now, kept) for now, kept in zip((self.weight, self.bias), self.kept, strict=True)]
+
     def state(self) -> dict[str, Any]:
-        return {"weight": self.weight.detach(), "bias": self.bias.detach(), "optimizer": self.optimizer.state_dict()}
+        now = {"weight": self.weight.detach(), "bias": self.bias.detach(), "optimizer": self.optimizer.state_dict()}
+        return now | ({"kept_weight": self.kept[0], "kept_bias": self.kept[1], "best": self.best} if self.recipe.stopping else {})
 
     def bank(self) -> Bank:
-        weight, bias = (part.detach().transpose(1, 2).flatten(0, 1) for part in (self.weight, self.bias))
+        weight, bias = (part.detach().transpose(1, 2).flatten(0, 1) for part in self.kept)
         return Bank(weight, bias[:, 0])
 
 
@@ -165,10 +219,10 @@ def companies(heads: Sequence[Head]) -> list[list[int]]:
     return list(sizes.values())
 
 
-def walk(head: Head, length: int) -> Tensor:
+def walk(seed: int, examples: Tensor, length: int) -> Tensor:
     """(length,) the examples of a head in fresh random orders, one after the other."""
-    draw, m = generator("order of a probe's examples", head.seed), len(head.examples)
-    rounds = [head.examples[torch.randperm(m, generator=draw)] for _ in range(math.ceil(length / m))]
+    draw, m = generator("order of a probe's examples", seed), len(examples)
+    rounds = [examples[torch.randperm(m, generator=draw)] for _ in range(math.ceil(length / m))]
     return torch.cat(rounds)[:length]
 
 

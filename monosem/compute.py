@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monosem import report
+from monosem.claim import claim_text
 from monosem.curves import Row, Table, overview, table_text, tables
 from monosem.files import held
 from monosem.spec import Cell, Spec, Study
@@ -215,6 +216,8 @@ def _gather(study: Study, folder: Path, store: Store, lost: dict[str, Lost], sto
         remarks += f"## Search\n\n{report.search(study.cells, rows, study.sweep.goal)}\n\n"
     if rows:
         table = Table(rows, study.cells[0].experiment.name)
+        if study.sweep.claim:
+            remarks += f"## Claim\n\n{claim_text(table, study.sweep.claim)}\n\n"
         text = f"# {study.sweep.name}\n\n{remarks}{tables(table)}\n{_specs(finished, store)}"
         _write(study, folder, store, finished, tables_of, text)
         print(f"{remarks}{overview(table)}\n")
@@ -269,7 +272,10 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
         report.put(folder / cell.name / "config.gin", cell.config)
     report.put(folder / "gallery.html", report.page_of([(cell.name, cell.experiment) for cell in _first(finished)], store))
     with contextlib.closing(Board(folder, ())) as board:
-        for figure in report.write(folder, everything, summary):
+        figures = report.write(folder, everything, summary)
+        if study.sweep.claim:
+            figures += report.show_claim(Table(everything, study.cells[0].experiment.name), study.sweep.claim, folder)
+        for figure in figures:
             board.picture(figure)
 
 

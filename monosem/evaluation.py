@@ -292,7 +292,7 @@ def tracking(measure: PerDimension, truth: PerDimension, better: str) -> float:
     """The rank correlation of the two over the dimensions that both speak of, in [-1, 1], 1 where they agree on which is more
     monosemantic; 0 where there is nothing to tell."""
     both = measure.said & truth.said
-    found = rank_correlation(measure.values[both].tolist(), truth.values[both].tolist())
+    found = float(rank_correlation(measure.values[both].cpu().numpy(), truth.values[both].cpu().numpy())) if both.any() else math.nan
     return 0.0 if math.isnan(found) else found if better == "high" else -found
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 
-from monosem.curves import Line, Table, measured, over, spoken
+from monosem.claim import Cloud
+from monosem.curves import Line, Table, label, measured, over, spoken
 from monosem.stats import estimate, logarithmic
 
 # ------------------------------------------------------------------------------------------------ curves
@@ -68,6 +69,35 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
     seeds, repeats = over(table)
     words = " x ".join(word for word in (f"{seeds} seeds" * (seeds != "1"), f"{repeats} draws" * (repeats != "1")) if word)
     _finish(figure, f"Mean and 95 % interval over {words}" if words else "Single draws", path)
+
+
+# ------------------------------------------------------------------------------------------------ the claim
+
+
+def draw_claim(lines: Sequence[Line], rows: Sequence[Sequence[Cloud]], measure: str, path: Path) -> None:
+    """Robustness against a measure of monosemanticity, a point for each encoder: a row of panels for each curve, a panel for each
+    thing that is held equal."""
+    figure, panels = pyplot.subplots(
+        len(rows), len(rows[0]), figsize=(3.1 * len(rows[0]) + 2.4, 2.9 * len(rows) + 0.4), squeeze=False, layout="constrained"
+    )
+    different = list(dict.fromkeys(lines))
+    colors = [_color(different, line) for line in lines]
+    experiments = list(dict.fromkeys(line.experiment for line in different))
+    for row, own in zip(panels, rows, strict=True):
+        for panel, cloud in zip(row, own, strict=True):
+            for line in different:
+                mine = [number for number, each in enumerate(lines) if each == line]
+                marker = "osD^vP*X"[experiments.index(line.experiment) % 8]
+                panel.scatter(cloud.x[mine], cloud.y[mine], color=colors[mine[0]], marker=marker, s=18, label=label(*line))
+            left = cloud.held != "nothing"
+            panel.set_title(f"{cloud.held} held equal\n{cloud.correlation}" if left else f"{cloud.correlation}", fontsize=8)
+            panel.set_xlabel(f"{measure.replace('_', ' ')}{' (rank, what is left)' * left}", fontsize=7)
+            panel.set_ylabel(f"area under {cloud.curve.replace('_', ' ')}{' (rank, what is left)' if left else ' (%)'}", fontsize=7)
+            panel.tick_params(labelsize=6)
+            panel.grid(alpha=0.3)
+            panel.spines[["top", "right"]].set_visible(False)
+    panels[0][-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small")
+    _finish(figure, "Rank correlation (95 % bootstrap interval) of robustness with monosemanticity", path)
 
 
 # ------------------------------------------------------------------------------------------------ dimensions

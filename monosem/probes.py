@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import gin
 import torch
@@ -12,11 +12,11 @@ from torch import Generator, Tensor, nn
 
 from monosem import bank
 from monosem.augment import Augmentation
-from monosem.bank import Bank, Head
+from monosem.bank import Bank, EarlyStopping, Head
 from monosem.corruptions import Corruption
 from monosem.data import Dataset, Split
 from monosem.fit import Feed, Optimizer, Schedule, device
-from monosem.stage import Artifact, Count, Job, Part, Seed, Stage, StageError, generator, seed_for
+from monosem.stage import Artifact, Count, Job, Part, Range, Seed, Stage, StageError, generator, seed_for
 from monosem.training import Learning, Representation, augmented
 
 CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
@@ -161,6 +161,7 @@ class LinearProbe(Probe):
     views: augmentations of the training images; none takes them as they are. The reference has random crops and flips.
     cached: so many views of every image are encoded once, kept, shared by all probes and taken in turn, an epoch each; None
         encodes fresh ones in every epoch, once for all heads of all curves of the experiment together, and keeps none.
+    dropout: the share of features that is dropped at every step. stopping: whose weights are taken; None takes the last.
     """
 
     optimizer: Optimizer
@@ -170,6 +171,8 @@ class LinearProbe(Probe):
     rescale: bool = True
     views: tuple[Augmentation, ...] = ()
     cached: Count | None = None
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    stopping: EarlyStopping | None = None
 
     def validate(self) -> None:
         if self.cached is not None and not self.views:
@@ -181,7 +184,7 @@ class LinearProbe(Probe):
 
     @property
     def recipe(self) -> bank.Recipe:
-        return bank.Recipe(self.optimizer, self.schedule, self.epochs, self.batch_size, self.rescale)
+        return bank.Recipe(self.optimizer, self.schedule, self.epochs, self.batch_size, self.rescale, self.dropout, self.stopping)
 
     def check_size(self, images: int) -> None:
         if self.batch_size > images:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from monosem.claim import clouds
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, markdown, table_text, tables
 from monosem.evaluation import Experiment, Series
 from monosem.files import whole
@@ -17,7 +18,7 @@ from monosem.probes import Features
 from monosem.spec import Cell
 from monosem.stage import Part, closure
 from monosem.store import Store
-from monosem.sweep import Goal
+from monosem.sweep import Claim, Goal
 from monosem.training import Pretrain, Representation, Training
 
 FILES = ("curves.png", "summary.md", "gallery.html", "gallery*.png", "histograms*.png", "space*.png")  # beside the texts of an experiment
@@ -148,6 +149,18 @@ def written(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> bo
 
 
 # ------------------------------------------------------------------------------------------------ sweeps
+
+
+def show_claim(table: Table, asked: Claim, folder: Path) -> list[Path]:
+    """claim.png, if there are encoders enough; its path comes back."""
+    from monosem.pictures import draw_claim
+
+    lines, rows = clouds(table, asked)
+    if len(lines) < 4:
+        return []
+    with whole(folder / "claim.png") as path:
+        draw_claim(lines, rows, asked.measure, path)
+    return [folder / "claim.png"]
 
 
 def search(cells: Sequence[Cell], rows: Sequence[Row], goal: Goal) -> str:

@@ -37,6 +37,7 @@ from monosem import (  # noqa: F401, they register
     metrics,
     objectives,
     probes,
+    projections,
     shapes,
     sparse,
     toy,
@@ -205,18 +206,34 @@ def _ordered(sweep: Sweep, cells: dict[tuple[str, Swept], Cell]) -> tuple[Cell, 
     for kind, _ in sweep.resources:
         if kind not in kinds:
             raise SpecError(f"Sweep.resources must be of kinds of stages in this sweep, {', '.join(sorted(kinds))}, got {kind!r}")
+    _check_words(sweep, found)
+    return tuple(sorted(found, key=lambda cell: cell.experiment.name != (sweep.baseline or next(iter(owners)))))
+
+
+def _check_words(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """SpecError where the goal or the claim of a sweep names what curves.csv will not have."""
+    clean = {name for measure in {m for cell in cells for m in cell.experiment.measures} for name in measure.names()}
+    curves = {curve for cell in cells for curve in cell.experiment.curves}
+
+    def check(field: str, word: str, words: Iterable[str]) -> None:
+        if word not in words:
+            raise SpecError(
+                f"{field} must be one of {', '.join(sorted(words))}, got {word!r}" + _nearest(word, words, "; did you mean {}?")
+            )
+
     if goal := sweep.goal:
-        clean = {name for measure in {m for cell in found for m in cell.experiment.measures} for name in measure.names()}
-        curves = {curve for cell in found for curve in cell.experiment.curves}
         points = {(curve.name, severity, metric) for curve in curves for severity in curve.severities for metric in curve.metrics}
         points |= {(MONOSEMANTICITY, 0.0, name) for name in clean}
         if (goal.curve, goal.severity, goal.metric) not in points:
             asked, known = f"{goal.metric} of {goal.curve} at {goal.severity:g}", [f"{m} of {c} at {s:g}" for c, s, m in sorted(points)]
             raise SpecError(f"Sweep.goal: there is no {asked}" + (_nearest(asked, known, "; did you mean {}?") or f"; there is {known[0]}"))
         for bound in goal.bounds:
-            if bound.metric not in clean:
-                raise SpecError(f"Sweep.goal: Bound.metric must be one of {', '.join(sorted(clean))}, got {bound.metric!r}")
-    return tuple(sorted(found, key=lambda cell: cell.experiment.name != (sweep.baseline or next(iter(owners)))))
+            check("Sweep.goal: Bound.metric", bound.metric, clean)
+    if claim := sweep.claim:
+        for name in (claim.measure, *claim.controls):
+            check(f"Sweep.claim: Claim.{'measure' if name == claim.measure else 'controls'}", name, clean)
+        for name in claim.curves:
+            check("Sweep.claim: Claim.curves", name, {curve.name for curve in curves if len(curve.severities) > 1})
 
 
 def _experiment(reader: _Reader, checked: set[str]) -> tuple[Spec, Unread]:

@@ -105,24 +105,43 @@ def area(line: Mapping[float, float]) -> float:
     return sum(width * height for width, height in steps) / (place[-1] - place[0]) if steps else math.nan
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], given: Sequence[Sequence[float]] = ()) -> float:
-    """Spearman's rank correlation of x and y, in [-1, 1]; nan where one of them does not vary, or nothing is left of it.
+Array = np.ndarray[Any, Any]
 
-    given: what is held equal: the part of both ranks that is linear in its ranks is taken away first (the partial rank correlation).
+
+def rank_correlation(x: Array, y: Array, given: Array | None = None) -> Array:
+    """Spearman's rank correlation of x and y along the last axis, in [-1, 1]; nan where one of them does not vary or nothing is left of it.
+
+    given: (..., c, n), what is held equal: the part of both ranks that is linear in its ranks is taken away first (the partial rank
+    correlation).
     """
-    table = np.array([ranks(values) for values in (x, y, *given)]).reshape(2 + len(given), -1)
-    table = table - table.mean(1, keepdims=True) if table.size else table
-    basis = np.linalg.svd(table[2:].T, full_matrices=False)
-    known = basis.U[:, 1e-9 * max(basis.S, default=0) < basis.S]
-    a, b = table[:2] - table[:2] @ known @ known.T
-    sizes = np.linalg.norm(table[:2], axis=1)
-    if table.shape[1] < 3 or not all(np.linalg.norm(left) > 1e-9 * size > 0 for left, size in zip((a, b), sizes, strict=True)):
-        return math.nan
-    return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+    a, b = residual_ranks(x, given), residual_ranks(y, given)
+    sizes = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    products = (a * b).sum(-1)
+    return np.divide(products, sizes, out=np.full(np.shape(products), math.nan), where=sizes > 0).clip(-1, 1)
 
 
-def ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
-    """From 1 on; what is equal shares the mean of its places."""
-    _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[place]
+def residual_ranks(x: Array, given: Array | None = None) -> Array:
+    """(..., n) -> the ranks about their mean, less what is linear in the ranks of given (..., c, n); exactly 0 where nothing is left."""
+    own = ranks(x)
+    own = own - own.mean(-1, keepdims=True)
+    left = own
+    if given is not None:
+        known = ranks(given)
+        known = known - known.mean(-1, keepdims=True)
+        left = own - (own[..., None, :] @ np.linalg.pinv(known, rcond=1e-9) @ known)[..., 0, :]
+    kept = np.linalg.norm(left, axis=-1, keepdims=True) > 1e-9 * np.linalg.norm(own, axis=-1, keepdims=True)
+    return np.where(kept, left, 0.0)
+
+
+def ranks(x: Array) -> Array:
+    """(..., n) -> from 1 on along the last axis; what is equal shares the mean of its places."""
+    x = np.asarray(x, dtype=float)
+    if x.shape[-1] > 500 or x.ndim == 1:  # comparing all with all would take too much memory
+        return np.apply_along_axis(_ranks, -1, x)
+    below, equal = (compare(x[..., None, :], x[..., :, None]).sum(-1) for compare in (np.less, np.equal))
+    return below + (equal + 1) / 2
+
+
+def _ranks(x: Array) -> Array:
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]

@@ -217,6 +217,27 @@ class Goal(Part):
     bounds: tuple[Bound, ...] = ()
 
 
+# ------------------------------------------------------------------------------------------------ the claim
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class Claim(Part):
+    """Whether monosemanticity goes with robustness over the encoders of a sweep, in the words of curves.csv: one point each, the area under
+    each of the `curves` against `measure`, with rank correlations; and the same with each of `controls`, and with clean accuracy, held
+    equal. draws: of the bootstrap, over lines with all their seeds, as seeds of one line are no independent lines.
+    """
+
+    measure: str = "class_consistency"
+    curves: tuple[str, ...]
+    controls: tuple[str, ...] = ("l0", "live_dimensions")
+    draws: Count = 2000
+
+    def validate(self) -> None:
+        if not self.curves:
+            self.refuse("curves", "must name at least one curve, got ()")
+
+
 # ------------------------------------------------------------------------------------------------ the sweep
 
 
@@ -246,7 +267,7 @@ class Sweep(Part):
         bindings takes one value at a time; a space such as @LogUniform() is drawn from.
     num_samples: draws from the spaces, at every point of the rest of the grid. seed: names the draws; more samples keep the first.
     baseline: the name of the spec that the others are compared with, pair by pair; the first one if there is none.
-    scheduler: stops trainings that do badly. goal: picks the best cell.
+    scheduler: stops trainings that do badly. goal: picks the best cell. claim: what is asked of all of them.
     retries: how often a stage that fails is tried again. resources: of a kind of stage, {'Pretrain': {'cpu': 2, 'gpu': 0.5}};
         the others get what --cpus and --gpus say.
     """
@@ -259,6 +280,7 @@ class Sweep(Part):
     baseline: str | None = None
     scheduler: Scheduler | None = None
     goal: Goal | None = None
+    claim: Claim | None = None
     retries: Annotated[int, Range(0)] = 2
     resources: tuple[tuple[str, Resources], ...] = ()
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from monosem import bank
-from monosem.bank import Head, companies, companions, initial, topk_accuracy, walk
+from monosem.bank import EarlyStopping, Head, companies, companions, initial, topk_accuracy, walk
 from monosem.fit import LARS, SGD, Adam, Constant, WarmupCosine
 from monosem.probes import LinearProbe
 from monosem.stage import FieldError, StageError
@@ -42,6 +42,48 @@ def test_the_bank_equals_its_heads_trained_one_by_one(optimizer):
         assert_close(fitted.bias[number], alone.bias[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "change", [{"dropout": 0.5}, {"stopping": EarlyStopping(0.3)}, {"dropout": 0.2, "stopping": EarlyStopping()}], ids=repr
+)
+def test_the_bank_equals_its_heads_trained_one_by_one_with_dropout_and_early_stopping_too(change):
+    probe = replace(PROBE, **change)
+    fitted = probe.fit(FEATURES, CLASSES, heads())
+    for number, head in enumerate(heads()):
+        assert_close(fitted.weight[number], probe.fit(FEATURES, CLASSES, [head]).weight[0], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(fitted.weight, PROBE.fit(FEATURES, CLASSES, heads()).weight, atol=1e-3)
+
+
+def test_early_stopping_takes_the_epoch_with_the_lowest_loss_on_what_is_held_out():
+    told = torch.where(torch.arange(N) % 3 == 0, LABELS, FEATURES[:, :CLASSES].argmax(1))  # a third is noise, to be fitted late
+    head, stopping = Head(1, ALL, told), EarlyStopping(0.4)
+    own, held = stopping.split(head)
+    assert len(held) == 24 and not set(own.tolist()) & set(held.tolist()) and len(own) + len(held) == N
+    losses, banks = [], []
+    for epochs in range(1, 13):  # a constant rate: the first epochs of a longer run are a shorter run
+        short = replace(PROBE, schedule=Constant(), epochs=epochs).fit(FEATURES, CLASSES, [head._replace(examples=own)])
+        losses.append(nn.functional.cross_entropy(short.logits(FEATURES[held], 0), head.labels[held]).item())
+        banks.append(short)
+    assert 0 < losses.index(min(losses)) < 11  # neither end, or this would show nothing
+    fitted = replace(PROBE, schedule=Constant(), epochs=12, stopping=stopping).fit(FEATURES, CLASSES, [head])
+    assert_close(fitted.weight, banks[losses.index(min(losses))].weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_head_with_one_example_is_judged_by_it():
+    own, held = EarlyStopping().split(Head(0, torch.tensor([5]), LABELS))
+    assert own.tolist() == held.tolist() == [5]
+
+
+def test_dropped_features_are_made_up_for_and_differ_by_step():
+    seen = []
+    block = bank._Block([heads()[0]], CLASSES, replace(PROBE, dropout=0.5).recipe, 3, FEATURES, None)
+    block.losses = lambda rows, examples: (seen.append((rows.detach(), examples)), bank._Block.losses(block, rows, examples))[1]
+    block.recipe = block.recipe._replace(epochs=1)
+    block.epoch(FEATURES, 0)
+    shares = torch.cat([rows[0] / FEATURES[examples[0]] for rows, examples in seen])
+    assert {round(each, 3) for each in shares.unique().tolist()} <= {0.0, 2.0} and 0.3 < (shares == 0).float().mean() < 0.7
+    assert len({tuple((rows == 0).flatten().tolist()) for rows, _ in seen}) == 3
+
+
 def test_heads_come_back_in_the_order_they_were_given():
     mixed = [heads()[i] for i in (5, 0, 3, 1, 4)]  # groups of one and of two
     fitted = PROBE.fit(FEATURES, CLASSES, mixed)
@@ -56,7 +98,7 @@ def test_a_head_equals_a_linear_layer_trained_by_torch(head):
     layer.load_state_dict({"weight": first[:-1].T, "bias": first[-1]})
     steps = PROBE.epochs * (N // PROBE.batch_size)
     optimizer = torch.optim.SGD(layer.parameters(), lr=PROBE.optimizer.lr, momentum=0.9, weight_decay=1e-3)
-    for step, batch in enumerate(walk(head, steps * PROBE.batch_size).split(PROBE.batch_size)):
+    for step, batch in enumerate(walk(head.seed, head.examples, steps * PROBE.batch_size).split(PROBE.batch_size)):
         optimizer.param_groups[0]["lr"] = PROBE.schedule.rate(PROBE.optimizer.lr, step, steps, N // PROBE.batch_size)
         optimizer.zero_grad()
         nn.functional.cross_entropy(layer(FEATURES[batch] / scale), head.labels[batch]).backward()
@@ -74,7 +116,7 @@ def test_the_scale_of_features_changes_nothing_unless_the_probe_takes_them_as_th
 
 
 def test_a_head_walks_through_its_own_examples_only_each_as_often_as_the_others():
-    steps = walk(Head(3, SOME, LABELS), 5 * len(SOME))
+    steps = walk(3, SOME, 5 * len(SOME))
     assert steps.bincount()[SOME].tolist() == [5] * len(SOME)
     assert not torch.equal(steps[: len(SOME)], steps[len(SOME) : 2 * len(SOME)])
 
@@ -112,7 +154,8 @@ class Stop(Exception):
     pass
 
 
-def test_an_interrupted_fit_on_views_that_change_goes_on_with_the_same_bits():
+@pytest.mark.parametrize("probe", [PROBE, replace(PROBE, dropout=0.3, stopping=EarlyStopping(0.2))], ids=["plain", "regularised"])
+def test_an_interrupted_fit_on_views_that_change_goes_on_with_the_same_bits(probe):
     views = [FEATURES + 0.1 * torch.randn(N, D, generator=DRAW) for _ in range(PROBE.epochs)]
 
     class Job:
@@ -131,13 +174,13 @@ def test_an_interrupted_fit_on_views_that_change_goes_on_with_the_same_bits():
                 raise Stop
 
     some = heads()[:3]  # groups of two sizes
-    whole = bank.fit(views.__getitem__, CLASSES, some, PROBE.recipe, Job())
+    whole = bank.fit(views.__getitem__, CLASSES, some, probe.recipe, Job())
     for stop in (1, 3, PROBE.epochs):
         job = Job(stop)
         with pytest.raises(Stop):
-            bank.fit(views.__getitem__, CLASSES, some, PROBE.recipe, job)
+            bank.fit(views.__getitem__, CLASSES, some, probe.recipe, job)
         job.stop = None
-        resumed = bank.fit(views.__getitem__, CLASSES, some, PROBE.recipe, job)
+        resumed = bank.fit(views.__getitem__, CLASSES, some, probe.recipe, job)
         assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
         assert [step for step, _ in job.lines] == [1, 2, 3, 4, 5]
 

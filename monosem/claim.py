@@ -1,0 +1,149 @@
+"""Whether monosemantic encoders are the robust ones: rank correlations over the encoders of a table, with controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from monosem.curves import MONOSEMANTICITY, Line, Table, areas, markdown
+from monosem.stats import Array, rank_correlation, residual_ranks
+from monosem.sweep import Claim
+
+CLEAN = "clean accuracy"
+
+
+class Encoders(NamedTuple):
+    """The encoders of a table that have every number, one place each in every array (n,).
+
+    lines: what each is a seed of. measures: of monosemanticity, by name; robust: areas under curves, by curve; clean: accuracy at
+    the smallest severity, by curve.
+    """
+
+    lines: list[Line]
+    measures: dict[str, Array]
+    robust: dict[str, Array]
+    clean: dict[str, Array]
+
+
+def encoders(table: Table, curves: Sequence[str]) -> Encoders:
+    lines: list[Line] = []
+    kinds: tuple[list[dict[str, float]], ...] = ([], [], [])
+    names = dict.fromkeys(metric for kinds in table.lines.values() for curve, metric in kinds if curve == MONOSEMANTICITY)
+    for line in table.lines:
+        samples = {curve: table.samples(line, curve) for curve in curves}
+        numbers = (
+            {name: _by_seed(table.samples(line, MONOSEMANTICITY, name).get(0.0, {})) for name in names},
+            {curve: _by_seed(areas(each)) for curve, each in samples.items()},
+            {curve: _by_seed(each[min(each)]) if each else {} for curve, each in samples.items()},
+        )
+        for seeds in next(iter(numbers[0].values()), {}):
+            if all(seeds in each for kind in numbers for each in kind.values()):
+                lines.append(line)
+                for kept, kind in zip(kinds, numbers, strict=True):
+                    kept.append({name: each[seeds] for name, each in kind.items()})
+    columns = ({name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {} for rows in kinds)
+    return Encoders(lines, *columns)
+
+
+def _by_seed(sample: Mapping[tuple[object, int], float]) -> dict[object, float]:
+    """The mean over repeats for every seed."""
+    values: dict[object, list[float]] = {}
+    for (seeds, _), value in sample.items():
+        values.setdefault(seeds, []).append(value)
+    return {seeds: sum(each) / len(each) for seeds, each in values.items()}
+
+
+class Correlation(NamedTuple):
+    """A rank correlation and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return "cannot be told" if math.isnan(self.value) else f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def correlate(lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] = (), draws: int = 2000) -> Correlation:
+    """Spearman's rank correlation of x and y over encoders, `given` held equal, with a percentile bootstrap over lines: each draw takes as
+    many lines as there are, with replacement, and all their encoders."""
+    held = np.stack(given) if len(given) else None
+    value = float(rank_correlation(x, y, held))
+    members = [[number for number, each in enumerate(lines) if each == line] for line in dict.fromkeys(lines)]
+    draw, found = np.random.default_rng(0), list[Array]()
+    chosen = draw.integers(len(members), size=(draws, len(members))) if members else np.empty((0, 0), dtype=int)
+    groups: dict[int, list[list[int]]] = {}  # by size, as lines may differ in how many seeds they have
+    for lot in chosen:
+        taken = [number for line in lot for number in members[line]]
+        groups.setdefault(len(taken), []).append(taken)
+    for index in (np.array(lots) for lots in groups.values()):
+        found.append(rank_correlation(x[index], y[index], None if held is None else held[:, index].transpose(1, 0, 2)))
+    every = np.concatenate([*found, []])
+    told = every[~np.isnan(every)]
+    low, high = np.percentile(told, [2.5, 97.5]) if len(told) > draws / 2 and len(members) > 2 else (math.nan, math.nan)
+    return Correlation(value, float(low), float(high))
+
+
+def controls(asked: Claim, seen: Encoders, curve: str) -> dict[str, list[Array]]:
+    """What is held equal, by what it is called; nothing first."""
+    single = {name: [seen.measures[name]] for name in asked.controls if name in seen.measures}
+    return {"nothing": [], **single, CLEAN: [seen.clean[curve]]}
+
+
+def claim_text(table: Table, asked: Claim) -> str:
+    """In Markdown: the correlation of the measure with each robustness, controls held equal in turn; and those of all measures."""
+    seen = encoders(table, asked.curves)
+    n = len(seen.lines)
+    if n < 4:
+        return f"Only {n} encoders are finished: too few to correlate anything."
+    x = seen.measures[asked.measure]
+    held = list(controls(asked, seen, asked.curves[0]))
+    first = [
+        [curve, *(str(correlate(seen.lines, x, y, given, asked.draws)) for given in controls(asked, seen, curve).values())]
+        for curve, y in seen.robust.items()
+    ]
+    second = [
+        [name, *(str(correlate(seen.lines, values, y, (), asked.draws)) for y in seen.robust.values())]
+        for name, values in seen.measures.items()
+        if np.ptp(values) > 0
+    ]
+    words = (
+        f"Spearman's rank correlation over {n} encoders on {len(set(seen.lines))} lines, with a 95 % bootstrap interval over lines "
+        f"({asked.draws} draws); 0 is nothing, and partial where something is held equal."
+    )
+    return "\n\n".join(
+        [
+            words,
+            markdown([f"{asked.measure} with the area under", *(f"{each} held equal" for each in held)], first),
+            "All measures, nothing held equal:",
+            markdown(["measure", *seen.robust], second),
+        ]
+    )
+
+
+class Cloud(NamedTuple):
+    """One panel: a point for each encoder. held: what is held equal; then both axes are what is left of ranks."""
+
+    curve: str
+    held: str
+    x: Array
+    y: Array
+    correlation: Correlation
+
+
+def clouds(table: Table, asked: Claim) -> tuple[list[Line], list[list[Cloud]]]:
+    """The line of every encoder, and a row of panels for each curve, one for each control."""
+    seen = encoders(table, asked.curves)
+    rows = []
+    for curve, robust in seen.robust.items():
+        row = []
+        for held, given in controls(asked, seen, curve).items():
+            x, y = seen.measures[asked.measure], robust
+            known = np.stack(given) if given else None
+            pair = (residual_ranks(x, known), residual_ranks(y, known)) if given else (x, y)
+            row.append(Cloud(curve, held, *pair, correlate(seen.lines, x, y, given, asked.draws)))
+        rows.append(row)
+    return seen.lines, rows

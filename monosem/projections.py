@@ -1,0 +1,151 @@
+"""Linear maps of somebody else's features: what plain compression and plain sparsity do without any monosemanticity being learned."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Annotated
+
+import gin
+import torch
+from torch import Tensor, nn
+
+from monosem.data import Dataset
+from monosem.fit import device
+from monosem.probes import Features
+from monosem.sparse import Sparsifier
+from monosem.stage import Artifact, Count, Job, Range, Seed, Stage, generator, seed_for
+from monosem.training import Get, Representation, Then, frozen
+
+
+class Affine(nn.Module):
+    """(n, d) -> (n, features): (x - mean) @ components^T."""
+
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, mean: Tensor, components: Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("components", components)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) @ self.components.T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression(Stage, Representation):
+    """A linear map to fewer dimensions, fitted to the features of clean training images, without labels.
+
+    encoder: whose features. data: the images. features: how many dimensions are kept. Artifact: mean (d,), components (features, d).
+    """
+
+    encoder: Representation
+    data: Dataset
+    features: Count
+
+    def validate(self) -> None:
+        if self.features > self.encoder.width:
+            self.refuse("features", f"must be at most {self.encoder.width}, the features of the encoder, got {self.features}")
+
+    def preflight(self) -> None:
+        if flaw := self.data.flaw() or self.encoder.misfit(self.data):
+            self.refuse("data", flaw)
+
+    @property
+    def width(self) -> int:
+        return self.features
+
+    @property
+    def channels(self) -> int | None:
+        return self.encoder.channels
+
+    def upstream(self) -> tuple[Stage, ...]:
+        return (Features(self.encoder, self.data, "train"),)
+
+    def run(self, job: Job) -> Artifact:
+        (stage,) = self.upstream()
+        seen = job.get(stage)["features"].to(device()).double()
+        mean = seen.mean(0)
+        return {"mean": mean.float(), "components": self.components(seen - mean).float()}
+
+    def components(self, centred: Tensor) -> Tensor:
+        """(n, d) float64 -> (features, d)"""
+        raise NotImplementedError
+
+    def network(self, get: Get) -> nn.Module:
+        artifact = get(self)
+        return frozen(Then(self.encoder.network(get), Affine(artifact["mean"], artifact["components"])))
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class PCA(Compression):
+    """Principal components: the directions of largest variance, orthogonal, each with its largest entry positive."""
+
+    def components(self, centred: Tensor) -> Tensor:
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        found = vectors.T.flip(0)[: self.features]
+        return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class ICA(Compression):
+    """Independent components of unit variance by FastICA (Hyvärinen & Oja, 2000; scikit-learn's), after whitening to so many principal
+    components. seed: of its first guess. Where
+    features vary in fewer directions, up to the rounding of single precision, fewer are found and the others are 0."""
+
+    seed: Seed = 0
+
+    def components(self, centred: Tensor) -> Tensor:
+        from sklearn.decomposition import FastICA
+
+        rank = min(self.features, int(torch.linalg.matrix_rank(centred, rtol=1e-5)))
+        found = torch.zeros(self.features, centred.shape[1], dtype=torch.float64, device=centred.device)
+        if rank:
+            method = FastICA(rank, whiten="unit-variance", max_iter=1000, random_state=seed_for("FastICA", self.seed) % 2**32)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it stopped after 1000 rounds: components that are nearly independent will do
+                method.fit(centred.cpu().numpy())
+            found[:rank] = torch.from_numpy(method.components_).to(centred.device)
+        return found
+
+
+@gin.register
+@dataclass(frozen=True)
+class RandomProjection(Representation):
+    """A very sparse random projection (Li, Hastie & Church, KDD 2006), and a sparsifier behind it: an autoencoder that nobody trained.
+
+    Entries are 0 but for a share `density`, which are +- 1 / sqrt(density features), so that norms are kept on average.
+    sparsity: what makes the result sparse; None leaves it linear. seed: names the entries.
+    """
+
+    encoder: Representation
+    features: Count
+    density: Annotated[float, Range(0, 1, open=True)] = 0.1
+    sparsity: Sparsifier | None = None
+    seed: Seed = 0
+
+    def validate(self) -> None:
+        if self.sparsity:
+            self.sparsity.check_width(self.features)
+
+    @property
+    def width(self) -> int:
+        return self.features
+
+    @property
+    def channels(self) -> int | None:
+        return self.encoder.channels
+
+    def matrix(self) -> Tensor:
+        """(features, encoder's width)"""
+        draw = torch.rand(2, self.features, self.encoder.width, generator=generator("RandomProjection", self.seed))
+        signs = torch.where(draw[0] < 0.5, -1.0, 1.0)
+        return signs * (draw[1] < self.density) / (self.density * self.features) ** 0.5
+
+    def network(self, get: Get) -> nn.Module:
+        linear = Affine(torch.zeros(self.encoder.width), self.matrix())
+        projected = Then(self.encoder.network(get), linear)
+        return frozen(Then(projected, self.sparsity.activate) if self.sparsity else projected)
