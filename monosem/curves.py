@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from monosem.stage import digest, is_seed
-from monosem.stats import Estimate, Sample, area, estimate, holm
+from monosem.stats import Estimate, Sample, area, crossing, estimate, holm
 
 MONOSEMANTICITY = "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
 Swept = tuple[tuple[str, str], ...]
@@ -336,7 +336,7 @@ def verdicts(table: Table) -> str:
     alone: dict[tuple[Line, Line], bool] = {}
     for each in comparisons(table):
         pair = each.line, each.base
-        said.setdefault(pair, []).append(f"{each.curve} {_verdict(each)}")
+        said.setdefault(pair, []).append(f"{each.curve} {_verdict(each)}{_crossing(table, each)}")
         alone[pair] = all(point.seeds == 1 for point, _ in each.points.values())
     lines = [
         f"- {table.say(line)} against {table.say(base)}{' (one encoder: over draws alone)' * alone[line, base]}: {'; '.join(words)}"
@@ -357,6 +357,16 @@ def _verdict(compared: Comparison) -> str:
     words = [f"{word} {_runs(where, list(points))}" for word, where in found.items() if where]
     rest = len(points) - sum(map(len, found.values()))
     return ", ".join(words + [f"not significant at {'the other ' if words else 'any of '}{rest}"] * bool(rest))
+
+
+def _crossing(table: Table, compared: Comparison) -> str:
+    """Where the line overtakes its baseline or falls behind it, if it is significantly better somewhere and worse elsewhere."""
+    signs = {point.mean > 0 for point, p in compared.points.values() if significant(p)}
+    found = crossing(table.differences(compared.line, compared.curve))
+    if len(signs) < 2 or math.isnan(found.at):
+        return ""
+    interval = "" if math.isnan(found.low) else f" (95 % bootstrap interval {found.low:.3g} to {found.high:.3g})"
+    return f", crossing at {found.at:.3g}{interval}"
 
 
 def _runs(some: Sequence[float], severities: Sequence[float]) -> str:

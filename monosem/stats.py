@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Sample = Mapping[tuple[Any, int], float]  # (seed, repeat) -> value
+Array = np.ndarray[Any, Any]
 
 
 class Estimate(NamedTuple):
@@ -105,7 +106,37 @@ def area(line: Mapping[float, float]) -> float:
     return sum(width * height for width, height in steps) / (place[-1] - place[0]) if steps else math.nan
 
 
-Array = np.ndarray[Any, Any]
+class Crossing(NamedTuple):
+    """The severity at which a difference changes its sign, and the 95 % percentile bootstrap interval of it; nan where it does not."""
+
+    at: float
+    low: float
+    high: float
+
+
+def crossing(differences: Mapping[float, Sample], draws: int = 1000) -> Crossing:
+    """Where the mean of paired differences first changes its sign, by straight lines between severities. The bootstrap draws seeds, or
+    repeats where there is one seed; draws without a crossing are left out, and if half have none there is no interval."""
+    severities = np.array(sorted(differences))
+    whole = [each for each in next(iter(differences.values()), {}) if all(each in sample for sample in differences.values())]
+    place = 0 if len({seed for seed, _ in whole}) > 1 else 1
+    units = list(dict.fromkeys(each[place] for each in whole))
+    means = np.array([[np.mean([differences[s][e] for e in whole if e[place] == unit]) for s in severities] for unit in units])
+    if len(severities) < 2 or not units:
+        return Crossing(math.nan, math.nan, math.nan)
+    chosen = np.random.default_rng(0).integers(len(units), size=(draws, len(units)))
+    found = np.array([_change(severities, curve) for curve in means[chosen].mean(1)])
+    told = found[~np.isnan(found)]
+    low, high = np.percentile(told, [2.5, 97.5]) if len(units) > 1 and len(told) > draws / 2 else (math.nan, math.nan)
+    return Crossing(_change(severities, means.mean(0)), float(low), float(high))
+
+
+def _change(x: Array, y: Array) -> float:
+    """Where y, straight between its points, first changes its sign; nan where it does not."""
+    for i in range(len(x) - 1):
+        if y[i] * y[i + 1] < 0:
+            return float(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))
+    return math.nan
 
 
 def rank_correlation(x: Array, y: Array, given: Array | None = None) -> Array:

@@ -142,7 +142,7 @@ def test_a_dimension_that_one_image_activates_has_no_monosemanticity_score():
 
 def test_chunks_change_nothing(monkeypatch):
     whole = [metric(seen(FEATURES, judged=JUDGED, factors=FACTORS)) for metric in ALL]
-    monkeypatch.setattr(metrics, "CHUNK", 7)
+    monkeypatch.setattr(metrics, "CHUNK", 24)
     for before, after in zip(whole, [metric(seen(FEATURES, judged=JUDGED, factors=FACTORS)) for metric in ALL], strict=True):
         for name, value in before.items():
             pair = [each.values if isinstance(each, PerDimension) else torch.tensor(each) for each in (value, after[name])]

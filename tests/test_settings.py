@@ -14,7 +14,8 @@ from monosem import spec
 from monosem.curves import read_table
 from monosem.spec import load
 
-FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*/*.gin") if "Experiment.name" in path.read_text())
+PAPER = [path for folder in ("cifar10", "cifar100", "imagenet100") for path in sorted((ROOT / "gin" / folder).glob("*.gin"))]
+FILES = [str(path.relative_to(ROOT)) for path in PAPER if "Experiment.name" in path.read_text()]
 SMALL = [
     "Pretrain.epochs = 1", "Pretrain.batch_size = 40", "Projector.hidden = 48", "Projector.features = 32", "Curve.repeats = 1",
     "label_noise/Curve.severities = (0.0, 0.5)", "few_shot/Curve.severities = (1,)",

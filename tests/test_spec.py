@@ -12,8 +12,8 @@ from monosem.spec import SpecError, load
 from monosem.stage import key
 from monosem.training import Embedding, SparseAutoencoder
 
-GIN = sorted(path.relative_to(ROOT) for path in (ROOT / "gin").glob("*.gin"))  # the others: test_settings.py
-SETTINGS = {"digits.gin"}  # included by others, no experiment on their own
+GIN = [ROOT / "gin" / name for name in ("simclr.gin", "ncl.gin", "sae.gin", "sae_l1.gin")]  # the others: test_settings.py, test_sweep.py
+GIN = [path.relative_to(ROOT) for path in [*GIN, *sorted((ROOT / "gin" / "controls").glob("*.gin"))]]
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +21,14 @@ def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize("file", [f for f in GIN if f.name not in SETTINGS], ids=str)
+@pytest.mark.parametrize("file", GIN, ids=str)
 def test_every_gin_file_builds_and_is_called_by_its_name(file):
     experiment = load([str(file)]).experiment
-    assert experiment.name == file.stem
+    assert experiment.name == (f"simclr_{file.stem}" if file.parent.name == "controls" else file.stem)
     assert [curve.name for curve in experiment.curves] == ["label_noise", "gaussian", "uniform", "few_shot"]
 
 
-@pytest.mark.parametrize("file", [f for f in GIN if f.name not in SETTINGS], ids=str)
+@pytest.mark.parametrize("file", GIN, ids=str)
 def test_the_resolved_config_describes_the_same_experiment(file, tmp_path):
     spec = load([str(file)], ["gaussian/Curve.repeats = 2", "few_shot/Curve.corruption = @FewShot()"])
     (tmp_path / "config.gin").write_text(spec.config)

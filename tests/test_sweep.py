@@ -39,11 +39,14 @@ def names(study):
     return [cell.name for cell in study.cells]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.gin")), ids=lambda path: path.stem)
-def test_every_sweep_file_is_a_sweep_of_its_name_with_simclr_first(path):
-    study = spec.study([f"sweeps/{path.name}"])
+SWEEPS = {path: "simclr" for path in sorted((ROOT / "sweeps").glob("*.gin"))} | {ROOT / "gin" / "toy.gin": "polysemantic"}
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_file_is_a_sweep_of_its_name_with_its_baseline_first(path):
+    study = spec.study([str(path.relative_to(ROOT))])
     assert study is not None and study.name == path.stem
-    assert study.cells[0].experiment.name == "simclr"
+    assert study.cells[0].experiment.name.endswith(SWEEPS[path])
     assert len({cell.name for cell in study.cells}) == len(study.cells)
 
 

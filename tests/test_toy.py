@@ -1,0 +1,177 @@
+"""The toy model of superposition: its data, what it learns in either regime, and where the lines of its figure cross."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import ROOT
+from torch.testing import assert_close
+
+from monosem.data import Digits
+from monosem.fit import Adam
+from monosem.spec import load, study
+from monosem.stage import FieldError, key
+from monosem.store import Store
+from monosem.toy import Superposition, Toys, TwoFeatures, features, oriented
+
+SEEDS = range(4)
+REGIMES = {"polysemantic": 0.1, "monosemantic": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors are so small here that on a busy machine they only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One for all tests, which share what it holds."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def toy(density, **fields):
+    return Superposition(density=density, optimizer=Adam(lr=0.03), **fields)
+
+
+def test_the_label_says_whether_the_first_feature_is_the_larger_one():
+    images, labels, factors = TwoFeatures(train=20000).split("train")
+    x = TwoFeatures().normalise(images.float() / 255)[:, :, 0, 0]
+    assert images.shape == (20000, 2, 1, 1) and TwoFeatures().flaw() is None
+    assert [int(first > second) for first, second in x.tolist()] == labels.tolist()
+    assert torch.equal(torch.stack([factors["first"], factors["second"]], 1), (x > 0).long())
+    assert_close(labels.double().mean().item(), 0.3 - 0.3**2 / 2, atol=0.01, rtol=0)
+    assert_close((x > 0).double().mean(0), torch.full((2,), 0.3).double(), atol=0.01, rtol=0)
+    assert_close(x[x > 0].mean().item(), 0.5, atol=0.01, rtol=0)
+
+
+def test_splits_and_seeds_are_different_draws_and_one_seed_is_always_the_same():
+    one, same, other = TwoFeatures(train=1000), TwoFeatures(train=1000), TwoFeatures(train=1000, seed=1)
+    assert torch.equal(one.load("train").images, same.load("train").images)
+    assert not torch.equal(one.load("train").images, one.load("test").images)
+    assert not torch.equal(one.load("train").images, other.load("train").images)
+
+
+def test_what_is_on_in_sparse_features_is_on_in_dense_ones_with_the_same_value():
+    sparse, dense = (features(1000, density, torch.Generator().manual_seed(3)) for density in (0.2, 1.0))
+    assert (dense > 0).all() and (dense <= 1).all() and torch.equal(sparse, dense * (sparse > 0))
+
+
+@pytest.mark.parametrize("density", [0.2, 0.3, 0.46, 0.48, 0.7])
+def test_the_polysemantic_feature_is_the_less_correlated_with_the_label_below_a_density_of_0_47(density):
+    x = features(2_000_000, density, torch.Generator().manual_seed(0)).double()
+    rows = torch.stack([x[:, 0], x[:, 0] - x[:, 1], (x[:, 0] > x[:, 1]).double()])
+    monosemantic, polysemantic, _ = torch.corrcoef(rows)[2].tolist()
+    assert (polysemantic < monosemantic) == (density < 0.47)
+    if density == 0.3:
+        assert (round(monosemantic, 2), round(polysemantic, 2)) == (0.80, 0.70)
+
+
+def test_the_loss_of_a_toy_is_the_source_s_formula_one_example_at_a_time():
+    torch.manual_seed(0)
+    toys, x, importance = Toys(3), features(7, 0.7, torch.Generator().manual_seed(1)), torch.tensor([1.0, 0.4])
+    torch.nn.init.normal_(toys.bias)
+    for start, found in enumerate(toys(x, importance)):
+        weight, bias, total = toys.weight[start], toys.bias[start], 0.0
+        for row in x:
+            restored = (weight.T @ (weight @ row) + bias).clamp(min=0)
+            total += sum(importance[i] * (row[i] - restored[i]) ** 2 for i in range(2))
+        assert_close(found, total / len(x))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sparse_features_end_in_antipodal_superposition_and_of_dense_ones_the_important_one_is_kept(store, seed):
+    assert_close(store.get(toy(REGIMES["polysemantic"], seed=seed))["weight"], torch.tensor([[1.0, -1.0]]), atol=0.05, rtol=0)
+    assert_close(store.get(toy(REGIMES["monosemantic"], seed=seed))["weight"], torch.tensor([[1.0, 0.0]]), atol=0.05, rtol=0)
+
+
+def test_a_single_start_may_stay_in_a_local_minimum_with_both_weights_positive(store):
+    ends = [store.get(toy(0.1, starts=1, seed=seed))["weight"][0, 1].item() for seed in range(6)]
+    assert min(ends) < -0.9 and max(ends) > 0.1
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(store, tmp_path):
+    one, again = store.get(toy(0.1)), Store(tmp_path).get(toy(0.1))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["weight"], store.get(toy(0.1, seed=1))["weight"])
+    assert key(toy(0.1)) != key(toy(0.2)) != key(toy(0.2, importance=0.6))
+
+
+def test_a_toy_that_is_killed_goes_on_with_the_same_bits(store, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def kill(self, x, importance, forward=Toys.forward, seen=[]):  # noqa: B006, it counts
+        seen.append(x)
+        if len(seen) == 120:
+            raise Killed
+        return forward(self, x, importance)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Toys, "forward", kill)
+        Store(tmp_path).get(toy(0.1))
+    finished = Store(tmp_path).get(toy(0.1))
+    assert all(torch.equal(store.get(toy(0.1))[name], tensor) for name, tensor in finished.items())
+
+
+def test_the_representation_is_the_hidden_dimension(store):
+    stage, data = toy(0.1), TwoFeatures()
+    images = data.normalise(data.split("test").images.float() / 255)
+    weight = store.get(stage)["weight"]
+    assert_close(stage.network(store.get)(images), images[:, :, 0, 0] @ weight.T)
+    assert stage.width == 1 and set(store.history(stage)[-1].scalars) == {"lr", "loss", "best_loss", "w1", "w2"}
+    assert torch.equal(oriented(-weight), weight) and torch.equal(oriented(weight), weight)
+
+
+def test_what_is_impossible_is_refused():
+    assert toy(0.1).misfit(TwoFeatures()) is None
+    assert toy(0.1).misfit(Digits()) == "must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got (1, 16, 16)"
+    with pytest.raises(FieldError, match="Superposition.density must be between 0 and 1, 0 excluded, got 0.0"):
+        toy(0.0)
+    with pytest.raises(FieldError, match="TwoFeatures.mean must hold 2 values, one a feature"):
+        TwoFeatures(mean=(0.0,), std=(1.0,))
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_each_file_is_its_regime(name):
+    experiment = load([f"gin/toy/{name}.gin"]).experiment
+    assert experiment.name == name and [curve.name for curve in experiment.curves] == ["label_noise", "gaussian"]
+    assert all(curve.encoder == toy(REGIMES[name]) and curve.data == TwoFeatures() for curve in experiment.curves)
+
+
+def test_the_sweep_has_both_regimes_with_the_seeds_of_data_and_toy_together():
+    found = study(["gin/toy.gin"], ["Sweep.grid = {('TwoFeatures.seed', 'Superposition.seed'): (0, 1)}"])
+    curves = [cell.experiment.curves[0] for cell in found.cells]
+    assert [cell.experiment.name for cell in found.cells] == ["polysemantic"] * 2 + ["monosemantic"] * 2
+    assert [(curve.encoder.seed, curve.data.seed) for curve in curves] == [(0, 0), (1, 1)] * 2
+    assert "Sweep.specs" in (ROOT / "gin/toy.gin").read_text() and "python run.py --gin gin/toy.gin" in (ROOT / "gin/toy.gin").read_text()
+
+
+def test_polysemantic_features_win_without_noise_and_monosemantic_ones_under_much(store):
+    """Over four seeds; the sweep has twenty."""
+
+    def accuracy(name, curve):
+        """(severities,)"""
+        loaded = next(each for each in load([f"gin/toy/{name}.gin"]).experiment.curves if each.name == curve)
+        stages = [
+            dataclasses.replace(
+                loaded, encoder=toy(REGIMES[name], seed=seed), data=TwoFeatures(seed=seed), severities=severities[curve], repeats=5
+            )
+            for seed in SEEDS
+        ]
+        return torch.stack([store.get(stage)["top1"].mean(1) for stage in stages]).mean(0)
+
+    severities = {"label_noise": (0.0, 0.4), "gaussian": (0.0, 0.2)}
+    for curve in severities:
+        clean, noisy = (accuracy("monosemantic", curve) - accuracy("polysemantic", curve)).tolist()
+        assert clean < -3 and noisy > 3
