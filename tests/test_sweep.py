@@ -161,7 +161,7 @@ def test_schedulers_are_ray_s_own(scheduler):
 def test_a_plan_lists_the_stages_with_the_cell_that_needs_them(tmp_path, capsys):
     out = here(capsys, "--gin", "sweeps/few_shot.gin", "--plan", "--store", tmp_path / "store", "--runs", tmp_path / "runs")
     assert out.returncode == 0 and not list(tmp_path.iterdir())
-    assert "75 to compute, in 4 waves, for 15 cells" in out.stdout and "sae,seed=3" in out.stdout
+    assert "91 to compute, in 4 waves, for 15 cells" in out.stdout and "sae,seed=3" in out.stdout
 
 
 WRONG = [
@@ -204,7 +204,7 @@ WRONG = [
     ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.severity = 0.33", "there is no top1 of label_noise at 0.33"),
     ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.metric = 'top7'", "there is no top7 of label_noise at 0; did you mean top"),
     ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.bounds = (@Bound(),)\nBound.metric = 'L0'\nBound.at_most = 3",
-     "Bound.metric must be one of class_consistency, "),
+     "Bound.metric must be one of activity, class_consistency, "),
     ("Sweep.grid = {'Pretrain.epochs': (1,), 'training.Pretrain.epochs': (2,)}", "Sweep.grid names one binding twice, as Pretrain"),
     ("Sweep.grid = {'Sweep.name': ('a', 'b')}", "Sweep.name is of the sweep itself; an axis is a binding of its specs"),
     ("Sweep.specs = ('gin/ncl.gin',)\nExperiment.name = 'curves.csv'", "curves.csv is what a sweep calls a file of its own"),
