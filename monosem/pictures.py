@@ -151,7 +151,7 @@ def draw_histograms(shown: Mapping[str, Sequence[Shown]], title: str, path: Path
     )
     for panel in panels.flat:
         panel.set_visible(False)
-    for (heading, group), row in zip(groups, panels, strict=True):
+    for (heading, group), row in zip(groups, panels, strict=False):  # one row even where there is no group
         row[0].set_ylabel(f"{heading}\nimages", fontsize=7)
         for each, panel in zip(group, row, strict=False):
             panel.set_visible(True)
