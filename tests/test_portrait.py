@@ -34,7 +34,10 @@ def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("store"))
 
 
-def experiment(*encoders, metrics=(ClassConsistency(), ClassSelectivity(), Dimensions()), shown=None, data=DATA):
+METRICS = (ClassConsistency(), ClassSelectivity(), Dimensions())
+
+
+def experiment(*encoders, metrics=METRICS, shown=None, data=DATA):
     probe = LinearProbe(SGD(lr=1.0), Constant(), epochs=1, batch_size=4)
     shared = {"data": data, "probe": probe, "corruption": LabelNoise(), "severities": (0.0,), "repeats": 1}
     curves = tuple(Curve(name=f"c{number}", encoder=encoder, **shared) for number, encoder in enumerate(encoders))
@@ -174,8 +177,9 @@ def test_a_representation_that_is_dead_altogether_has_figures_and_a_page(store, 
 
 
 def test_an_experiment_leaves_its_measures_gallery_and_space_and_two_are_compared_on_one_page(tmp_path, capsys, tiny_gin):
+    places = ("--runs", tmp_path / "runs", "--store", tmp_path / "store")
     for name in ("simclr", "ncl"):
-        out = here(capsys, "--gin", f"gin/{name}.gin", "--gin", tiny_gin, "--runs", tmp_path / "runs", "--store", tmp_path / "store")
+        out = here(capsys, "--gin", f"gin/{name}.gin", "--gin", tiny_gin, *places)
         assert out.returncode == 0, out.stderr
     folder = tmp_path / "runs" / "ncl"
     there = {path.name for path in folder.iterdir()}
@@ -195,9 +199,7 @@ def test_an_experiment_leaves_its_measures_gallery_and_space_and_two_are_compare
     joined = encoders_of((tmp_path / "runs" / "simclr+ncl" / "gallery.html").read_text())
     assert [each["name"] for each in joined] == ["simclr", "ncl"]
     (folder / "gallery.html").unlink()  # a run that lacks something is written again, from the store
-    assert (
-        here(capsys, "--gin", "gin/ncl.gin", "--gin", tiny_gin, "--runs", tmp_path / "runs", "--store", tmp_path / "store").returncode == 0
-    )
+    assert here(capsys, "--gin", "gin/ncl.gin", "--gin", tiny_gin, *places).returncode == 0
     assert (folder / "gallery.html").exists()
 
 
