@@ -245,6 +245,12 @@ class Monosemanticity(Measurement):
         """Of what is found dimension by dimension, whether high or low is monosemantic."""
         return {name: word for metric in self.metrics for name, word in metric.better.items()}
 
+    @property
+    def about(self) -> dict[str, str]:
+        """Of the same, the first paragraph that the metric says of itself."""
+        said = {metric: " ".join((metric.__doc__ or "").partition("\n\n")[0].split()) for metric in self.metrics}
+        return {name: said[metric] for metric in self.metrics for name in metric.better}
+
     def preflight(self) -> None:
         if misfit := self.judge.misfit(self.data):
             self.refuse("judge", f"must take images of the data: {misfit}")

@@ -24,26 +24,24 @@ SIDE = 48  # pixels of a thumbnail at most
 
 
 class View(NamedTuple):
-    """One representation. name: for people. measures: values and for which dimensions they count, by name. order: its live dimensions, the
-    most monosemantic first by the measure `by`, which is '' where nothing says which way that is."""
+    """One representation. name: for people. measures: values and for which dimensions they count, by name; better: whether high or low
+    is monosemantic; about: what they are. order: its live dimensions, the most monosemantic first by the measure `by`, which is '' where
+    nothing says which way that is."""
 
     name: str
     data: Dataset
     portrait: Artifact
     measures: dict[str, tuple[Tensor, Tensor]]
     better: dict[str, str]
+    about: dict[str, str]
     by: str
     order: list[int]
 
     def some(self, count: int) -> dict[str, list[int]]:
         """At most `count` dimensions, half of them from either end."""
-        if len(self.order) <= count:
-            half = (len(self.order) + 1) // 2
-            return self._named(self.order[:half], self.order[half:])
-        return self._named(self.order[: (count + 1) // 2], self.order[len(self.order) - count // 2 :])
-
-    def _named(self, first: list[int], last: list[int]) -> dict[str, list[int]]:
-        return {"most monosemantic": first, "least monosemantic": last} if self.by else {"most active": first, "least active": last}
+        half, count = -(-min(count, len(self.order)) // 2), min(count, len(self.order))
+        quality = "monosemantic" if self.by else "active"
+        return {f"most {quality}": self.order[:half], f"least {quality}": self.order[len(self.order) - (count - half) :]}
 
     def value(self, name: str, dimension: int) -> float | None:
         values, said = self.measures[name]
@@ -54,7 +52,7 @@ def views(experiment: Experiment, store: Store, title: str) -> list[View]:
     """One for every representation of an experiment whose stages have all run."""
     found = []
     for (name, (_, data)), measure, stage in zip(experiment.probed.items(), experiment.measures, experiment.portraits, strict=True):
-        artifact, portrait, better = store.get(measure), store.get(stage), measure.better
+        artifact, portrait = store.get(measure), store.get(stage)
         measures = {
             key.removesuffix("/dimensions"): (artifact[key], artifact[key.removesuffix("dimensions") + "said"])
             for key in artifact
@@ -63,7 +61,7 @@ def views(experiment: Experiment, store: Store, title: str) -> list[View]:
         better = measure.better
         by = experiment.gallery.by or next((each for each in measures if each in better), "")
         order = _order(portrait, measures, better, by)
-        found.append(View(f"{title}, {name}" if name else title, data, portrait, measures, better, by, order))
+        found.append(View(f"{title}, {name}" if name else title, data, portrait, measures, better, measure.about, by, order))
     return found
 
 
@@ -95,7 +93,7 @@ def tops(view: View, dimension: int) -> list[tuple[int, float]]:
 # ------------------------------------------------------------------------------------------------ the page
 
 
-def encoder(view: View, count: int, about: str = "") -> dict[str, Any]:
+def encoder(view: View, count: int) -> dict[str, Any]:
     """What monosem.page shows of a view: at most `count` dimensions, and a sprite of all images that they name."""
     shown = [number for group in view.some(count).values() for number in group]
     every = sorted({index for number in shown for index, _ in tops(view, number)})
@@ -105,7 +103,10 @@ def encoder(view: View, count: int, about: str = "") -> dict[str, Any]:
         "name": view.name, "split": "test", "images_total": len(labels), "width": len(view.portrait["active"]),
         "classes": list(view.data.class_names), "sprite": _sprite(thumbnails(view.data, every)),
         "images": [{"index": index, "label": int(labels[index])} for index in every],
-        "measures": [{"name": name, "about": about, "better": view.better.get(name, "")} for name in _first(view.by, view.measures)],
+        "measures": [
+            {"name": name, "about": view.about.get(name, ""), "better": view.better.get(name, "")}
+            for name in sorted(view.measures, key=lambda name: name != view.by)  # the page sorts by the first
+        ],
         "dimensions": [
             {
                 "dimension": number,
@@ -116,10 +117,6 @@ def encoder(view: View, count: int, about: str = "") -> dict[str, Any]:
             for number in shown
         ],
     }  # fmt: skip
-
-
-def _first(name: str, others: dict[str, Any]) -> list[str]:
-    return [each for each in dict.fromkeys([name, *others]) if each]
 
 
 def _sprite(images: np.ndarray[Any, Any]) -> dict[str, Any]:

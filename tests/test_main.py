@@ -92,11 +92,14 @@ def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experime
         for severity in {row.severity for row in table}:
             values = [row.value for row in table if row.severity == severity]
             assert series[round(1000 * severity)] == pytest.approx(sum(values) / len(values), rel=1e-6)
-        assert accumulator.Images("curves")
+        assert all(accumulator.Images(picture) for picture in ("curves", "gallery", "histograms", "space"))
+        epochs = accumulator.Scalars("pretrain/class_consistency")
+        assert [event.step for event in epochs] == [1, 2] and all(0.1 <= event.value <= 1 for event in epochs)
         plugins = accumulator.SummaryMetadata("_hparams_/session_start_info")
         assert plugins.plugin_data.plugin_name == "hparams"
         assert [event.value for event in accumulator.Scalars("encoder_passes/gaussian")] == [5 * 2 * 360]
     assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/dead_latents")
+    assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/class_selectivity")
 
 
 def test_a_second_identical_run_computes_nothing_and_leaves_everything_as_it_is(done):
@@ -105,7 +108,7 @@ def test_a_second_identical_run_computes_nothing_and_leaves_everything_as_it_is(
     started = time.monotonic()
     again = command(folder, "ncl", folder / "tiny.gin")
     seconds = time.monotonic() - started
-    assert again.returncode == 0 and "0 of 8 stages to compute" in again.stderr
+    assert again.returncode == 0 and "0 of 10 stages to compute" in again.stderr
     assert again.stdout == outputs["ncl"].stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
     assert seconds < 10  # 5 on a quiet machine, see benchmarks/; imports take most of it
@@ -123,7 +126,7 @@ def test_a_lost_figure_is_drawn_again_without_computing(done):
     folder, _ = done
     (folder / "runs" / "simclr" / "curves.png").unlink()
     again = command(folder, "simclr", folder / "tiny.gin")
-    assert "0 of 8 stages to compute" in again.stderr
+    assert "0 of 10 stages to compute" in again.stderr
     assert (folder / "runs" / "simclr" / "curves.png").exists()
     assert len(list((folder / "runs" / "simclr").glob("events*"))) == 1
 
@@ -134,9 +137,9 @@ def test_plan_tells_what_is_to_do_and_what_is_there_and_touches_nothing(done, tm
     places = ["--runs", folder / "runs", "--store", folder / "store"]
     ncl = ["--gin", "gin/ncl.gin", "--gin", folder / "tiny.gin", "--plan", *places]
     there = here(capsys, *ncl).stdout
-    assert there.count("there") == 9 and "to do" not in there and "ncl: all there" in there
+    assert there.count("there") == 11 and "to do" not in there and "ncl: all there" in there
     fresh = here(capsys, "--gin", "gin/ncl.gin", "--plan", "--runs", tmp_path / "r", "--store", tmp_path / "s")
-    assert fresh.stdout.count("to do") == 8 and "wave 1  to do" in fresh.stdout and "8 to compute, in 3 waves" in fresh.stdout
+    assert fresh.stdout.count("to do") == 10 and "wave 1  to do" in fresh.stdout and "10 to compute, in 3 waves" in fresh.stdout
     assert not (tmp_path / "r").exists() and not (tmp_path / "s").exists()
     part = here(capsys, *ncl, "--set", "LinearProbe.epochs = 3").stdout
     assert part.count("to do") == 4 and part.count("there  ") == 4
