@@ -2,8 +2,8 @@
 
     python -m benchmarks.sweep [CELLS]
 
-Every cell is an encoder of its own, trained for one epoch of one step: six stages a cell, and the pixels of the test images once. Afterwards the same command again,
-which computes nothing, and the driver's memory on the way.
+Every cell is an encoder of its own, trained for one epoch of one step: six stages a cell, and the pixels of the test images once.
+Afterwards the same command again, which computes nothing, and the driver's memory on the way.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ log_stats of the code of arXiv:2410.21331.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -176,7 +177,8 @@ class FeatureMonosemanticity(Metric):
 
     def __call__(self, seen: Seen) -> dict[str, Finding]:
         table, labels = seen.features.float().cpu().numpy(), seen.labels.cpu()
-        scores = [self.of_concept(table, (labels == label).numpy()) for label in labels.unique()]
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # trees grow outside of Python's lock
+            scores = [*threads.map(lambda label: self.of_concept(table, (labels == label).numpy()), labels.unique())]
         capacity, local, whole = torch.tensor(scores, dtype=torch.float64).reshape(-1, 3).T
         return {
             "fms": _mean(capacity * (local + whole) / 2), "fms_capacity": _mean(capacity), "fms_local": _mean(local),
