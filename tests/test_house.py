@@ -16,7 +16,7 @@ FLOORS = [  # a module imports from floors below its own; `also` names the excep
     {"pack"},
     {"curves", "data", "augment", "encoders", "objectives", "sparse", "corruptions", "metrics", "fit", "bank", "weights", "store", "sweep"},
     {"training", "claim", "cifar", "shapes", "folders", "arrays"},
-    {"probes", "checkpoint", "toy", "tune"},
+    {"probes", "pictures", "checkpoint", "toy", "tune"},
     {"portrait", "projections"},
     {"finetune", "evaluation"},
     {"spec", "gallery"},

@@ -96,14 +96,14 @@ def test_a_sweep_leaves_a_figure_for_each_curve_a_summary_and_nothing_of_ray_s(d
     folder, out = done
     names = {path.name.split(".out")[0] for path in (folder / "runs" / "tiny").iterdir()}
     assert names == {
-        "curves.csv", "curves.png", "label_noise.png", "gaussian.png", "summary.md", "events", "cells.txt",
+        "curves.csv", "curves.png", "label_noise.png", "gaussian.png", "summary.md", "events", "cells.txt", "gallery.html",
         "simclr,seed=0", "simclr,seed=1", "sae,seed=0", "sae,seed=1",
     }  # fmt: skip
     summary = (folder / "runs" / "tiny" / "summary.md").read_text()
     assert "sae - simclr" in summary and "2 trained encoders each" in summary and "| mean top-1 under" in summary
     assert "n.s." in summary and "| class_consistency" in summary and "probed: SparseAutoencoder of Embedding of Pretrain" in summary
     assert f"tensorboard --logdir {folder / 'runs' / 'tiny'}" in out.stdout
-    assert "4 cells, 24 of 24 stages to compute" in out.stderr
+    assert "4 cells, 29 of 29 stages to compute" in out.stderr
 
 
 def test_tensorboard_reads_one_run_for_each_cell_with_hparams_and_the_sweep_s_figures(done):
@@ -125,7 +125,7 @@ def test_the_same_command_again_computes_nothing_and_does_without_ray(done, tmp_
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "sweep.gin"}
     (tmp_path / "ray.py").write_text("raise SystemExit('nobody needs Ray here')")
     again = run(*arguments(folder, SWEEP), env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert again.returncode == 0 and "0 of 24 stages to compute" in again.stderr and again.stdout == out.stdout
+    assert again.returncode == 0 and "0 of 29 stages to compute" in again.stderr and again.stdout == out.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -154,7 +154,7 @@ def test_growing_a_grid_computes_exactly_the_new_cells(done, tmp_path):
     assert run(*arguments(tmp_path, text)).returncode == 0
     before = finished(tmp_path)
     grown = run(*arguments(tmp_path, text.replace("4)", "4, 5, 6)"), "--cpus", 2, "--jobs", 1))
-    assert grown.returncode == 0 and "6 cells, 2 of 10 stages to compute" in grown.stderr
+    assert grown.returncode == 0 and "6 cells, 2 of 12 stages to compute" in grown.stderr
     after = finished(tmp_path)
     assert {name: after[name] for name in before} == before  # what was there is untouched
     assert sorted(name.split("/")[0] for name in after.keys() - before.keys()) == ["Curve", "Curve"]
@@ -232,7 +232,7 @@ def test_one_failed_cell_takes_none_along_and_is_the_only_one_tried_again(tmp_pa
     assert {dict(row.swept)["pretrain/Adam.lr"] for row in read_table(tmp_path / "runs" / "wave" / "curves.csv")} == {"0.001"}
     before = finished(tmp_path)
     again = run(*arguments(tmp_path, text))
-    assert again.returncode == 1 and finished(tmp_path) == before and "5 of 10 stages to compute" in again.stderr
+    assert again.returncode == 1 and finished(tmp_path) == before and "6 of 13 stages to compute" in again.stderr
     assert run(*arguments(tmp_path, text.replace("1e30", "2e-3"))).returncode == 0
     cells = {path.name for path in (tmp_path / "runs" / "wave").iterdir() if path.is_dir() and path.name != "logs"}
     assert cells == {"simclr,lr=0.001", "simclr,lr=0.002"}
@@ -294,4 +294,4 @@ def test_a_node_that_dies_in_the_middle_of_a_cluster_sweep_loses_and_doubles_not
         cluster.shutdown()
     assert process.returncode == 0, said
     assert table(tmp_path) == table(done[0])
-    assert len(finished(tmp_path)) == 24 and not list((tmp_path / "store").rglob("*.partial"))
+    assert len(finished(tmp_path)) == 29 and not list((tmp_path / "store").rglob("*.partial"))
