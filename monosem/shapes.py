@@ -70,6 +70,10 @@ class Shapes(Dataset):
             if images < len(CLASSES):
                 self.refuse(field, f"must be {len(CLASSES)} or more, an image for every class, got {images}")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return CLASSES
+
     def load(self, split: Split) -> Images:
         n: int = getattr(self, split)
         images = torch.empty(n, 3, self.size, self.size, dtype=torch.uint8)
