@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from monosem.curves import MONOSEMANTICITY, Line, Table, areas, markdown
-from monosem.stats import Array, rank_correlation, residual_ranks
+from monosem.stats import Array, Sample, rank_correlation, residual_ranks
 from monosem.sweep import Claim
 
-CLEAN = "clean accuracy"
+CLEAN, SEED = "clean accuracy", "training seed"
 
 
 class Encoders(NamedTuple):
     """The encoders of a table that have every number, one place each in every array (n,).
 
-    lines: what each is a seed of. measures: of monosemanticity, by name; robust: areas under curves, by curve; clean: accuracy at
-    the smallest severity, by curve.
+    lines: what each is a seed of; seeds: which. measures: of monosemanticity, by name; robust: areas under curves, by curve; clean:
+    accuracy at the smallest severity, by curve.
     """
 
     lines: list[Line]
+    seeds: list[tuple[str, ...]]
     measures: dict[str, Array]
     robust: dict[str, Array]
     clean: dict[str, Array]
 
+    def only(self, chosen: Sequence[int]) -> Encoders:
+        """Some of them."""
+        columns = ({name: values[chosen] for name, values in kind.items()} for kind in self[2:])
+        return Encoders([self.lines[i] for i in chosen], [self.seeds[i] for i in chosen], *columns)
+
 
 def encoders(table: Table, curves: Sequence[str]) -> Encoders:
     lines: list[Line] = []
+    seen: list[tuple[str, ...]] = []
     kinds: tuple[list[dict[str, float]], ...] = ([], [], [])
     names = dict.fromkeys(metric for kinds in table.lines.values() for curve, metric in kinds if curve == MONOSEMANTICITY)
     for line in table.lines:
@@ -42,15 +49,16 @@ def encoders(table: Table, curves: Sequence[str]) -> Encoders:
         for seeds in next(iter(numbers[0].values()), {}):
             if all(seeds in each for kind in numbers for each in kind.values()):
                 lines.append(line)
+                seen.append(tuple(dict.fromkeys(value for _, value in seeds)))  # bindings that take one value at a time are one seed
                 for kept, kind in zip(kinds, numbers, strict=True):
                     kept.append({name: each[seeds] for name, each in kind.items()})
     columns = ({name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {} for rows in kinds)
-    return Encoders(lines, *columns)
+    return Encoders(lines, seen, *columns)
 
 
-def _by_seed(sample: Mapping[tuple[object, int], float]) -> dict[object, float]:
+def _by_seed(sample: Sample) -> dict[Any, float]:
     """The mean over repeats for every seed."""
-    values: dict[object, list[float]] = {}
+    values: dict[Any, list[float]] = {}
     for (seeds, _), value in sample.items():
         values.setdefault(seeds, []).append(value)
     return {seeds: sum(each) / len(each) for seeds, each in values.items()}
@@ -88,40 +96,49 @@ def correlate(lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] 
 
 
 def controls(asked: Claim, seen: Encoders, curve: str) -> dict[str, list[Array]]:
-    """What is held equal, by what it is called; nothing first."""
-    single = {name: [seen.measures[name]] for name in asked.controls if name in seen.measures}
-    return {"nothing": [], **single, CLEAN: [seen.clean[curve]]}
+    """What is held equal, by what it is called; nothing first. Seeds are held equal one by one, as they have no order."""
+    single = {name: [seen.measures[name]] for name in asked.controls}
+    seeds = [np.array([own == seed for own in seen.seeds]) for seed in dict.fromkeys(seen.seeds)]
+    return {"nothing": [], **single, CLEAN: [seen.clean[curve]], **({SEED: seeds[1:]} if len(seeds) > 1 else {})}
 
 
 def claim_text(table: Table, asked: Claim) -> str:
-    """In Markdown: the correlation of the measure with each robustness, controls held equal in turn; and those of all measures."""
+    """In Markdown: the correlation of the measure with each robustness, controls held equal in turn; the same of the encoders alone that
+    have learned something; and the correlations of all measures."""
     seen = encoders(table, asked.curves)
-    n = len(seen.lines)
-    if n < 4:
-        return f"Only {n} encoders are finished: too few to correlate anything."
-    x = seen.measures[asked.measure]
-    held = list(controls(asked, seen, asked.curves[0]))
-    first = [
-        [curve, *(str(correlate(seen.lines, x, y, given, asked.draws)) for given in controls(asked, seen, curve).values())]
-        for curve, y in seen.robust.items()
-    ]
-    second = [
+    if len(seen.lines) < 4:
+        return f"Only {len(seen.lines)} encoders are finished: too few to correlate anything."
+    able = seen.only([i for i in range(len(seen.lines)) if all(clean[i] >= asked.least_clean for clean in seen.clean.values())])
+    words = (
+        "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, that is all seeds of one together "
+        f"({asked.draws} draws); 0 is nothing, and partial where something is held equal."
+    )
+    parts = [words, _of(seen, asked)]
+    if 4 <= len(able.lines) < len(seen.lines):
+        parts += [f"Without those whose clean accuracy is below {asked.least_clean:g} %:", _of(able, asked)]
+    parts += ["All measures, nothing held equal:", _every(seen, asked)]
+    if 4 <= len(able.lines) < len(seen.lines):
+        parts += [f"All measures, without those below {asked.least_clean:g} %:", _every(able, asked)]
+    return "\n\n".join(parts)
+
+
+def _every(seen: Encoders, asked: Claim) -> str:
+    rows = [
         [name, *(str(correlate(seen.lines, values, y, (), asked.draws)) for y in seen.robust.values())]
         for name, values in seen.measures.items()
         if np.ptp(values) > 0
     ]
-    words = (
-        f"Spearman's rank correlation over {n} encoders on {len(set(seen.lines))} lines, with a 95 % bootstrap interval over lines "
-        f"({asked.draws} draws); 0 is nothing, and partial where something is held equal."
-    )
-    return "\n\n".join(
-        [
-            words,
-            markdown([f"{asked.measure} with the area under", *(f"{each} held equal" for each in held)], first),
-            "All measures, nothing held equal:",
-            markdown(["measure", *seen.robust], second),
-        ]
-    )
+    return markdown(["measure", *seen.robust], rows)
+
+
+def _of(seen: Encoders, asked: Claim) -> str:
+    x = seen.measures[asked.measure]
+    rows = [
+        [curve, *(str(correlate(seen.lines, x, y, given, asked.draws)) for given in controls(asked, seen, curve).values())]
+        for curve, y in seen.robust.items()
+    ]
+    held = [f"{each} held equal" for each in controls(asked, seen, asked.curves[0])]
+    return markdown([f"{asked.measure}, {len(seen.lines)} encoders on {len(set(seen.lines))} lines, with the area under", *held], rows)
 
 
 class Cloud(NamedTuple):

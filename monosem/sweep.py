@@ -224,13 +224,16 @@ class Goal(Part):
 @dataclass(frozen=True, kw_only=True)
 class Claim(Part):
     """Whether monosemanticity goes with robustness over the encoders of a sweep, in the words of curves.csv: one point each, the area under
-    each of the `curves` against `measure`, with rank correlations; and the same with each of `controls`, and with clean accuracy, held
-    equal. draws: of the bootstrap, over lines with all their seeds, as seeds of one line are no independent lines.
+    each of the `curves` against `measure`, with rank correlations; and the same with each of `controls`, with clean accuracy and with
+    the training seed held equal. least_clean: in percent; all is said once more without encoders of less clean accuracy, as those that
+    have learned nothing are neither robust nor monosemantic. draws: of the bootstrap, over lines with all their seeds, as seeds of one
+    line are no independent lines.
     """
 
     measure: str = "class_consistency"
     curves: tuple[str, ...]
     controls: tuple[str, ...] = ("l0", "live_dimensions")
+    least_clean: Annotated[float, Range(0, 100)] = 0.0
     draws: Count = 2000
 
     def validate(self) -> None:

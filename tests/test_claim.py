@@ -108,13 +108,32 @@ def test_an_encoder_that_lacks_a_number_is_left_out():
 
 def test_what_was_put_in_comes_out_and_a_control_that_explains_it_takes_it_away():
     plain = claim_text(table(LINES), CLAIM)
-    assert "30 encoders on 10 lines" in plain and "| label_noise" in plain and "+0.9" in plain
+    assert (
+        "class_consistency, 30 encoders on 10 lines" in plain
+        and "training seed held equal" in plain
+        and "| label_noise" in plain
+        and "+0.9" in plain
+    )
     explained = table([(0.1 * i, float(i)) for i in range(10)], noise=0.3)
-    lines, ((raw, held, clean),) = clouds(explained, CLAIM)
+    lines, ((raw, held, clean, seed),) = clouds(explained, CLAIM)
     assert (raw.held, held.held, clean.held) == ("nothing", "l0", "clean accuracy") and len(lines) == 30
     assert raw.correlation.value > 0.9 > 0.75 > held.correlation.value
+    assert seed.held == "training seed" and seed.correlation.value > 0.9
     assert str(clean.correlation) == "cannot be told"  # here the area is the clean accuracy less a constant
     assert "flat" not in plain  # what does not vary correlates with nothing
+
+
+def test_what_seeds_share_is_taken_away_by_holding_them_equal():
+    shifted = [row._replace(value=row.value + 60 * int(dict(row.swept)["Pretrain.seed"])) if row.curve == "label_noise" else row
+               for row in table(LINES).rows]  # fmt: skip
+    _, ((raw, _, _, seed),) = clouds(Table(shifted), CLAIM)
+    assert raw.correlation.value < 0.5 and seed.correlation.value > 0.8
+
+
+def test_encoders_that_have_learned_nothing_are_left_out_of_a_second_table():
+    text = claim_text(table(LINES), Claim(measure="class_consistency", curves=("label_noise",), controls=(), least_clean=60.0, draws=50))
+    assert "30 encoders on 10 lines" in text and "Without those whose clean accuracy is below 60 %" in text and "on 5 lines" in text
+    assert "Without those" not in claim_text(table(LINES), CLAIM)
 
 
 def test_too_few_encoders_are_said_to_be_too_few(tmp_path):
@@ -137,6 +156,7 @@ def test_the_claim_is_drawn_a_panel_for_each_curve_and_control(tmp_path):
         ),
         ("Claim.curves = ()", "Claim.curves must name at least one curve, got ()"),
         ("Claim.controls = ('L0',)", "Claim.controls must be one of activity, "),
+        ("Claim.least_clean = 101", "Claim.least_clean must be between 0 and 100, got 101"),
         ("Claim.draws = 0", "Claim.draws must be 1 or more, got 0"),
     ],
 )
