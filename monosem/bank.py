@@ -42,7 +42,8 @@ class EarlyStopping(Part):
     """Of a probe, the weights after the epoch with the lowest loss on examples that are held out of it, as it is told their labels: noise
     in them is noise here too (Prechelt, 1998). Each head has its own epoch; all are trained to the end of the schedule.
 
-    held: the share of a head's examples that is held out, at least one; a head with a single example is judged by that one.
+    held: the share of a head's examples that is held out, at least one, but never the last one of what it is told is a class; where there
+        is no other, as with one shot, a head is judged by what it learned from.
     """
 
     held: Annotated[float, Range(0, 0.9, open=True)] = 0.1
@@ -50,8 +51,16 @@ class EarlyStopping(Part):
     def split(self, head: Head) -> tuple[Tensor, Tensor]:
         """(m,) examples -> those that are learned from and those that are held out."""
         order = head.examples[torch.randperm(len(head.examples), generator=generator("held out of a probe", head.seed))]
-        count = max(1, round(self.held * len(order)))
-        return (order[count:] if count < len(order) else order), order[:count]
+        told = head.labels[order]
+        first = torch.stack([(told == label).int().argmax() for label in told.unique()])  # one of each class stays
+        spare = torch.ones_like(order, dtype=torch.bool)
+        spare[first] = False
+        held = spare.nonzero()[: max(1, round(self.held * len(order))), 0]
+        if not len(held):
+            return order, order
+        kept = torch.ones_like(spare)
+        kept[held] = False
+        return order[kept], order[held]
 
 
 class Recipe(NamedTuple):
@@ -193,7 +202,10 @@ class _Block:
         return now | ({"kept_weight": self.kept[0], "kept_bias": self.kept[1], "best": self.best} if self.recipe.stopping else {})
 
     def bank(self) -> Bank:
-        weight, bias = (part.detach().transpose(1, 2).flatten(0, 1) for part in self.kept)
+        kept = self.kept
+        if self.recipe.stopping:  # a head that never had a loss has no best weights, and the first ones are not to pass for them
+            kept = [torch.where(self.best.isfinite()[:, None, :, None], part, torch.nan) for part in kept]
+        weight, bias = (part.detach().transpose(1, 2).flatten(0, 1) for part in kept)
         return Bank(weight, bias[:, 0])
 
 

@@ -12,7 +12,7 @@ from monosem.curves import MONOSEMANTICITY, Line, Table, areas, markdown
 from monosem.stats import Array, Sample, rank_correlation, residual_ranks
 from monosem.sweep import Claim
 
-CLEAN, SEED = "clean accuracy", "training seed"
+CLEAN, SEED, SPEC = "clean accuracy", "training seed", "spec"
 
 
 class Encoders(NamedTuple):
@@ -72,12 +72,15 @@ class Correlation(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return "cannot be told" if math.isnan(self.value) else f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+        if math.isnan(self.value):
+            return "cannot be told"
+        return f"{self.value:+.2f}" + ("" if math.isnan(self.low) else f" ({self.low:+.2f} to {self.high:+.2f})")
 
 
 def correlate(lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] = (), draws: int = 2000) -> Correlation:
     """Spearman's rank correlation of x and y over encoders, `given` held equal, with a percentile bootstrap over lines: each draw takes as
-    many lines as there are, with replacement, and all their encoders."""
+    many lines as there are, with replacement, and all their encoders. Lines are taken for a sample of all the methods there could be; of
+    fewer than 8 there is no interval."""
     held = np.stack(given) if len(given) else None
     value = float(rank_correlation(x, y, held))
     members = [[number for number, each in enumerate(lines) if each == line] for line in dict.fromkeys(lines)]
@@ -91,15 +94,20 @@ def correlate(lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] 
         found.append(rank_correlation(x[index], y[index], None if held is None else held[:, index].transpose(1, 0, 2)))
     every = np.concatenate([*found, []])
     told = every[~np.isnan(every)]
-    low, high = np.percentile(told, [2.5, 97.5]) if len(told) > draws / 2 and len(members) > 2 else (math.nan, math.nan)
+    low, high = np.percentile(told, [2.5, 97.5]) if len(told) > draws / 2 and len(members) >= 8 else (math.nan, math.nan)
     return Correlation(value, float(low), float(high))
 
 
 def controls(asked: Claim, seen: Encoders, curve: str) -> dict[str, list[Array]]:
-    """What is held equal, by what it is called; nothing first. Seeds are held equal one by one, as they have no order."""
+    """What is held equal, by what it is called; nothing first. Seeds and specs have no order: each is held equal by itself."""
     single = {name: [seen.measures[name]] for name in asked.controls}
-    seeds = [np.array([own == seed for own in seen.seeds]) for seed in dict.fromkeys(seen.seeds)]
-    return {"nothing": [], **single, CLEAN: [seen.clean[curve]], **({SEED: seeds[1:]} if len(seeds) > 1 else {})}
+    specs = [line.experiment for line in seen.lines]
+    return {"nothing": [], **single, CLEAN: [seen.clean[curve]], SEED: _dummies(seen.seeds), SPEC: _dummies(specs)}
+
+
+def _dummies(kinds: Sequence[object]) -> list[Array]:
+    """1 where an encoder is of a kind and 0 where it is not, for every kind but the first."""
+    return [np.array([each == kind for each in kinds]) for kind in [*dict.fromkeys(kinds)][1:]]
 
 
 def claim_text(table: Table, asked: Claim) -> str:
@@ -111,7 +119,8 @@ def claim_text(table: Table, asked: Claim) -> str:
     able = seen.only([i for i in range(len(seen.lines)) if all(clean[i] >= asked.least_clean for clean in seen.clean.values())])
     words = (
         "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, that is all seeds of one together "
-        f"({asked.draws} draws); 0 is nothing, and partial where something is held equal."
+        f"({asked.draws} draws), as if lines were a sample of all methods; of fewer than 8 lines there is none. 0 is nothing; partial "
+        "where something is held equal, the spec among others, as lines of one spec are alike."
     )
     parts = [words, _of(seen, asked)]
     if 4 <= len(able.lines) < len(seen.lines):

@@ -218,13 +218,13 @@ class Retrieval(Kept):
 @dataclass(frozen=True, kw_only=True)
 class Monosemanticity(Measurement):
     """How monosemantic a representation is on the clean test split. Where the factors that made the images are known, also how well
-    each measure of dimensions tracks the truth: Spearman's rank correlation over dimensions with their mutual information gap.
+    each measure of dimensions tracks what is known: Spearman's rank correlation over dimensions with their mutual information gap.
 
     judge: what says how alike images are. Artifact, float64: name, a number; and name/dimensions, name/said, both (d,), for what is
     measured dimension by dimension: the numbers, and for which dimensions they count.
     """
 
-    VERSION = 2
+    VERSION = 3
     metrics: tuple[Metric, ...]
     judge: Representation
 
@@ -272,7 +272,7 @@ class Monosemanticity(Measurement):
         if isinstance(truth := values.get(TRUTH), PerDimension):
             for name, value in [*values.items()]:
                 if isinstance(value, PerDimension) and name in self.better and name not in FactorInformation.better:
-                    values[f"{name}_tracks_truth"] = tracking(value, truth, self.better[name])
+                    values[f"{name}_tracks_gap"] = tracking(value, truth, self.better[name])
         return values
 
     def run(self, job: Job) -> Artifact:
@@ -296,7 +296,7 @@ class Monosemanticity(Measurement):
 
 def tracking(measure: PerDimension, truth: PerDimension, better: str) -> float:
     """The rank correlation of the two over the dimensions that both speak of, in [-1, 1], 1 where they agree on which is more
-    monosemantic; 0 where there is nothing to tell."""
+    monosemantic; 0 where there is nothing to tell, as of one dimension or of many that do not differ."""
     both = measure.said & truth.said
     found = float(rank_correlation(measure.values[both].cpu().numpy(), truth.values[both].cpu().numpy())) if both.any() else math.nan
     return 0.0 if math.isnan(found) else found if better == "high" else -found

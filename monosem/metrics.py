@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import gin
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.stage import Count, Part, Positive
+from monosem.stage import Count, Part, Positive, Range, generator
 
 CHUNK = 2048  # rows or columns at a time, which bounds memory
 
@@ -122,6 +122,7 @@ class ClassConsistency(Metric):
     """How much one class owns a dimension (NCL, section 4.1): the share of the most frequent class among the images that activate it,
     in [1/classes, 1], 1 is monosemantic; and the entropy of those classes in nats. Of dimensions that some image activates.
 
+    A dimension that a single image activates has a consistency of 1 and counts like any other: look at its activity too.
     epsilon: a dimension is active on an image where its share of the row's norm exceeds this, in absolute value. Signed features are active
     nearly everywhere and score near the largest class share, which is what 'polysemantic' means here.
     """
@@ -142,7 +143,7 @@ class ClassConsistency(Metric):
 @gin.register
 @dataclass(frozen=True)
 class ClassSelectivity(Metric):
-    """(m - r) / (m + r): m the mean activation of a dimension over the class with the largest one, r that over all other classes
+    """(m - r) / (m + r): m the mean activation of a dimension over the class with the largest one, r the mean of those of all other classes
     (Morcos et al., arXiv:1803.06959, section 2.3), in [0, 1]; 0 is the same for all classes, 1 is silent but for one. No probe.
 
     Of live dimensions. There they are rectified; here |f| stands for the activation, so that signed features have one too.
@@ -161,7 +162,8 @@ class ClassSelectivity(Metric):
 @gin.register
 @dataclass(frozen=True)
 class FeatureMonosemanticity(Metric):
-    """The feature monosemanticity score FMS@p (Härle et al., arXiv:2506.19382, section 3), in [0, 1] but for noise.
+    """The feature monosemanticity score FMS@p (Härle et al., arXiv:2506.19382, section 3), about 0 to 1: a little below 0 where a root is
+    not the most accurate split.
 
     For every class against the others, with classes weighted alike, CART trees on all dimensions: a_0 is the accuracy of the root,
     which is one threshold in one dimension; a_i that of the tree cut at depth i + 1; b_p that of the root after the p dimensions that
@@ -200,7 +202,7 @@ class FeatureMonosemanticity(Metric):
 
 
 def grown(table: Any, concept: Any, depth: int) -> Any:
-    """A CART tree by Gini impurity, concept and rest weighted alike; what ties is decided by the order of dimensions."""
+    """A CART tree by Gini impurity, concept and rest weighted alike; of dimensions that split alike one is drawn, always the same."""
     from sklearn.tree import DecisionTreeClassifier
 
     return DecisionTreeClassifier(criterion="gini", max_depth=depth, class_weight="balanced", random_state=0).fit(table, concept)
@@ -230,14 +232,13 @@ def pair_similarity(judged: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     together = torch.zeros(judged.shape[1], weights.shape[1], dtype=torch.float64, device=weights.device)
     total, squares, own = torch.zeros(3, weights.shape[1], dtype=torch.float64, device=weights.device)
     for rows in rows_of(len(weights)):
-        unit, weight = F.normalize(judged[rows].to(weights.dtype), dim=1), weights[rows]
-        seen = unit.square().sum(1, keepdim=True)  # 1, but for rows of zeros
+        unit, weight = F.normalize(judged[rows].double(), dim=1), weights[rows].double()  # differences of what is nearly equal follow
         together += unit.T @ weight
-        total += weight.sum(0, dtype=torch.float64)
-        squares += weight.square().sum(0, dtype=torch.float64)
-        own += (weight.square() * seen).sum(0, dtype=torch.float64)
+        total += weight.sum(0)
+        squares += weight.square().sum(0)
+        own += (weight.square() * unit.square().sum(1, keepdim=True)).sum(0)  # 1 a row, but 0 where the judge sees nothing
     pairs = total.square() - squares
-    pairs = torch.where(pairs > 1e-9 * total.square(), pairs, 0.0)  # one image alone leaves what rounding leaves
+    pairs = torch.where(pairs > 1e-12 * total.square(), pairs, 0.0)  # one image alone leaves what rounding leaves
     return (together.square().sum(0) - own) / pairs.clamp(min=1e-300) * (pairs > 0), pairs
 
 
@@ -245,8 +246,9 @@ def pair_similarity(judged: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 @dataclass(frozen=True)
 class MonosemanticityScore(Metric):
     """How alike the images are that activate a dimension (Pach et al., arXiv:2504.02821, section 3.2): the mean cosine, as a judge sees
-    images, of all pairs of them, weighted by the product of their activations, in [-1, 1]. Activations are brought to [0, 1] by the
-    smallest and the largest of the dimension, as there. The judge is `Experiment.judge`; Pach et al. have DINOv2.
+    images, of all pairs of them, weighted by the product of their activations, in [-1, 1], that is divided by the sum of these weights.
+    Activations are brought to [0, 1] by the smallest and the largest of the dimension, as there. The judge is `Experiment.judge`; Pach et
+    al. have DINOv2.
 
     Of dimensions that vary and are above their smallest value on two images or more. Beside it the same with a judge that sees classes
     alone: the chance that two images drawn by activation share their class; and the score of a dimension that is alike on all images.
@@ -269,6 +271,8 @@ def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) ->
     """The share, among the k rows nearest to a row (squared distance, itself left out), of those with its label, over all rows."""
     n, right = len(features), 0.0
     k = min(k, n - 1)
+    if k < 1:
+        return 0.0
     energy = features.square().sum(1)
     for rows in torch.arange(n, device=features.device).split(chunk):
         distance = energy[rows, None] + energy - 2 * features[rows] @ features.T
@@ -297,15 +301,18 @@ def mean_average_precision(features: Tensor, labels: Tensor, chunk: int = 500) -
 @dataclass(frozen=True)
 class RetrievalPrecision(Metric):
     """Whether images of a class are neighbours (NCL, section 4.3): for every image, precision among its k nearest, and the mean average
-    precision over all others (both in [0, 1]), by the distance of rows at unit length. NCL's "map" is its precision@10, not mAP."""
+    precision over all others (both in [0, 1]), by the distance of rows at unit length. Images are shuffled first, as those of a class may
+    lie together and sparse codes tie. NCL's "map" is its precision@10, not mAP."""
 
     k: Count = 10
 
     def __call__(self, seen: Seen) -> dict[str, Finding]:
-        rows = F.normalize(seen.features, dim=1)
+        n = len(seen.labels)
+        shuffled = torch.randperm(n, generator=generator("ties of neighbours", n)).to(seen.labels.device)
+        rows, labels = F.normalize(seen.features[shuffled], dim=1), seen.labels[shuffled]
         return {
-            f"precision_at_{self.k}": precision_at(rows, seen.labels, self.k),
-            "mean_average_precision": mean_average_precision(rows, seen.labels),
+            f"precision_at_{self.k}": precision_at(rows, labels, self.k),
+            "mean_average_precision": mean_average_precision(rows, labels),
         }
 
 
@@ -316,16 +323,17 @@ class RetrievalPrecision(Metric):
 @dataclass(frozen=True)
 class Sparsity(Metric):
     """Share of entries that are zero, |f| <= epsilon (BI log_stats), in [0, 1]; L0, how many dimensions are not zero on an image, on
-    average; and Hoyer's (sqrt(d) - |f|_1 / |f|_2) / (sqrt(d) - 1) (JMLR 2004), in [0, 1], 1 is one dimension, the mean over images
-    that are not all zero. activity: the share of images on which a dimension is not zero, of live dimensions."""
+    average; and Hoyer's (sqrt(d) - |f|_1 / |f|_2) / (sqrt(d) - 1) (JMLR 2004), in [0, 1], 1 is one dimension (and d = 1), the mean over
+    images that are not all zero. activity: the share of images on which a dimension is not zero, of live dimensions."""
 
     epsilon: Positive = 1e-5
 
     def __call__(self, seen: Seen) -> dict[str, Finding]:
         features = seen.features
         on = (features.abs() > self.epsilon).to(features.dtype)
-        norm, root = torch.linalg.vector_norm(features, dim=1), max(features.shape[1] ** 0.5, 1.0 + 1e-12)
-        hoyer = (root - features.abs().sum(1)[norm > 0] / norm[norm > 0]) / (root - 1)
+        norm, root = torch.linalg.vector_norm(features, dim=1), features.shape[1] ** 0.5
+        spread = features.abs().sum(1)[norm > 0] / norm[norm > 0]  # from 1, a single dimension, to the root, all alike
+        hoyer = (root - spread) / (root - 1) if root > 1 else torch.ones_like(spread)
         return {
             "sparsity": 1 - _mean(on), "l0": float(on.sum(1).double().mean()), "hoyer": _mean(hoyer.clamp(0, 1)),
             "activity": per_dimension(on.mean(0, dtype=torch.float64), live(features)),
@@ -416,6 +424,14 @@ def mutual_information(codes: Tensor, factor: Tensor) -> Tensor:
     return (information - cells.double() / (2 * n)).clamp(min=0)
 
 
+def entropy(codes: Tensor) -> Tensor:
+    """(n, d) codes -> (d,) entropy in nats of each column."""
+    n, d = codes.shape
+    most = int(codes.max()) + 1
+    places = torch.arange(d, device=codes.device) * most + codes
+    return _entropy(places.flatten().bincount(minlength=d * most).reshape(d, most), n)
+
+
 def _entropy(counts: Tensor, n: int) -> Tensor:
     """(d, cells) -> (d,) entropy in nats of the shares of n."""
     share = counts.double() / n
@@ -428,13 +444,18 @@ class FactorInformation(Metric):
     """How much of a dimension is one factor of those that are known to have made the images. Of dimensions that vary; nothing where
     no factor is known.
 
-    u_f = I(dimension; f) / H(f), in [0, 1], for every factor f; information: the largest; share: the largest over their sum; gap: the
-    largest less the second, the mutual information gap of Chen et al. (arXiv:1802.04942) seen from the dimension; 1 is monosemantic.
+    u_f = I(dimension; f) / min(H(dimension), H(f)), in [0, 1], for every factor f: 1 where the dimension tells the factor, and also where
+    the factor tells the dimension, as it does of a detector of one level. information: the largest; gap: the largest less the second, the
+    mutual information gap of Chen et al. (arXiv:1802.04942) seen from the dimension; share: the largest over their sum, of dimensions
+    whose information is above `least` alone, as of noise it means nothing. What adds up several levels, or two factors, has less of all
+    three.
 
-    bins: a dimension is cut into so many lots for its mutual information.
+    bins: a dimension is cut into so many lots for its mutual information. On dimensions that few images activate it is overestimated,
+        of all factors alike.
     """
 
     bins: Count = 20
+    least: Annotated[float, Range(0, 1)] = 0.05
 
     better = MappingProxyType({"factor_information": "high", "factor_share": "high", "factor_gap": "high"})
 
@@ -446,16 +467,19 @@ class FactorInformation(Metric):
         top = torch.cat([explained, torch.zeros_like(explained[:1])]).sort(0, descending=True).values
         return {
             "factor_information": per_dimension(top[0], said),
-            "factor_share": per_dimension(top[0] / explained.sum(0).clamp(min=1e-12), said),
+            "factor_share": per_dimension(top[0] / explained.sum(0).clamp(min=1e-12), said & (top[0] > self.least)),
             "factor_gap": per_dimension(top[0] - top[1], said),
             **{f"information_of_{name}": per_dimension(each, said) for name, each in zip(seen.factors, explained, strict=True)},
         }
 
     def _explained(self, features: Tensor, factors: Mapping[str, Tensor]) -> Tensor:
         codes = binned(features, self.bins)
-        entropies = [_entropy(levels.bincount()[None], len(levels)).clamp(min=1e-12) for levels in factors.values()]
-        found = [mutual_information(codes, levels) / entropy for levels, entropy in zip(factors.values(), entropies, strict=True)]
-        return torch.stack(found).clamp(max=1)
+        own, found = entropy(codes), []
+        for levels in factors.values():
+            least = torch.minimum(own, entropy(levels[:, None]))
+            information = mutual_information(codes, levels)
+            found.append(torch.where(least > 1e-9, information / least.clamp(min=1e-9), 0.0).clamp(max=1))
+        return torch.stack(found)
 
 
 TRUTH = "factor_gap"  # what the other measures are judged by, where factors are known

@@ -81,11 +81,12 @@ class Compression(Stage, Representation):
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class PCA(Compression):
-    """Principal components: the directions of largest variance, orthogonal, each with its largest entry positive."""
+    """Principal components: the directions of largest variance, orthogonal, each with its largest entry positive. Directions without
+    variance, up to the rounding of single precision, are no components: those are 0."""
 
     def components(self, centred: Tensor) -> Tensor:
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
-        found = vectors.T.flip(0)[: self.features]
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        found = (vectors * (values > 1e-10 * values[-1])).T.flip(0)[: self.features]
         return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
 
 
@@ -93,8 +94,9 @@ class PCA(Compression):
 @dataclass(frozen=True, kw_only=True)
 class ICA(Compression):
     """Independent components of unit variance by FastICA (Hyvärinen & Oja, 2000; scikit-learn's), after whitening to so many principal
-    components. seed: of its first guess. Where
-    features vary in fewer directions, up to the rounding of single precision, fewer are found and the others are 0."""
+    components; where it has not converged after 1000 rounds they are what it had by then. Where features vary in fewer directions, up
+    to the rounding of single precision, fewer are found and the others are 0. seed: of its first guess.
+    """
 
     seed: Seed = 0
 
@@ -106,7 +108,7 @@ class ICA(Compression):
         if rank:
             method = FastICA(rank, whiten="unit-variance", max_iter=1000, random_state=seed_for("FastICA", self.seed) % 2**32)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it stopped after 1000 rounds: components that are nearly independent will do
+                warnings.simplefilter("ignore")  # that it has not converged
                 method.fit(centred.cpu().numpy())
             found[:rank] = torch.from_numpy(method.components_).to(centred.device)
         return found

@@ -233,7 +233,9 @@ def _check_words(sweep: Sweep, cells: Sequence[Cell]) -> None:
         for name in (claim.measure, *claim.controls):
             check(f"Sweep.claim: Claim.{'measure' if name == claim.measure else 'controls'}", name, clean)
         for name in claim.curves:
-            check("Sweep.claim: Claim.curves", name, {curve.name for curve in curves if len(curve.severities) > 1})
+            check(
+                "Sweep.claim: Claim.curves", name, {curve.name for curve in curves if len(curve.severities) > 1 and 0.0 in curve.severities}
+            )
 
 
 def _experiment(reader: _Reader, checked: set[str]) -> tuple[Spec, Unread]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ class Crossing(NamedTuple):
 
 def crossing(differences: Mapping[float, Sample], draws: int = 1000) -> Crossing:
     """Where the mean of paired differences first changes its sign, by straight lines between severities. The bootstrap draws seeds, or
-    repeats where there is one seed; draws without a crossing are left out, and if half have none there is no interval."""
+    repeats where there is one seed; draws without a crossing are left out. No interval of fewer than 5, or if half have no crossing."""
     severities = np.array(sorted(differences))
     whole = [each for each in next(iter(differences.values()), {}) if all(each in sample for sample in differences.values())]
     place = 0 if len({seed for seed, _ in whole}) > 1 else 1
@@ -127,15 +128,18 @@ def crossing(differences: Mapping[float, Sample], draws: int = 1000) -> Crossing
     chosen = np.random.default_rng(0).integers(len(units), size=(draws, len(units)))
     found = np.array([_change(severities, curve) for curve in means[chosen].mean(1)])
     told = found[~np.isnan(found)]
-    low, high = np.percentile(told, [2.5, 97.5]) if len(units) > 1 and len(told) > draws / 2 else (math.nan, math.nan)
+    low, high = np.percentile(told, [2.5, 97.5]) if len(units) >= 5 and len(told) > draws / 2 else (math.nan, math.nan)
     return Crossing(_change(severities, means.mean(0)), float(low), float(high))
 
 
 def _change(x: Array, y: Array) -> float:
-    """Where y, straight between its points, first changes its sign; nan where it does not."""
-    for i in range(len(x) - 1):
-        if y[i] * y[i + 1] < 0:
-            return float(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))
+    """Where y, straight between its points, first changes its sign, in the middle of a stretch of zeros; nan where it does not."""
+    signs = [i for i in range(len(x)) if y[i] != 0]
+    for i, j in itertools.pairwise(signs):
+        if y[i] * y[j] < 0:
+            if j > i + 1:
+                return float((x[i + 1] + x[j - 1]) / 2)
+            return float(x[i] + (x[j] - x[i]) * y[i] / (y[i] - y[j]))
     return math.nan
 
 
@@ -169,6 +173,8 @@ def ranks(x: Array) -> Array:
     x = np.asarray(x, dtype=float)
     if x.shape[-1] > 500 or x.ndim == 1:  # comparing all with all would take too much memory
         return np.apply_along_axis(_ranks, -1, x)
+    if len(x) > 1 and x.size * x.shape[-1] > 1e8:
+        return np.concatenate([ranks(part) for part in np.array_split(x, 2)])
     below, equal = (compare(x[..., None, :], x[..., :, None]).sum(-1) for compare in (np.less, np.equal))
     return below + (equal + 1) / 2
 

@@ -224,10 +224,10 @@ class Goal(Part):
 @dataclass(frozen=True, kw_only=True)
 class Claim(Part):
     """Whether monosemanticity goes with robustness over the encoders of a sweep, in the words of curves.csv: one point each, the area under
-    each of the `curves` against `measure`, with rank correlations; and the same with each of `controls`, with clean accuracy and with
-    the training seed held equal. least_clean: in percent; all is said once more without encoders of less clean accuracy, as those that
-    have learned nothing are neither robust nor monosemantic. draws: of the bootstrap, over lines with all their seeds, as seeds of one
-    line are no independent lines.
+    each of the `curves` against `measure`, with rank correlations; and the same with each of `controls`, with clean accuracy, the training
+    seed and the spec held equal. curves: with a severity of 0, where accuracy is clean. least_clean: in percent; all is said once more
+    without encoders of less clean accuracy, which may have learned nothing. It is a choice, and accuracy is part of what is explained.
+    draws: of the bootstrap, over lines with all their seeds.
     """
 
     measure: str = "class_consistency"

@@ -3,11 +3,11 @@
 Beyond Interpretability (arXiv:2410.21331, section 4) compares h = x1, monosemantic, with h = x1 - x2, polysemantic, where the label is
 which feature is larger. Here both are learnt, on dense and on sparse features, and a probe learns the label from few examples.
 
-Why the lines cross: x1 - x2 tells the two classes apart without an error, x1 errs where both features are on, so with clean labels the
-polysemantic one is better. But half of its variance is x2, which means nothing where x1 is off. As long as features are sparse, with
-density below 0.47, its linear correlation with the label is therefore the smaller one (at density 0.3 it is 0.70, that of x1 0.80), and of
-few and noisy labels the correlation is what a linear probe finds. Noise on the inputs is felt twice in x1 - x2, and at once, as all
-images where both are off lie at its very threshold.
+Where the lines may come to cross: x1 - x2 tells the two classes apart without an error, x1 errs where both features are on, so with
+clean labels the polysemantic one is better. But half of its variance is x2, which means nothing where x1 is off: with sparse features,
+density below 0.47, its linear correlation with the label is the smaller one (at density 0.3 it is 0.70, that of x1 0.80), and that goes
+with an earlier crossing, though at density 0.5 there is one as well (gin/toy.gin has the numbers). Noise on the inputs is felt twice in
+x1 - x2, and at once, as all images where both are off lie at its very threshold.
 """
 
 from __future__ import annotations

@@ -60,17 +60,30 @@ def test_early_stopping_takes_the_epoch_with_the_lowest_loss_on_what_is_held_out
     assert len(held) == 24 and not set(own.tolist()) & set(held.tolist()) and len(own) + len(held) == N
     losses, banks = [], []
     for epochs in range(1, 13):  # a constant rate: the first epochs of a longer run are a shorter run
-        short = replace(PROBE, schedule=Constant(), epochs=epochs).fit(FEATURES, CLASSES, [head._replace(examples=own)])
+        short = replace(PROBE, optimizer=SGD(lr=0.05), schedule=Constant(), epochs=epochs).fit(
+            FEATURES, CLASSES, [head._replace(examples=own)]
+        )
         losses.append(nn.functional.cross_entropy(short.logits(FEATURES[held], 0), head.labels[held]).item())
         banks.append(short)
     assert 0 < losses.index(min(losses)) < 11  # neither end, or this would show nothing
-    fitted = replace(PROBE, schedule=Constant(), epochs=12, stopping=stopping).fit(FEATURES, CLASSES, [head])
+    fitted = replace(PROBE, optimizer=SGD(lr=0.05), schedule=Constant(), epochs=12, stopping=stopping).fit(FEATURES, CLASSES, [head])
     assert_close(fitted.weight, banks[losses.index(min(losses))].weight, rtol=1e-4, atol=1e-6)
 
 
-def test_a_head_with_one_example_is_judged_by_it():
-    own, held = EarlyStopping().split(Head(0, torch.tensor([5]), LABELS))
-    assert own.tolist() == held.tolist() == [5]
+def test_no_class_loses_its_last_example_and_a_head_of_one_shot_is_judged_by_what_it_learned_from():
+    one_shot = torch.stack([(c == LABELS).nonzero()[0, 0] for c in range(CLASSES)])
+    own, held = EarlyStopping().split(Head(0, one_shot, LABELS))
+    assert own.tolist() == held.tolist() and sorted(own.tolist()) == sorted(one_shot.tolist())
+    for share in (0.1, 0.5, 0.9):
+        own, held = EarlyStopping(share).split(Head(3, ALL, LABELS))
+        assert set(LABELS[own].tolist()) == set(range(CLASSES)) and not set(own.tolist()) & set(held.tolist())
+        assert len(own) + len(held) == N and len(held) == min(round(share * N), N - CLASSES)
+
+
+def test_a_probe_that_blows_up_says_so_with_early_stopping_too():
+    probe = LinearProbe(SGD(lr=1e30, weight_decay=1e30), Constant(), epochs=2, batch_size=16, stopping=EarlyStopping())
+    with pytest.raises(StageError, match="are no finite numbers"):
+        probe.fit(FEATURES, CLASSES, heads()[:1])
 
 
 def test_dropped_features_are_made_up_for_and_differ_by_step():

@@ -233,7 +233,35 @@ def test_factors_tell_a_monosemantic_dimension_from_one_of_two_and_from_noise():
     assert found["factor_share"].values[2].item() == pytest.approx(0.5, abs=0.01)
     assert found["information_of_size"].values[:3].tolist() == pytest.approx([0, 1, 1], abs=0.01)
     assert found["factor_gap"].said.tolist() == [True, True, True, True, False, False]
+    assert found["factor_share"].said.tolist() == [True, True, True, False, False, False]  # of noise the largest share means nothing
     assert FactorInformation()(seen(features, torch.zeros(2000, dtype=torch.long))) == {}
+
+
+def test_a_detector_of_one_level_is_as_monosemantic_as_a_dimension_that_tells_all_levels():
+    draw = torch.Generator().manual_seed(2)
+    hue, size = torch.randint(0, 10, (4000,), generator=draw), torch.randint(0, 2, (4000,), generator=draw)
+    features = torch.stack([(hue == 3).float(), hue.float(), ((hue == 3) | (hue == 4)) + 3.0 * size], 1)
+    found = FactorInformation()(seen(features, torch.zeros(4000, dtype=torch.long), factors={"hue": hue, "size": size}))
+    assert found["factor_gap"].values[:2].tolist() == pytest.approx([1, 1], abs=0.01) and found["factor_gap"].values[2] < 0.6
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-5, 1e-7])
+def test_the_monosemanticity_score_is_exact_where_one_image_outweighs_all_others(epsilon):
+    weights = torch.tensor([1.0, epsilon, epsilon, 0.0])[:, None]
+    judged = torch.randn(4, 5, generator=torch.Generator().manual_seed(7))
+    cosines = torch.nn.functional.normalize(judged.double(), dim=1)
+    cosines = cosines @ cosines.T
+    a = weights.double().flatten()
+    products = torch.outer(a, a).fill_diagonal_(0)
+    score, _ = metrics.pair_similarity(judged, weights)
+    assert score.item() == pytest.approx(float((products * cosines).sum() / products.sum()), abs=1e-6)
+
+
+def test_neighbours_of_a_sorted_split_that_all_tie_are_at_chance():
+    labels = torch.arange(5).repeat_interleave(40)
+    found = RetrievalPrecision()(seen(torch.ones(200, 3), labels))
+    assert found["mean_average_precision"] == pytest.approx(0.2, abs=0.04) and found["precision_at_10"] == pytest.approx(0.2, abs=0.15)
+    assert RetrievalPrecision()(seen(torch.ones(1, 3), labels[:1]))["precision_at_10"] == 0
 
 
 # ------------------------------------------------------------------------------------------------ the reference

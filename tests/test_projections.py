@@ -64,6 +64,8 @@ def test_more_independent_components_than_directions_are_zero(store):
     wide = RandomProjection(thin, features=8, density=0.9)
     components = store.get(ICA(encoder=wide, data=DATA, features=8))["components"]
     assert components[:3].abs().amax(1).min() > 0 and not components[3:].any()
+    principal = store.get(PCA(encoder=wide, data=DATA, features=8))["components"]
+    assert principal[:3].abs().amax(1).min() > 0 and not principal[3:].any()
 
 
 def test_a_random_projection_is_sparse_keeps_norms_on_average_and_is_named_by_its_seed():
