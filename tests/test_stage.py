@@ -22,7 +22,7 @@ from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
 from monosem.probes import Features, LinearProbe
 from monosem.sparse import L1, TopK
 from monosem.stage import Count, FieldError, Part, Range, Stage, closure, conform, generator, key, plan, seed_for
-from monosem.training import Embedding, SparseAutoencoder
+from monosem.training import Embedding, Pixels, SparseAutoencoder
 
 
 def curve(**fields):
@@ -38,7 +38,7 @@ SAE = SparseAutoencoder(
     epochs=2, batch_size=64,
 )  # fmt: skip
 EXAMPLES = [tiny_pretrain(classifier=OnlineClassifier()), SAE, curve(), Features(SAE, Digits(), "test"),
-            Monosemanticity(encoder=SAE, data=Digits(), metrics=(Dimensions(),))]  # fmt: skip
+            Monosemanticity(encoder=SAE, data=Digits(), metrics=(Dimensions(),), judge=Pixels(Digits()))]  # fmt: skip
 
 
 def other(value: object) -> object:
