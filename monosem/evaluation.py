@@ -20,7 +20,7 @@ from monosem.fit import device
 from monosem.metrics import TRUTH, FactorInformation, Finding, Metric, PerDimension, Seen, by_activity, precision_at
 from monosem.portrait import Portrait
 from monosem.probes import Features, LinearProbe, Probe, Task
-from monosem.stage import Artifact, Count, Job, Label, Part, Stage, seed_for
+from monosem.stage import Artifact, Count, FieldError, Job, Label, Part, Stage, StageError, seed_for
 from monosem.stats import rank_correlation
 from monosem.training import Pixels, Representation
 
@@ -252,12 +252,13 @@ class Monosemanticity(Measurement):
         return {name: said[metric] for metric in self.metrics for name in metric.better}
 
     def preflight(self) -> None:
-        if misfit := self.judge.misfit(self.data):
-            self.refuse("judge", f"must take images of the data: {misfit}")
+        if self.judge.misfit(self.data):
+            reason = f"must take images of {self.data.channels} channels, as the data has, got one for {self.judge.channels}"
+            raise FieldError("Experiment", "judge", self.judge, reason)  # in the words that were typed: nobody types this stage
         try:
             self.names()
         except ValueError as error:
-            self.refuse("metrics", str(error))
+            raise FieldError("Experiment", "metrics", self.metrics, str(error)) from None
 
     def measure(self, seen: Seen) -> dict[str, Finding]:
         """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
@@ -268,6 +269,13 @@ class Monosemanticity(Measurement):
                     raise ValueError(f"must find each thing once, got {name} twice, the second time from {metric}")
                 if not isinstance(value, int | float | PerDimension):
                     raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
+                sizes = {tuple(each.shape) for each in value} if isinstance(value, PerDimension) else set()
+                if not sizes <= {(seen.features.shape[1],)}:
+                    raise ValueError(
+                        f"must find a number for each of {seen.features.shape[1]} dimensions, got {sizes} as {name} from {metric}"
+                    )
+                if not math.isfinite(value.mean if isinstance(value, PerDimension) else value):
+                    raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
                 values[name] = value
         if isinstance(truth := values.get(TRUTH), PerDimension):
             for name, value in [*values.items()]:
@@ -281,7 +289,11 @@ class Monosemanticity(Measurement):
         where = features.device
         seen = Seen(features, labels.to(where), judged, {name: levels.to(where) for name, levels in factors.items()})
         artifact: Artifact = {}
-        for name, value in self.measure(seen).items():
+        try:
+            found = self.measure(seen)
+        except ValueError as error:
+            raise StageError(f"Experiment.metrics {error}") from None
+        for name, value in found.items():
             if isinstance(value, PerDimension):
                 artifact |= {f"{name}/dimensions": value.values, f"{name}/said": value.said}
             artifact[name] = torch.tensor(value.mean if isinstance(value, PerDimension) else value, dtype=torch.float64)

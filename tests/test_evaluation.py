@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import tiny_pretrain
@@ -13,12 +15,13 @@ from monosem.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
 from monosem.data import Digits
 from monosem.evaluation import Curve, Experiment, Monosemanticity
 from monosem.fit import SGD, Constant
-from monosem.metrics import ClassConsistency, Dimensions, PerDimension, Seen
+from monosem.metrics import ClassConsistency, Dimensions, Metric, PerDimension, Seen
 from monosem.objectives import Contrastive
 from monosem.probes import Features, LinearProbe, encode
+from monosem.shapes import Shapes
 from monosem.stage import FieldError, key
 from monosem.store import Store
-from monosem.training import Embedding, Representation
+from monosem.training import Embedding, Pixels, Representation
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(epochs=1)
@@ -164,3 +167,32 @@ def test_impossible_experiments_are_refused():
     ):
         with pytest.raises(FieldError, match=words):
             Experiment(**{"name": "x", "curves": (one,), "metrics": (Dimensions(),), **fields})
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (math.nan, "must find finite numbers, got odd that is none"),
+        ("much", "must find numbers, got 'much' as odd"),
+        (
+            PerDimension(torch.zeros(2), torch.ones(2, dtype=torch.bool)),
+            "must find a number for each of 4 dimensions, got",
+        ),
+    ],
+    ids=["nan", "a word", "too few"],
+)
+def test_a_metric_that_finds_no_numbers_is_refused_before_any_work(found, words):
+    class Odd(Metric):
+        def __call__(self, seen):
+            return {"odd": found}
+
+    (measure,) = Experiment(name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Odd(),)).measures
+    with pytest.raises(FieldError, match=f"Experiment.metrics {words}"):
+        measure.preflight()
+
+
+def test_a_judge_of_other_images_is_refused():
+    one = curve(LabelNoise(), (0.0,), name="a")
+    (measure,) = Experiment(name="x", curves=(one,), metrics=(Dimensions(),), judge=Pixels(Shapes())).measures
+    with pytest.raises(FieldError, match="Experiment.judge must take images of 1 channels, as the data has, got one for 3"):
+        measure.preflight()
