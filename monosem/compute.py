@@ -34,7 +34,7 @@ def experiment(loaded: Spec, folder: Path, root: Path) -> None:
     texts = (
         {} if waves else {"config.gin": loaded.config, "curves.csv": table_text(rows), "measures.csv": report.measures(experiment, store)}
     )
-    if waves or not report.written(folder, texts, [EVENTS, "curves.png", "summary.md", "gallery.html", "gallery*.png", "space*.png"]):
+    if waves or not report.written(folder, texts, [EVENTS, *report.FILES]):
         from monosem.watch import Board, Progress  # TensorBoard and matplotlib take a second to import
 
         with held(folder), contextlib.closing(Board(folder, stages)) as board:

@@ -78,7 +78,10 @@ class Dataset(Part):
     def flaw(self) -> str | None:
         """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
         for split in get_args(Split):
-            images, labels, factors = self.split(split)
+            loaded: Any = self.split(split)  # anybody's code
+            if not isinstance(loaded, Images) or not isinstance(loaded.factors, Mapping):
+                return f"must load Images(images, labels, factors), the factors a dictionary; the {split} split has {type(loaded).__name__}"
+            images, labels, factors = loaded
             kinds = [type(each).__name__ for each in (images, labels)]
             if kinds != ["Tensor", "Tensor"]:
                 return f"must load torch tensors; the {split} split has {kinds[0]} and {kinds[1]}"
@@ -92,8 +95,11 @@ class Dataset(Part):
             if images.shape[1:] != self.split("train").images.shape[1:]:
                 sizes = tuple(self.split("train").images.shape[1:]), tuple(images.shape[1:])
                 return f"must have images of one size in both splits, got {sizes[0]} and {sizes[1]}"
-            if odd := [name for name, each in factors.items() if each.dtype != torch.int64 or each.shape != labels.shape or each.min() < 0]:
-                return f"must have factors that are int64 (n,), from 0 on, like labels; not so {', '.join(odd)} of the {split} split"
+            if odd := [name for name, each in factors.items() if not _levels(each, labels)]:
+                return (
+                    f"must have factors that are int64 (n,), from 0 on, like labels, and below 10000; "
+                    f"not so {', '.join(map(str, odd))} of the {split} split"
+                )
             if labels.min() < 0 or labels.max() >= self.classes:
                 return f"must label every image with a class of the training split, 0 to {self.classes - 1}; not so the {split} split"
         there = set(self.split("train").labels.unique().tolist())
@@ -104,6 +110,13 @@ class Dataset(Part):
         """(n, c, h, w) in [0, 1] -> zero mean and unit deviation per channel over the training split."""
         mean, std = (torch.tensor(each, dtype=pixels.dtype, device=pixels.device) for each in (self.mean, self.std))
         return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def _levels(factor: object, labels: Tensor) -> bool:
+    """Whether these are levels, one an image."""
+    if not isinstance(factor, Tensor) or factor.dtype != torch.int64 or factor.shape != labels.shape:
+        return False
+    return bool(factor.min() >= 0 and factor.max() < 10_000)
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import gin
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from monosem.bank import Head, topk_accuracy
 from monosem.corruptions import Corruption
@@ -20,7 +21,7 @@ from monosem.fit import device
 from monosem.metrics import TRUTH, FactorInformation, Finding, Metric, PerDimension, Seen, by_activity, precision_at
 from monosem.portrait import Portrait
 from monosem.probes import Features, LinearProbe, Probe, Task
-from monosem.stage import Artifact, Count, FieldError, Job, Label, Part, Stage, StageError, seed_for
+from monosem.stage import Artifact, Count, FieldError, Job, Label, Part, Range, Stage, StageError, seed_for
 from monosem.stats import rank_correlation
 from monosem.training import Pixels, Representation
 
@@ -237,8 +238,9 @@ class Monosemanticity(Measurement):
 
     def names(self) -> list[str]:
         """What its metrics find."""
-        factors = dict.fromkeys(self.data.split("test").factors, torch.arange(6) % 2)
-        return list(self.measure(Seen(torch.eye(6, 4), torch.arange(6) % 3, torch.eye(6), factors)))
+        n = 12  # of a made-up sample, as wide as the representation
+        factors = dict.fromkeys(self.data.split("test").factors, torch.arange(n) % 2)
+        return list(self.measure(Seen(torch.eye(n, self.encoder.width), torch.arange(n) % 3, torch.eye(n), factors)))
 
     @property
     def better(self) -> dict[str, str]:
@@ -264,16 +266,15 @@ class Monosemanticity(Measurement):
         """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
         values: dict[str, Finding] = {}
         for metric in self.metrics:
-            for name, value in metric(seen).items():
+            for name, value in _found(metric, seen).items():
                 if name in values:
                     raise ValueError(f"must find each thing once, got {name} twice, the second time from {metric}")
                 if not isinstance(value, int | float | PerDimension):
                     raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
-                sizes = {tuple(each.shape) for each in value} if isinstance(value, PerDimension) else set()
-                if not sizes <= {(seen.features.shape[1],)}:
-                    raise ValueError(
-                        f"must find a number for each of {seen.features.shape[1]} dimensions, got {sizes} as {name} from {metric}"
-                    )
+                width = seen.features.shape[1]
+                if isinstance(value, PerDimension) and any(not isinstance(each, Tensor) or each.shape != (width,) for each in value):
+                    said = f"must find a number for each of {width} dimensions, as two tensors, got"
+                    raise ValueError(f"{said} {value!r} as {name} from {metric}".replace("\n", " "))
                 if not math.isfinite(value.mean if isinstance(value, PerDimension) else value):
                     raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
                 values[name] = value
@@ -295,7 +296,7 @@ class Monosemanticity(Measurement):
             raise StageError(f"Experiment.metrics {error}") from None
         for name, value in found.items():
             if isinstance(value, PerDimension):
-                artifact |= {f"{name}/dimensions": value.values, f"{name}/said": value.said}
+                artifact |= {f"{name}/dimensions": value.values.clone(), f"{name}/said": value.said.clone()}  # files hold no tensor twice
             artifact[name] = torch.tensor(value.mean if isinstance(value, PerDimension) else value, dtype=torch.float64)
         return artifact
 
@@ -304,6 +305,18 @@ class Monosemanticity(Measurement):
         for name, value in artifact.items():
             if value.ndim == 0:
                 yield Result(0.0, 0, name, value.item(), n)
+
+
+def _found(metric: Metric, seen: Seen) -> dict[str, Finding]:
+    """What a metric finds, or ValueError: it may be anybody's code."""
+    try:
+        found: dict[Any, Finding] = dict(metric(seen))
+        if odd := [name for name in found if type(name) is not str]:
+            raise TypeError(f"what it finds must be called by strings, got {odd[0]!r}")
+    except Exception as error:
+        size = " x ".join(map(str, seen.features.shape))
+        raise ValueError(f"must measure {size} features, but {type(metric).__name__} failed: {type(error).__name__}: {error}") from error
+    return found
 
 
 def tracking(measure: PerDimension, truth: PerDimension, better: str) -> float:
@@ -325,8 +338,8 @@ class Gallery(Part):
     """
 
     by: str | None = None
-    images: Count = 12
-    rows: Count = 8
+    images: Annotated[int, Range(1, 100)] = 12
+    rows: Annotated[int, Range(1, 50)] = 8
     dimensions: Count = 256
 
 

@@ -183,9 +183,12 @@ def gather(flags: argparse.Namespace) -> int:
         if len(folders) == 1:  # its summary says more than its table knows: only the figure is drawn again
             written = ", ".join(map(str, report.redraw(folders[0], Table(rows))))
         else:
+            shown = report.joined_page(folders)
             folder = usable_folder(Path(flags.runs, "+".join(folder.name for folder in folders)), "--runs")
             report.write(folder, rows, report.summary(rows))
-            report.join_pages(folders, folder)
+            (folder / "gallery.html").unlink(missing_ok=True)  # of an earlier time
+            if shown is not None:
+                report.put(folder / "gallery.html", shown)
             written = str(folder)
     except (ValueError, OSError) as error:
         print(f"run.py: --gather: {error}", file=sys.stderr)

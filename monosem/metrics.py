@@ -67,7 +67,7 @@ def _mean(values: Tensor) -> float:
 
 
 def per_dimension(values: Tensor, said: Tensor) -> PerDimension:
-    return PerDimension(torch.where(said, values.double(), 0.0), said.clone())  # files hold no tensor twice
+    return PerDimension(torch.where(said, values.double(), 0.0), said)
 
 
 def live(features: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class ClassConsistency(Metric):
     nearly everywhere and score near the largest class share, which is what 'polysemantic' means here.
     """
 
-    epsilon: Positive = 1e-5
+    epsilon: Annotated[float, Range(0, 1, open=True)] = 1e-5
 
     better = MappingProxyType({"class_consistency": "high", "class_entropy": "low"})
 
@@ -174,8 +174,8 @@ class FeatureMonosemanticity(Metric):
     Features and labels alone; one number a representation, as trees choose their dimensions.
     """
 
-    p: Count = 1
-    n: Count = 2
+    p: Annotated[int, Range(1, 100)] = 1
+    n: Annotated[int, Range(1, 20)] = 2
 
     def __call__(self, seen: Seen) -> dict[str, Finding]:
         table, labels = seen.features.float().cpu().numpy(), seen.labels.cpu()
@@ -361,7 +361,7 @@ def spectral_entropy(features: Tensor) -> Tensor:
     gram = rows.T @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.T
     values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = values / values.sum().clamp(min=1e-300)
-    return -(share * (share + 1e-6).log()).sum()
+    return (-(share * (share + 1e-6).log()).sum()).clamp(min=0)  # of a single direction it would be just below
 
 
 @gin.register
@@ -454,7 +454,7 @@ class FactorInformation(Metric):
         of all factors alike.
     """
 
-    bins: Count = 20
+    bins: Annotated[int, Range(2, 1000)] = 20
     least: Annotated[float, Range(0, 1)] = 0.05
 
     better = MappingProxyType({"factor_information": "high", "factor_share": "high", "factor_gap": "high"})

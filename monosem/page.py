@@ -44,10 +44,13 @@ def encoders_of(html: str) -> list[dict[str, Any]]:
         encoders = json.loads(data)
     except json.JSONDecodeError as error:
         raise ValueError(f"the data of this gallery page is damaged: {error}") from error
-    if not isinstance(encoders, list) or not all(isinstance(encoder, dict) for encoder in encoders):
+    if not isinstance(encoders, list) or not encoders or not all(isinstance(encoder, dict) for encoder in encoders):
         raise ValueError("the data of this page is no list of encoders")
-    for encoder in encoders:
-        check(encoder)
+    try:
+        for encoder in encoders:
+            check(encoder)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"the data of this gallery page is damaged: {error}") from error
     return encoders
 
 

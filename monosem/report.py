@@ -132,11 +132,18 @@ def page_of(experiments: Sequence[tuple[str, Experiment]], store: Store) -> str:
     return page([encoder(view, each.gallery.dimensions) for name, each in experiments for view in views(each, store, name)])
 
 
-def join_pages(folders: Sequence[Path], target: Path) -> None:
-    """One gallery.html of those in some folders, to compare their representations side by side; none where one of them has none."""
-    pages = [folder / "gallery.html" for folder in folders]
-    if all(each.exists() for each in pages):
-        put(target / "gallery.html", page([encoder for each in pages for encoder in encoders_of(each.read_text("utf-8"))]))
+def joined_page(folders: Sequence[Path]) -> str | None:
+    """One gallery.html of those in some folders, to compare their representations side by side; None where one of them has none.
+    ValueError, with its name, where one is damaged."""
+    encoders = []
+    for path in (folder / "gallery.html" for folder in folders):
+        try:
+            encoders += encoders_of(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: {error}") from None
+    return page(encoders)
 
 
 def written(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> bool:

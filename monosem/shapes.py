@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import gin
 import torch
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from monosem.data import Dataset, Images, Split, must_be_rgb
-from monosem.stage import Count, Positive, Seed, generator
+from monosem.stage import Positive, Range, Seed, generator
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "heart", "hourglass", "arrow")
 TEXTURES = ("plain", "striped", "checked", "dotted", "gridded", "ringed", "rayed", "zigzag", "halved", "speckled")
@@ -56,10 +56,10 @@ class Shapes(Dataset):
     mean, std: measured on the training split at the size of 32.
     """
 
-    train: Count = 10000
-    test: Count = 2000
+    train: Annotated[int, Range(1, 1_000_000)] = 10000
+    test: Annotated[int, Range(1, 1_000_000)] = 2000
     seed: Seed = 0
-    size: Count = 32
+    size: Annotated[int, Range(1, 256)] = 32
     mean: tuple[float, ...] = (0.511, 0.4965, 0.4996)
     std: tuple[Positive, ...] = (0.3287, 0.3201, 0.3344)
 

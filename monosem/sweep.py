@@ -234,11 +234,14 @@ class Claim(Part):
     curves: tuple[str, ...]
     controls: tuple[str, ...] = ("l0", "live_dimensions")
     least_clean: Annotated[float, Range(0, 100)] = 0.0
-    draws: Count = 2000
+    draws: Annotated[int, Range(100, 100_000)] = 2000
 
     def validate(self) -> None:
         if not self.curves:
             self.refuse("curves", "must name at least one curve, got ()")
+        for field, names in (("curves", self.curves), ("controls", (self.measure, *self.controls))):
+            if twice := [name for name in names if names.count(name) > 1]:
+                self.refuse(field, f"must name each thing once{' and not the measure' * (field == 'controls')}, got {twice[0]!r} twice")
 
 
 # ------------------------------------------------------------------------------------------------ the sweep

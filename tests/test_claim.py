@@ -138,7 +138,7 @@ def test_lines_of_one_spec_that_are_alike_are_told_by_holding_the_spec_equal():
 
 
 def test_encoders_that_have_learned_nothing_are_left_out_of_a_second_table():
-    text = claim_text(table(LINES), Claim(measure="class_consistency", curves=("label_noise",), controls=(), least_clean=60.0, draws=50))
+    text = claim_text(table(LINES), Claim(measure="class_consistency", curves=("label_noise",), controls=(), least_clean=60.0, draws=100))
     assert "30 encoders on 10 lines" in text and "Without those whose clean accuracy is below 60 %" in text and "on 5 lines" in text
     assert "Without those" not in claim_text(table(LINES), CLAIM)
 
@@ -164,7 +164,9 @@ def test_the_claim_is_drawn_a_panel_for_each_curve_and_control(tmp_path):
         ("Claim.curves = ()", "Claim.curves must name at least one curve, got ()"),
         ("Claim.controls = ('L0',)", "Claim.controls must be one of activity, "),
         ("Claim.least_clean = 101", "Claim.least_clean must be between 0 and 100, got 101"),
-        ("Claim.draws = 0", "Claim.draws must be 1 or more, got 0"),
+        ("Claim.draws = 0", "Claim.draws must be between 100 and 100000, got 0"),
+        ("Claim.curves = ('gaussian', 'gaussian')", "Claim.curves must name each thing once, got 'gaussian' twice"),
+        ("Claim.controls = ('class_consistency',)", "Claim.controls must name each thing once and not the measure"),
     ],
 )
 def test_a_claim_about_what_is_not_measured_is_refused(capsys, tmp_path, binding, words):

@@ -176,7 +176,7 @@ def test_impossible_experiments_are_refused():
         ("much", "must find numbers, got 'much' as odd"),
         (
             PerDimension(torch.zeros(2), torch.ones(2, dtype=torch.bool)),
-            "must find a number for each of 4 dimensions, got",
+            "must find a number for each of 16 dimensions, as two tensors, got",
         ),
     ],
     ids=["nan", "a word", "too few"],
@@ -188,6 +188,16 @@ def test_a_metric_that_finds_no_numbers_is_refused_before_any_work(found, words)
 
     (measure,) = Experiment(name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Odd(),)).measures
     with pytest.raises(FieldError, match=f"Experiment.metrics {words}"):
+        measure.preflight()
+
+
+def test_a_metric_that_raises_is_told_in_one_line_before_any_work():
+    class Broken(Metric):
+        def __call__(self, seen):
+            return {"x": float(seen.features[0, 10**6])}
+
+    (measure,) = Experiment(name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Broken(),)).measures
+    with pytest.raises(FieldError, match="Experiment.metrics must measure 12 x 16 features, but Broken failed: IndexError"):
         measure.preflight()
 
 

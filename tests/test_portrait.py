@@ -198,9 +198,14 @@ def test_an_experiment_leaves_its_measures_gallery_and_space_and_two_are_compare
     assert out.returncode == 0, out.stderr
     joined = encoders_of((tmp_path / "runs" / "simclr+ncl" / "gallery.html").read_text())
     assert [each["name"] for each in joined] == ["simclr", "ncl"]
+    (folder / "histograms.png").unlink()
+    text = (folder / "gallery.html").read_text()
+    (folder / "gallery.html").write_text(text[:5000])
+    damaged = here(capsys, "--gather", tmp_path / "runs" / "simclr", folder, "--runs", tmp_path / "other")
+    assert damaged.returncode == 2 and f"{folder / 'gallery.html'}: " in damaged.stderr and not (tmp_path / "other").exists()
     (folder / "gallery.html").unlink()  # a run that lacks something is written again, from the store
     assert here(capsys, "--gin", "gin/ncl.gin", "--gin", tiny_gin, *places).returncode == 0
-    assert (folder / "gallery.html").exists()
+    assert (folder / "gallery.html").read_text() == text and (folder / "histograms.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def test_an_experiment_leaves_its_measures_gallery_and_space_and_two_are_compare
     [
         ("Gallery.by = 'class_consistencey'", "Gallery.by must be one of class_consistency, class_entropy, class_selectivity, "),
         ("Gallery.by = 'fms'", "Gallery.by must be one of class_consistency, "),
-        ("Gallery.images = 0", "Gallery.images must be 1 or more, got 0"),
+        ("Gallery.images = 0", "Gallery.images must be between 1 and 100, got 0"),
         ("Experiment.judge = @Digits()", "Experiment.judge must be a Representation, got Digits()"),
         ("MonosemanticityScore.judge = 1", "MonosemanticityScore has no parameter 'judge'"),
         ("RetrievalPrecision.k = 0", "RetrievalPrecision.k must be 1 or more, got 0"),
