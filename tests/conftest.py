@@ -34,6 +34,8 @@ Projector.hidden = 16
 Projector.features = 16
 LinearProbe.epochs = 2
 Curve.repeats = 2
+Gallery.rows = 1
+Gallery.images = 4
 """
 
 

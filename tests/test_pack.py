@@ -227,11 +227,11 @@ def alive(group: int) -> bool:
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
 def test_packing_that_is_cut_short_leaves_no_pack_and_no_process(tmp_path, how):
     photographs(tmp_path / "a", 200)
-    for number in range(200, 6000):
+    for number in range(200, 20000):
         os.link(tmp_path / "a" / f"{number % 200:04d}.jpg", tmp_path / "a" / f"{number:04d}.jpg")
-    process = packing(tmp_path, 6000)
+    process = packing(tmp_path, 20000)
     images = tmp_path / "p.partial" / "images.npy"
-    wait_for(lambda: images.exists() and images.stat().st_size > 8 * 8 * 3 * 6000)
+    wait_for(lambda: images.exists() and images.stat().st_size > 8 * 8 * 3 * 20000)
     wait_for(lambda: np.load(images, mmap_mode="r").any())  # the pool is at work
     if how == "interrupted":
         os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl+C reaches the whole group
