@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -236,16 +237,14 @@ class Monosemanticity(Measurement):
     def upstream(self) -> tuple[Stage, ...]:
         return Features(self.encoder, self.data, "test"), Features(self.judge, self.data, "test")
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """What its metrics find."""
-        n = 12  # of a made-up sample, as wide as the representation
-        factors = dict.fromkeys(self.data.split("test").factors, torch.arange(n) % 2)
-        return list(self.measure(Seen(torch.eye(n, self.encoder.width), torch.arange(n) % 3, torch.eye(n), factors)))
+        return found_by(self.metrics, self.encoder.width, tuple(self.data.split("test").factors))
 
     @property
     def better(self) -> dict[str, str]:
         """Of what is found dimension by dimension, whether high or low is monosemantic."""
-        return {name: word for metric in self.metrics for name, word in metric.better.items()}
+        return better_of(self.metrics)
 
     @property
     def about(self) -> dict[str, str]:
@@ -262,28 +261,6 @@ class Monosemanticity(Measurement):
         except ValueError as error:
             raise FieldError("Experiment", "metrics", self.metrics, str(error)) from None
 
-    def measure(self, seen: Seen) -> dict[str, Finding]:
-        """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
-        values: dict[str, Finding] = {}
-        for metric in self.metrics:
-            for name, value in _found(metric, seen).items():
-                if name in values:
-                    raise ValueError(f"must find each thing once, got {name} twice, the second time from {metric}")
-                if not isinstance(value, int | float | PerDimension):
-                    raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
-                width = seen.features.shape[1]
-                if isinstance(value, PerDimension) and any(not isinstance(each, Tensor) or each.shape != (width,) for each in value):
-                    said = f"must find a number for each of {width} dimensions, as two tensors, got"
-                    raise ValueError(f"{said} {value!r} as {name} from {metric}".replace("\n", " "))
-                if not math.isfinite(value.mean if isinstance(value, PerDimension) else value):
-                    raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
-                values[name] = value
-        if isinstance(truth := values.get(TRUTH), PerDimension):
-            for name, value in [*values.items()]:
-                if isinstance(value, PerDimension) and name in self.better and name not in FactorInformation.better:
-                    values[f"{name}_tracks_gap"] = tracking(value, truth, self.better[name])
-        return values
-
     def run(self, job: Job) -> Artifact:
         features, judged = (job.get(stage)["features"].to(device()) for stage in self.upstream())
         _, labels, factors = self.data.split("test")
@@ -291,7 +268,7 @@ class Monosemanticity(Measurement):
         seen = Seen(features, labels.to(where), judged, {name: levels.to(where) for name, levels in factors.items()})
         artifact: Artifact = {}
         try:
-            found = self.measure(seen)
+            found = measured(self.metrics, seen)
         except ValueError as error:
             raise StageError(f"Experiment.metrics {error}") from None
         for name, value in found.items():
@@ -305,6 +282,43 @@ class Monosemanticity(Measurement):
         for name, value in artifact.items():
             if value.ndim == 0:
                 yield Result(0.0, 0, name, value.item(), n)
+
+
+def measured(metrics: tuple[Metric, ...], seen: Seen) -> dict[str, Finding]:
+    """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
+    values: dict[str, Finding] = {}
+    better = better_of(metrics)
+    for metric in metrics:
+        for name, value in _found(metric, seen).items():
+            if name in values:
+                raise ValueError(f"must find each thing once, got {name} twice, the second time from {metric}")
+            if not isinstance(value, int | float | PerDimension):
+                raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
+            width = seen.features.shape[1]
+            if isinstance(value, PerDimension) and any(not isinstance(each, Tensor) or each.shape != (width,) for each in value):
+                said = f"must find a number for each of {width} dimensions, as two tensors, got"
+                raise ValueError(f"{said} {value!r} as {name} from {metric}".replace("\n", " "))
+            if not math.isfinite(value.mean if isinstance(value, PerDimension) else value):
+                raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
+            values[name] = value
+    if isinstance(truth := values.get(TRUTH), PerDimension):
+        for name, value in [*values.items()]:
+            if isinstance(value, PerDimension) and name in better and name not in FactorInformation.better:
+                values[f"{name}_tracks_gap"] = tracking(value, truth, better[name])
+    return values
+
+
+def better_of(metrics: tuple[Metric, ...]) -> dict[str, str]:
+    """Of what metrics find dimension by dimension, whether high or low is monosemantic."""
+    return {name: word for metric in metrics for name, word in metric.better.items()}
+
+
+@functools.cache
+def found_by(metrics: tuple[Metric, ...], width: int, factors: tuple[str, ...]) -> tuple[str, ...]:
+    """What metrics find, as they find it in a made-up sample of so many features; a sweep asks of every cell."""
+    n = 12
+    levels = dict.fromkeys(factors, torch.arange(n) % 2)
+    return tuple(measured(metrics, Seen(torch.eye(n, width), torch.arange(n) % 3, torch.eye(n), levels)))
 
 
 def _found(metric: Metric, seen: Seen) -> dict[str, Finding]:
