@@ -162,7 +162,7 @@ class _Block:
         """One epoch of steps; the mean loss of every head."""
         b, per_epoch = self.recipe.batch_size, self.steps // self.recipe.epochs
         total = torch.zeros(self.groups * self.each, device=x.device)
-        draws = [generator("dropout of a probe", seed, epoch, on=x.device) for seed in self.seeds]
+        draws = [generator("dropout of a probe", seed, epoch, on=x.device) for seed in self.seeds] if self.recipe.dropout else []
         for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
             batch = self.walks[:, step * b : (step + 1) * b].long()  # (groups, b)
             losses = self.losses(self._dropped(x[batch], draws), batch)
@@ -183,7 +183,7 @@ class _Block:
         return F.cross_entropy(logits.reshape(-1, self.classes), told.reshape(-1), reduction="none").reshape(told.shape)
 
     def _dropped(self, rows: Tensor, draws: Sequence[Generator]) -> Tensor:
-        if not self.recipe.dropout:
+        if not draws:
             return rows
         drawn = torch.stack([torch.rand(rows.shape[1:], generator=draw, device=rows.device) for draw in draws])
         return rows * (drawn >= self.recipe.dropout) / (1 - self.recipe.dropout)

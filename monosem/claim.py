@@ -13,6 +13,7 @@ from monosem.stats import Array, Sample, rank_correlation, residual_ranks
 from monosem.sweep import Claim
 
 CLEAN, SEED, SPEC = "clean accuracy", "training seed", "spec"
+LEAST = 4  # encoders; of fewer nothing is said
 
 
 class Encoders(NamedTuple):
@@ -83,18 +84,14 @@ def correlate(lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] 
     fewer than 8 there is no interval."""
     held = np.stack(given) if len(given) else None
     value = float(rank_correlation(x, y, held))
-    members = [[number for number, each in enumerate(lines) if each == line] for line in dict.fromkeys(lines)]
-    draw, found = np.random.default_rng(0), list[Array]()
-    chosen = draw.integers(len(members), size=(draws, len(members))) if members else np.empty((0, 0), dtype=int)
-    groups: dict[int, list[list[int]]] = {}  # by size, as lines may differ in how many seeds they have
-    for lot in chosen:
-        taken = [number for line in lot for number in members[line]]
-        groups.setdefault(len(taken), []).append(taken)
-    for index in (np.array(lots) for lots in groups.values()):
-        found.append(rank_correlation(x[index], y[index], None if held is None else held[:, index].transpose(1, 0, 2)))
-    every = np.concatenate([*found, []])
+    number = {line: place for place, line in enumerate(dict.fromkeys(lines))}
+    if len(number) < 8:
+        return Correlation(value, math.nan, math.nan)
+    chosen = np.random.default_rng(0).integers(len(number), size=(draws, len(number)))
+    counts = np.stack([np.bincount(lot, minlength=len(number)) for lot in chosen])[:, [number[line] for line in lines]]
+    every = rank_correlation(x, y, held, counts)
     told = every[~np.isnan(every)]
-    low, high = np.percentile(told, [2.5, 97.5]) if len(told) > draws / 2 and len(members) >= 8 else (math.nan, math.nan)
+    low, high = np.percentile(told, [2.5, 97.5]) if len(told) > draws / 2 else (math.nan, math.nan)
     return Correlation(value, float(low), float(high))
 
 
@@ -110,46 +107,6 @@ def _dummies(kinds: Sequence[object]) -> list[Array]:
     return [np.array([each == kind for each in kinds]) for kind in [*dict.fromkeys(kinds)][1:]]
 
 
-def claim_text(table: Table, asked: Claim) -> str:
-    """In Markdown: the correlation of the measure with each robustness, controls held equal in turn; the same of the encoders alone that
-    have learned something; and the correlations of all measures."""
-    seen = encoders(table, asked.curves)
-    if len(seen.lines) < 4:
-        return f"Only {len(seen.lines)} encoders are finished: too few to correlate anything."
-    able = seen.only([i for i in range(len(seen.lines)) if all(clean[i] >= asked.least_clean for clean in seen.clean.values())])
-    words = (
-        "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, that is all seeds of one together "
-        f"({asked.draws} draws), as if lines were a sample of all methods; of fewer than 8 lines there is none. 0 is nothing; partial "
-        "where something is held equal, the spec among others, as lines of one spec are alike."
-    )
-    parts = [words, _of(seen, asked)]
-    if 4 <= len(able.lines) < len(seen.lines):
-        parts += [f"Without those whose clean accuracy is below {asked.least_clean:g} %:", _of(able, asked)]
-    parts += ["All measures, nothing held equal:", _every(seen, asked)]
-    if 4 <= len(able.lines) < len(seen.lines):
-        parts += [f"All measures, without those below {asked.least_clean:g} %:", _every(able, asked)]
-    return "\n\n".join(parts)
-
-
-def _every(seen: Encoders, asked: Claim) -> str:
-    rows = [
-        [name, *(str(correlate(seen.lines, values, y, (), asked.draws)) for y in seen.robust.values())]
-        for name, values in seen.measures.items()
-        if np.ptp(values) > 0
-    ]
-    return markdown(["measure", *seen.robust], rows)
-
-
-def _of(seen: Encoders, asked: Claim) -> str:
-    x = seen.measures[asked.measure]
-    rows = [
-        [curve, *(str(correlate(seen.lines, x, y, given, asked.draws)) for given in controls(asked, seen, curve).values())]
-        for curve, y in seen.robust.items()
-    ]
-    held = [f"{each} held equal" for each in controls(asked, seen, asked.curves[0])]
-    return markdown([f"{asked.measure}, {len(seen.lines)} encoders on {len(set(seen.lines))} lines, with the area under", *held], rows)
-
-
 class Cloud(NamedTuple):
     """One panel: a point for each encoder. held: what is held equal; then both axes are what is left of ranks."""
 
@@ -160,16 +117,59 @@ class Cloud(NamedTuple):
     correlation: Correlation
 
 
-def clouds(table: Table, asked: Claim) -> tuple[list[Line], list[list[Cloud]]]:
-    """The line of every encoder, and a row of panels for each curve, one for each control."""
+class Answer(NamedTuple):
+    """What a table says of the claim. text: in Markdown. lines: of every encoder; clouds: a row for each curve, a panel for each control;
+    both empty where there are too few encoders."""
+
+    text: str
+    lines: list[Line]
+    clouds: list[list[Cloud]]
+
+
+def answer(table: Table, asked: Claim) -> Answer:
+    """The correlation of the measure with each robustness, controls held equal in turn; the same of the encoders alone that have learned
+    something; and the correlations of all measures."""
     seen = encoders(table, asked.curves)
+    if len(seen.lines) < LEAST:
+        return Answer(f"Only {len(seen.lines)} encoders are finished: too few to correlate anything.", [], [])
+    able = seen.only([i for i in range(len(seen.lines)) if all(clean[i] >= asked.least_clean for clean in seen.clean.values())])
+    rows = clouds(seen, asked)
+    words = (
+        "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, that is all seeds of one together "
+        f"({asked.draws} draws), as if lines were a sample of all methods; of fewer than 8 lines there is none. 0 is nothing; partial "
+        "where something is held equal, the spec among others, as lines of one spec are alike."
+    )
+    parts, every = [words, _of(seen, rows, asked)], ["All measures, nothing held equal:", _every(seen, asked)]
+    if LEAST <= len(able.lines) < len(seen.lines):
+        parts += [f"Without those whose clean accuracy is below {asked.least_clean:g} %:", _of(able, clouds(able, asked), asked)]
+        every += [f"All measures, without those below {asked.least_clean:g} %:", _every(able, asked)]
+    return Answer("\n\n".join(parts + every), seen.lines, rows)
+
+
+def clouds(seen: Encoders, asked: Claim) -> list[list[Cloud]]:
+    """A row of panels for each curve, one for each control."""
+    x = seen.measures[asked.measure]
     rows = []
-    for curve, robust in seen.robust.items():
+    for curve, y in seen.robust.items():
         row = []
         for held, given in controls(asked, seen, curve).items():
-            x, y = seen.measures[asked.measure], robust
             known = np.stack(given) if given else None
             pair = (residual_ranks(x, known), residual_ranks(y, known)) if given else (x, y)
             row.append(Cloud(curve, held, *pair, correlate(seen.lines, x, y, given, asked.draws)))
         rows.append(row)
-    return seen.lines, rows
+    return rows
+
+
+def _of(seen: Encoders, rows: Sequence[Sequence[Cloud]], asked: Claim) -> str:
+    header = f"{asked.measure}, {len(seen.lines)} encoders on {len(set(seen.lines))} lines, with the area under"
+    body = [[row[0].curve, *(str(cloud.correlation) for cloud in row)] for row in rows]
+    return markdown([header, *(f"{cloud.held} held equal" for cloud in rows[0])], body)
+
+
+def _every(seen: Encoders, asked: Claim) -> str:
+    body = [
+        [name, *(str(correlate(seen.lines, values, y, (), asked.draws)) for y in seen.robust.values())]
+        for name, values in seen.measures.items()
+        if np.ptp(values) > 0
+    ]
+    return markdown(["measure", *seen.robust], body)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monosem import report
-from monosem.claim import claim_text
+from monosem.claim import Answer, answer
 from monosem.curves import Row, Table, overview, table_text, tables
 from monosem.files import held
 from monosem.spec import Cell, Spec, Study
@@ -216,10 +216,11 @@ def _gather(study: Study, folder: Path, store: Store, lost: dict[str, Lost], sto
         remarks += f"## Search\n\n{report.search(study.cells, rows, study.sweep.goal)}\n\n"
     if rows:
         table = Table(rows, study.cells[0].experiment.name)
-        if study.sweep.claim:
-            remarks += f"## Claim\n\n{claim_text(table, study.sweep.claim)}\n\n"
+        claimed = answer(table, study.sweep.claim) if study.sweep.claim else None
+        if claimed:
+            remarks += f"## Claim\n\n{claimed.text}\n\n"
         text = f"# {study.sweep.name}\n\n{remarks}{tables(table)}\n{_specs(finished, store)}"
-        _write(study, folder, store, finished, tables_of, text)
+        _write(study, folder, store, finished, tables_of, text, claimed)
         print(f"{remarks}{overview(table)}\n")
         print(f"{folder}/ has a figure for each curve, curves.csv and summary.md; compare cells with\n  tensorboard --logdir {folder}")
     else:
@@ -252,14 +253,16 @@ def _specs(cells: Sequence[Cell], store: Store) -> str:
     return "\n\n".join(f"## {cell.name}\n\n{report.facts(cell.experiment, store)}" for cell in _first(cells)) + "\n"
 
 
-def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], rows: dict[str, list[Row]], summary: str) -> None:
+def _write(
+    study: Study, folder: Path, store: Store, finished: Sequence[Cell], rows: dict[str, list[Row]], summary: str, claimed: Answer | None
+) -> None:
     """What differs from what is there. A cell's event file is made anew, whole: its live one lacks what came later, and its
     config.gin, written last, says that it is whole."""
     everything = [row for each in rows.values() for row in each]
     stale = [cell for cell in finished if not report.written(folder / cell.name, {"config.gin": cell.config}, [EVENTS])]
-    if not stale and report.written(
-        folder, {"curves.csv": table_text(everything), "summary.md": summary}, [EVENTS, "*.png", "gallery.html"]
-    ):
+    figures = ["curves.png", *(f"{curve}.png" for curve in Table(everything).axes), *(["claim.png"] if claimed and claimed.clouds else [])]
+    texts = {"curves.csv": table_text(everything), "summary.md": summary}
+    if not stale and report.written(folder, texts, [EVENTS, "gallery.html", *figures]):
         return
     from monosem.watch import Board
 
@@ -272,10 +275,10 @@ def _write(study: Study, folder: Path, store: Store, finished: Sequence[Cell], r
         report.put(folder / cell.name / "config.gin", cell.config)
     report.put(folder / "gallery.html", report.page_of([(cell.name, cell.experiment) for cell in _first(finished)], store))
     with contextlib.closing(Board(folder, ())) as board:
-        figures = report.write(folder, everything, summary)
-        if study.sweep.claim:
-            figures += report.show_claim(Table(everything, study.cells[0].experiment.name), study.sweep.claim, folder)
-        for figure in figures:
+        drawn = report.write(folder, everything, summary)
+        if claimed and study.sweep.claim:
+            drawn += report.show_claim(claimed, study.sweep.claim.measure, folder)
+        for figure in drawn:
             board.picture(figure)
 
 

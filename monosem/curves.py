@@ -362,8 +362,10 @@ def _verdict(compared: Comparison) -> str:
 def _crossing(table: Table, compared: Comparison) -> str:
     """Where the line overtakes its baseline or falls behind it, if it is significantly better somewhere and worse elsewhere."""
     signs = {point.mean > 0 for point, p in compared.points.values() if significant(p)}
+    if len(signs) < 2:
+        return ""
     found = crossing(table.differences(compared.line, compared.curve))
-    if len(signs) < 2 or math.isnan(found.at):
+    if math.isnan(found.at):
         return ""
     interval = "" if math.isnan(found.low) else f" (95 % bootstrap interval {found.low:.3g} to {found.high:.3g})"
     return f", crossing at {found.at:.3g}{interval}"

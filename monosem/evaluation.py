@@ -268,7 +268,7 @@ class Monosemanticity(Measurement):
         seen = Seen(features, labels.to(where), judged, {name: levels.to(where) for name, levels in factors.items()})
         artifact: Artifact = {}
         try:
-            found = measured(self.metrics, seen)
+            found = findings(self.metrics, seen)
         except ValueError as error:
             raise StageError(f"Experiment.metrics {error}") from None
         for name, value in found.items():
@@ -284,7 +284,7 @@ class Monosemanticity(Measurement):
                 yield Result(0.0, 0, name, value.item(), n)
 
 
-def measured(metrics: tuple[Metric, ...], seen: Seen) -> dict[str, Finding]:
+def findings(metrics: tuple[Metric, ...], seen: Seen) -> dict[str, Finding]:
     """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
     values: dict[str, Finding] = {}
     better = better_of(metrics)
@@ -318,7 +318,7 @@ def found_by(metrics: tuple[Metric, ...], width: int, factors: tuple[str, ...]) 
     """What metrics find, as they find it in a made-up sample of so many features; a sweep asks of every cell."""
     n = 12
     levels = dict.fromkeys(factors, torch.arange(n) % 2)
-    return tuple(measured(metrics, Seen(torch.eye(n, width), torch.arange(n) % 3, torch.eye(n), levels)))
+    return tuple(findings(metrics, Seen(torch.eye(n, width), torch.arange(n) % 3, torch.eye(n), levels)))
 
 
 def _found(metric: Metric, seen: Seen) -> dict[str, Finding]:

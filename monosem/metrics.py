@@ -189,9 +189,7 @@ class FeatureMonosemanticity(Metric):
 
     def of_concept(self, table: Any, concept: Any) -> tuple[float, float, float]:
         """a_0, local and global of one concept. table: (n, d) array; concept: (n,) booleans."""
-        import numpy as np
-
-        left = np.array(table)
+        left = table.copy()
         tree = grown(left, concept, 1 + self.n)
         root, *deeper = (tree_accuracy(tree, depth) for depth in range(1, 2 + self.n))
         for gone in range(self.p):
@@ -267,16 +265,22 @@ class MonosemanticityScore(Metric):
         return {**found, "monosemanticity_score_of_all_images": float(everyone[0])}
 
 
+def distances(features: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(n, d) -> which rows (m,), and their squared distances to all rows (m, n), infinite to themselves; a chunk at a time."""
+    energy = features.square().sum(1)
+    for rows in torch.arange(len(features), device=features.device).split(chunk):
+        distance = energy[rows, None] + energy - 2 * features[rows] @ features.T
+        distance[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+        yield rows, distance
+
+
 def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) -> float:
     """The share, among the k rows nearest to a row (squared distance, itself left out), of those with its label, over all rows."""
     n, right = len(features), 0.0
     k = min(k, n - 1)
     if k < 1:
         return 0.0
-    energy = features.square().sum(1)
-    for rows in torch.arange(n, device=features.device).split(chunk):
-        distance = energy[rows, None] + energy - 2 * features[rows] @ features.T
-        distance[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+    for rows, distance in distances(features, chunk):
         nearest = distance.topk(k, largest=False).indices
         right += float((labels[nearest] == labels[rows, None]).double().sum())
     return right / (n * k)
@@ -285,12 +289,10 @@ def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) ->
 def mean_average_precision(features: Tensor, labels: Tensor, chunk: int = 500) -> float:
     """mAP in [0, 1]: for every row, all others by ascending squared distance, and the mean, over those with its label, of the share
     of its label up to them. Ties by index; rows whose label nobody else has are left out."""
-    n, total, asked = len(features), 0.0, 0
-    energy, places = features.square().sum(1), torch.arange(1, n, device=features.device)
-    for rows in torch.arange(n, device=features.device).split(chunk):
-        distance = energy[rows, None] + energy - 2 * features[rows] @ features.T
-        distance[torch.arange(len(rows), device=rows.device), rows] = torch.inf  # comes last, and is cut off
-        right = (labels[distance.argsort(dim=1, stable=True)[:, :-1]] == labels[rows, None]).double()
+    places, total, asked = torch.arange(1, len(features), device=features.device), 0.0, 0
+    for rows, distance in distances(features, chunk):
+        others = distance.argsort(dim=1, stable=True)[:, :-1]  # the row itself comes last
+        right = (labels[others] == labels[rows, None]).double()
         found = right.sum(1)
         total += float(((right.cumsum(1) / places * right).sum(1) / found.clamp(min=1)).sum())
         asked += int((found > 0).sum())

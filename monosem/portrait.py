@@ -37,7 +37,7 @@ class Portrait(Stage):
 
     images: of those that activate a dimension most. Artifact, for n images, d dimensions and c classes:
     top, activation: (images, d), which images activate a dimension most and how much; class_map: (c, d), mean activations;
-    class_size: (c,), images; active: (d,), the share of images where a dimension is not 0; low, high: (d,), its range;
+    active: (d,), the share of images where a dimension is not 0; low, high: (d,), its range;
     histogram: (2, bins, d), how often it takes which value from low to high, on images of the class with the largest mean and on
     all others; order: (m,), at most 256 live dimensions, the most active ones; correlation: (m, m), their cosines.
     """
@@ -58,7 +58,7 @@ class Portrait(Stage):
         order = torch.tensor([each for each in by_activity(features).tolist() if alive[each]][:CORRELATED], dtype=torch.int64)
         means = class_means(features, labels)
         return {
-            "top": top, "activation": activation, "class_map": means, "class_size": labels.bincount(),
+            "top": top, "activation": activation, "class_map": means,
             "active": (features != 0).double().mean(0), "low": features.amin(0), "high": features.amax(0),
             "histogram": histograms(features, labels[:, None] == means.argmax(0)), "order": order,
             "correlation": correlations(features[:, order.to(features.device)]),

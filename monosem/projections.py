@@ -33,24 +33,12 @@ class Affine(nn.Module):
         return (x - self.mean) @ self.components.T
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compression(Stage, Representation):
-    """A linear map to fewer dimensions, fitted to the features of clean training images, without labels.
-
-    encoder: whose features. data: the images. features: how many dimensions are kept. Artifact: mean (d,), components (features, d).
-    """
+@dataclass(frozen=True)
+class Mapped(Representation):
+    """A map of another representation's features to so many of its own."""
 
     encoder: Representation
-    data: Dataset
     features: Count
-
-    def validate(self) -> None:
-        if self.features > self.encoder.width:
-            self.refuse("features", f"must be at most {self.encoder.width}, the features of the encoder, got {self.features}")
-
-    def preflight(self) -> None:
-        if flaw := self.data.flaw() or self.encoder.misfit(self.data):
-            self.refuse("data", flaw)
 
     @property
     def width(self) -> int:
@@ -59,6 +47,24 @@ class Compression(Stage, Representation):
     @property
     def channels(self) -> int | None:
         return self.encoder.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression(Stage, Mapped):
+    """A linear map to fewer dimensions, fitted to the features of clean training images, without labels.
+
+    encoder: whose features. data: the images. features: how many dimensions are kept. Artifact: mean (d,), components (features, d).
+    """
+
+    data: Dataset
+
+    def validate(self) -> None:
+        if self.features > self.encoder.width:
+            self.refuse("features", f"must be at most {self.encoder.width}, the features of the encoder, got {self.features}")
+
+    def preflight(self) -> None:
+        if flaw := self.data.flaw() or self.encoder.misfit(self.data):
+            self.refuse("data", flaw)
 
     def upstream(self) -> tuple[Stage, ...]:
         return (Features(self.encoder, self.data, "train"),)
@@ -116,15 +122,13 @@ class ICA(Compression):
 
 @gin.register
 @dataclass(frozen=True)
-class RandomProjection(Representation):
+class RandomProjection(Mapped):
     """A very sparse random projection (Li, Hastie & Church, KDD 2006), and a sparsifier behind it: an autoencoder that nobody trained.
 
     Entries are 0 but for a share `density`, which are +- 1 / sqrt(density features), so that norms are kept on average.
     sparsity: what makes the result sparse; None leaves it linear. seed: names the entries.
     """
 
-    encoder: Representation
-    features: Count
     density: Annotated[float, Range(0, 1, open=True)] = 0.1
     sparsity: Sparsifier | None = None
     seed: Seed = 0
@@ -132,14 +136,6 @@ class RandomProjection(Representation):
     def validate(self) -> None:
         if self.sparsity:
             self.sparsity.check_width(self.features)
-
-    @property
-    def width(self) -> int:
-        return self.features
-
-    @property
-    def channels(self) -> int | None:
-        return self.encoder.channels
 
     def matrix(self) -> Tensor:
         """(features, encoder's width)"""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from monosem.claim import clouds
+from monosem.claim import Answer
 from monosem.curves import MONOSEMANTICITY, Row, Swept, Table, markdown, table_text, tables
 from monosem.evaluation import Experiment, Series
 from monosem.files import whole
@@ -18,7 +18,7 @@ from monosem.probes import Features
 from monosem.spec import Cell
 from monosem.stage import Part, closure
 from monosem.store import Store
-from monosem.sweep import Claim, Goal
+from monosem.sweep import Goal
 from monosem.training import Pretrain, Representation, Training
 
 FILES = ("curves.png", "summary.md", "gallery.html", "gallery*.png", "histograms*.png", "space*.png")  # beside the texts of an experiment
@@ -120,15 +120,15 @@ def redraw(folder: Path, table: Table) -> list[Path]:
 
 def show(experiment: Experiment, store: Store, folder: Path) -> list[Path]:
     """gallery.html and, for every representation, gallery.png, histograms.png and space.png; the paths of these figures come back."""
-    figures: list[Path] = []
-    for view, name in zip(views(experiment, store, experiment.name), experiment.probed, strict=True):
+    seen, figures = views(experiment, store, experiment.name), list[Path]()
+    for view, name in zip(seen, experiment.probed, strict=True):
         figures += draw_view(view, experiment.gallery.rows, folder, f"-{name}" if name else "")
-    put(folder / "gallery.html", page_of([(experiment.name, experiment)], store))
+    put(folder / "gallery.html", page([encoder(view, experiment.gallery.dimensions) for view in seen]))
     return figures
 
 
 def page_of(experiments: Sequence[tuple[str, Experiment]], store: Store) -> str:
-    """gallery.html of finished experiments, each with a name for people."""
+    """gallery.html of several finished experiments, each with a name for people."""
     return page([encoder(view, each.gallery.dimensions) for name, each in experiments for view in views(each, store, name)])
 
 
@@ -158,15 +158,14 @@ def written(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> bo
 # ------------------------------------------------------------------------------------------------ sweeps
 
 
-def show_claim(table: Table, asked: Claim, folder: Path) -> list[Path]:
+def show_claim(answer: Answer, measure: str, folder: Path) -> list[Path]:
     """claim.png, if there are encoders enough; its path comes back."""
     from monosem.pictures import draw_claim
 
-    lines, rows = clouds(table, asked)
-    if len(lines) < 4:
+    if not answer.clouds:
         return []
     with whole(folder / "claim.png") as path:
-        draw_claim(lines, rows, asked.measure, path)
+        draw_claim(answer.lines, answer.clouds, measure, path)
     return [folder / "claim.png"]
 
 

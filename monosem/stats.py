@@ -143,42 +143,45 @@ def _change(x: Array, y: Array) -> float:
     return math.nan
 
 
-def rank_correlation(x: Array, y: Array, given: Array | None = None) -> Array:
-    """Spearman's rank correlation of x and y along the last axis, in [-1, 1]; nan where one of them does not vary or nothing is left of it.
+def rank_correlation(x: Array, y: Array, given: Array | None = None, counts: Array | None = None) -> Array:
+    """Spearman's rank correlation of x (n,) and y (n,), in [-1, 1]; nan where one of them does not vary or nothing is left of it.
 
-    given: (..., c, n), what is held equal: the part of both ranks that is linear in its ranks is taken away first (the partial rank
-    correlation).
+    given: (c, n), what is held equal: the part of both ranks that is linear in its ranks is taken away first (the partial rank
+    correlation). counts: (draws, n), how often each of the n is taken in each of several resamples; then there is one for each draw.
     """
-    a, b = residual_ranks(x, given), residual_ranks(y, given)
-    sizes = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    products = (a * b).sum(-1)
+    a, b = residual_ranks(x, given, counts), residual_ranks(y, given, counts)
+    weights = 1.0 if counts is None else counts
+    sizes = np.sqrt((weights * a * a).sum(-1) * (weights * b * b).sum(-1))
+    products = (weights * a * b).sum(-1)
     return np.divide(products, sizes, out=np.full(np.shape(products), math.nan), where=sizes > 0).clip(-1, 1)
 
 
-def residual_ranks(x: Array, given: Array | None = None) -> Array:
-    """(..., n) -> the ranks about their mean, less what is linear in the ranks of given (..., c, n); exactly 0 where nothing is left."""
-    own = ranks(x)
-    own = own - own.mean(-1, keepdims=True)
+def residual_ranks(x: Array, given: Array | None = None, counts: Array | None = None) -> Array:
+    """(n,) -> the ranks about their mean, less what is linear in the ranks of given (c, n); exactly 0 where nothing is left.
+    counts: as above; then (draws, n)."""
+    weights = np.ones(np.shape(x)) if counts is None else counts
+    own = _centred(ranks(x, counts), weights)
     left = own
     if given is not None:
-        known = ranks(given)
-        known = known - known.mean(-1, keepdims=True)
-        left = own - (own[..., None, :] @ np.linalg.pinv(known, rcond=1e-9) @ known)[..., 0, :]
+        known = np.stack([_centred(ranks(each, counts), weights) for each in given], -2)  # (..., c, n)
+        across = known.swapaxes(-1, -2)
+        inverse = np.linalg.pinv((known * weights[..., None, :]) @ across, rcond=1e-12, hermitian=True)
+        left = own - ((own * weights)[..., None, :] @ across @ inverse @ known)[..., 0, :]
     kept = np.linalg.norm(left, axis=-1, keepdims=True) > 1e-9 * np.linalg.norm(own, axis=-1, keepdims=True)
     return np.where(kept, left, 0.0)
 
 
-def ranks(x: Array) -> Array:
-    """(..., n) -> from 1 on along the last axis; what is equal shares the mean of its places."""
+def _centred(values: Array, weights: Array) -> Array:
+    """Less their mean; exactly 0 where they do not vary."""
+    left = values - (values * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
+    return np.where((np.abs(left) * (weights > 0)).max(-1, keepdims=True) > 1e-9, left, 0.0)  # ranks differ by halves at least
+
+
+def ranks(x: Array, counts: Array | None = None) -> Array:
+    """(n,) -> from 1 on; what is equal shares the mean of its places. counts: (draws, n), how often each is taken -> (draws, n)."""
     x = np.asarray(x, dtype=float)
-    if x.shape[-1] > 500 or x.ndim == 1:  # comparing all with all would take too much memory
-        return np.apply_along_axis(_ranks, -1, x)
-    if len(x) > 1 and x.size * x.shape[-1] > 1e8:
-        return np.concatenate([ranks(part) for part in np.array_split(x, 2)])
-    below, equal = (compare(x[..., None, :], x[..., :, None]).sum(-1) for compare in (np.less, np.equal))
+    if counts is None:
+        _, place, lot = np.unique(x, return_inverse=True, return_counts=True)
+        return (lot.cumsum() - (lot - 1) / 2)[place]
+    below, equal = (counts @ compare(x, x[:, None]).T for compare in (np.less, np.equal))
     return below + (equal + 1) / 2
-
-
-def _ranks(x: Array) -> Array:
-    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[place]

@@ -9,7 +9,7 @@ from conftest import here
 from matplotlib.image import imread
 
 from monosem import report
-from monosem.claim import claim_text, clouds, correlate, encoders
+from monosem.claim import answer, correlate, encoders
 from monosem.curves import MONOSEMANTICITY, Line, Row, Table
 from monosem.stats import Crossing, crossing, rank_correlation, ranks, residual_ranks
 from monosem.sweep import Claim
@@ -48,10 +48,13 @@ def test_rank_correlation_equals_scipy_s_with_ties(n):
     assert float(rank_correlation(x, y)) == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
 
 
-def test_many_at_once_are_each_by_itself():
-    x, y, given = DRAW.normal(size=(6, 20)), DRAW.integers(0, 5, (6, 20)), DRAW.normal(size=(6, 2, 20))
-    together = rank_correlation(x, y, given)
-    assert together.tolist() == pytest.approx([float(rank_correlation(*each)) for each in zip(x, y, given, strict=True)])
+def test_resamples_by_their_counts_are_the_resamples_themselves():
+    x, y, given = DRAW.normal(size=20), DRAW.integers(0, 5, 20), DRAW.normal(size=(2, 20))
+    lots = DRAW.integers(20, size=(6, 25))
+    counts = np.stack([np.bincount(lot, minlength=20) for lot in lots])
+    for held in (None, given):
+        one_by_one = [float(rank_correlation(x[lot], y[lot], None if held is None else held[:, lot])) for lot in lots]
+        assert rank_correlation(x, y, held, counts).tolist() == pytest.approx(one_by_one)
 
 
 def test_partial_rank_correlation_is_that_of_the_residuals_of_ranks():
@@ -107,7 +110,7 @@ def test_an_encoder_that_lacks_a_number_is_left_out():
 
 
 def test_what_was_put_in_comes_out_and_a_control_that_explains_it_takes_it_away():
-    plain = claim_text(table(LINES), CLAIM)
+    plain = answer(table(LINES), CLAIM).text
     assert (
         "class_consistency, 30 encoders on 10 lines" in plain
         and "training seed held equal" in plain
@@ -115,7 +118,7 @@ def test_what_was_put_in_comes_out_and_a_control_that_explains_it_takes_it_away(
         and "+0.9" in plain
     )
     explained = table([(0.1 * i, float(i)) for i in range(10)], noise=0.3)
-    lines, ((raw, held, clean, seed, _),) = clouds(explained, CLAIM)
+    _, lines, ((raw, held, clean, seed, _),) = answer(explained, CLAIM)
     assert (raw.held, held.held, clean.held) == ("nothing", "l0", "clean accuracy") and len(lines) == 30
     assert raw.correlation.value > 0.9 > 0.75 > held.correlation.value
     assert seed.held == "training seed" and seed.correlation.value > 0.9
@@ -126,30 +129,30 @@ def test_what_was_put_in_comes_out_and_a_control_that_explains_it_takes_it_away(
 def test_what_seeds_share_is_taken_away_by_holding_them_equal():
     shifted = [row._replace(value=row.value + 60 * int(dict(row.swept)["Pretrain.seed"])) if row.curve == "label_noise" else row
                for row in table(LINES).rows]  # fmt: skip
-    _, ((raw, _, _, seed, _),) = clouds(Table(shifted), CLAIM)
+    ((raw, _, _, seed, _),) = answer(Table(shifted), CLAIM).clouds
     assert raw.correlation.value < 0.5 and seed.correlation.value > 0.8
 
 
 def test_lines_of_one_spec_that_are_alike_are_told_by_holding_the_spec_equal():
     first, second = table([(0.1, 1.0)] * 5, noise=3.0), table([(0.9, 2.0)] * 5, noise=3.0)
     both = Table([*first.rows, *(row._replace(experiment="ncl") for row in second.rows)])
-    _, ((raw, *_, spec),) = clouds(both, CLAIM)
+    ((raw, *_, spec),) = answer(both, CLAIM).clouds
     assert spec.held == "spec" and raw.correlation.value > 0.6 and abs(spec.correlation.value) < 0.45
 
 
 def test_encoders_that_have_learned_nothing_are_left_out_of_a_second_table():
-    text = claim_text(table(LINES), Claim(measure="class_consistency", curves=("label_noise",), controls=(), least_clean=60.0, draws=100))
+    text = answer(table(LINES), Claim(measure="class_consistency", curves=("label_noise",), controls=(), least_clean=60.0, draws=100)).text
     assert "30 encoders on 10 lines" in text and "Without those whose clean accuracy is below 60 %" in text and "on 5 lines" in text
-    assert "Without those" not in claim_text(table(LINES), CLAIM)
+    assert "Without those" not in answer(table(LINES), CLAIM).text
 
 
 def test_too_few_encoders_are_said_to_be_too_few(tmp_path):
     few = table(LINES[:1])
-    assert "too few" in claim_text(few, CLAIM) and report.show_claim(few, CLAIM, tmp_path) == []
+    assert "too few" in answer(few, CLAIM).text and report.show_claim(answer(few, CLAIM), CLAIM.measure, tmp_path) == []
 
 
 def test_the_claim_is_drawn_a_panel_for_each_curve_and_control(tmp_path):
-    (path,) = report.show_claim(table(LINES), CLAIM, tmp_path)
+    (path,) = report.show_claim(answer(table(LINES), CLAIM), CLAIM.measure, tmp_path)
     assert path.name == "claim.png" and imread(path).std() > 0.01
 
 

@@ -127,6 +127,9 @@ def test_the_same_command_again_computes_nothing_and_does_without_ray(done, tmp_
     again = run(*arguments(folder, SWEEP), env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert again.returncode == 0 and "0 of 29 stages to compute" in again.stderr and again.stdout == out.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    (folder / "runs" / "tiny" / "gaussian.png").unlink()  # a figure that was lost is drawn again, though others are there
+    assert run(*arguments(folder, SWEEP), env={**os.environ, "PYTHONPATH": str(tmp_path)}).returncode == 0
+    assert (folder / "runs" / "tiny" / "gaussian.png").exists()
 
 
 def test_gathering_a_sweep_draws_its_figures_from_the_table_alone(done, tmp_path):
