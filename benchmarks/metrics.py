@@ -19,34 +19,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.metrics import (
+from monosem.metrics.base import FeatureBatch
+from monosem.metrics.classes import (
     ClassConsistency,
     ClassSelectivity,
-    Dimensions,
-    EffectiveRank,
-    FactorInformation,
-    FeatureMonosemanticity,
-    MonosemanticityScore,
-    Orthogonality,
-    RetrievalPrecision,
-    Seen,
-    Sparsity,
     class_consistency,
     class_counts,
-    pair_similarity,
 )
+from monosem.metrics.factors import FactorInformation
+from monosem.metrics.neighbours import MonosemanticityScore, RetrievalPrecision, pair_similarity
+from monosem.metrics.space import Dimensions, EffectiveRank, Orthogonality, Sparsity
+from monosem.metrics.trees import FeatureMonosemanticity
 
 
-def features_of(images: int, dimensions: int, classes: int, active: float) -> Seen:
+def features_of(images: int, dimensions: int, classes: int, active: float) -> FeatureBatch:
     """Rectified features of which a share is active, more so for some classes; a judge as wide as a small network."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.randint(classes, (images,), generator=draw)
     likes = torch.randn(classes, dimensions, generator=draw)[labels]
     raw = torch.randn(images, dimensions, generator=draw) + likes
     features = (raw - raw.flatten()[:100_000].quantile(1 - active)).relu()
-    judged = torch.randn(classes, 512, generator=draw)[labels] + torch.randn(images, 512, generator=draw)
+    reference_features = torch.randn(classes, 512, generator=draw)[labels] + torch.randn(
+        images, 512, generator=draw
+    )
     factors = {"class": labels, "noise": torch.randint(8, (images,), generator=draw)}
-    return Seen(F.normalize(features, dim=1), labels, judged, factors)
+    return FeatureBatch(F.normalize(features, dim=1), labels, reference_features, factors)
 
 
 def consistency_by_loops(features: Tensor, labels: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -58,10 +55,12 @@ def consistency_by_loops(features: Tensor, labels: Tensor, epsilon: float = 1e-5
     return torch.tensor(found, dtype=torch.float64)
 
 
-def score_by_pairs(judged: Tensor, weights: Tensor, blocks: int | None = None, block: int = 100) -> tuple[Tensor, int]:
+def score_by_pairs(
+    reference_features: Tensor, weights: Tensor, blocks: int | None = None, block: int = 100
+) -> tuple[Tensor, int]:
     """All pairs of images n < m, a block of n against all of m: products of activations times similarity, summed over pairs, for every
     dimension. blocks: stop after so many; the number of pairs that were seen comes back too."""
-    unit, n = F.normalize(judged, dim=1), len(weights)
+    unit, n = F.normalize(reference_features, dim=1), len(weights)
     above, below, seen = torch.zeros(weights.shape[1]), torch.zeros(weights.shape[1]), 0
     for number, first in enumerate(range(0, n, block)):
         if number == blocks:
@@ -70,9 +69,9 @@ def score_by_pairs(judged: Tensor, weights: Tensor, blocks: int | None = None, b
         similarity = unit[rows] @ unit.T
         for i in range(len(similarity)):
             later = slice(first + i + 1, n)
-            products = weights[first + i] * weights[later]  # (pairs, d)
-            above += similarity[i, later] @ products
-            below += products.sum(0)
+            autocast_dtype = weights[first + i] * weights[later]  # (pairs, d)
+            above += similarity[i, later] @ autocast_dtype
+            below += autocast_dtype.sum(0)
             seen += n - first - i - 1
     return above / below.clamp(min=1e-30), seen
 
@@ -92,21 +91,28 @@ def ratio(name: str, slow: list[float], fast: list[float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--dimensions", type=int, default=2048)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--active", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=1, help="blocks of 100 images against all others that the loop over pairs is timed on")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=1,
+        help="blocks of 100 images against all others that the loop over pairs is timed on",
+    )
     flags = parser.parse_args()
     seen = features_of(flags.images, flags.dimensions, flags.classes, flags.active)
     size = f"{flags.images} images, {flags.dimensions} dimensions, {seen.features.nbytes / 2**20:.0f} MiB"
     print(f"{size}; torch {torch.__version__}, {torch.get_num_threads()} threads")
 
     small = slice(0, 300)
-    some, pairs = pair_similarity(seen.judged[small], seen.features[small])
-    loop, _ = score_by_pairs(seen.judged[small], seen.features[small])
+    some, pairs = pair_similarity(seen.reference_features[small], seen.features[small])
+    loop, _ = score_by_pairs(seen.reference_features[small], seen.features[small])
     torch.testing.assert_close(some.float()[pairs > 0], loop[pairs > 0], rtol=1e-3, atol=1e-4)
     ours = class_consistency(class_counts(seen.features, seen.labels, 1e-5))
     torch.testing.assert_close(ours, consistency_by_loops(seen.features, seen.labels))
@@ -115,26 +121,38 @@ def main() -> None:
     fast: tuple[list[float], list[float]] = ([], [])
     everything = flags.images * (flags.images - 1) / 2
     for _ in range(flags.rounds):
-        slow[0].append(timed(lambda: consistency_by_loops(F.normalize(seen.features, dim=1), seen.labels)))
-        fast[0].append(timed(lambda: class_consistency(class_counts(seen.features, seen.labels, 1e-5))))
+        slow[0].append(
+            timed(lambda: consistency_by_loops(F.normalize(seen.features, dim=1), seen.labels))
+        )
+        fast[0].append(
+            timed(lambda: class_consistency(class_counts(seen.features, seen.labels, 1e-5)))
+        )
         started = time.perf_counter()
-        _, done = score_by_pairs(seen.judged, seen.features, flags.pairs)
+        _, done = score_by_pairs(seen.reference_features, seen.features, flags.pairs)
         slow[1].append((time.perf_counter() - started) * everything / done)
-        fast[1].append(timed(lambda: pair_similarity(seen.judged, seen.features)))
+        fast[1].append(timed(lambda: pair_similarity(seen.reference_features, seen.features)))
     ratio("class consistency", slow[0], fast[0])
-    ratio(f"monosemanticity score (loop timed on {done:.0f} of {everything:.0f} pairs)", slow[1], fast[1])
+    ratio(
+        f"monosemanticity score (loop timed on {done:.0f} of {everything:.0f} pairs)",
+        slow[1],
+        fast[1],
+    )
 
     for metric in (
         ClassConsistency(), ClassSelectivity(), MonosemanticityScore(), RetrievalPrecision(), Sparsity(), Dimensions(), EffectiveRank(),
         Orthogonality(), FactorInformation(), FeatureMonosemanticity(),
     ):  # fmt: skip
         if isinstance(metric, FeatureMonosemanticity) and flags.images * flags.dimensions > 3e6:
-            print(f"{type(metric).__name__}: left out, two trees a class on so many numbers take minutes")
+            print(
+                f"{type(metric).__name__}: left out, two trees a class on so many numbers take minutes"
+            )
             continue
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         took = timed(lambda metric=metric: metric(seen))  # type: ignore[misc]
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        print(f"{type(metric).__name__}: {took:.2f} s, {grown:.0f} MiB more than before at its peak")
+        print(
+            f"{type(metric).__name__}: {took:.2f} s, {grown:.0f} MiB more than before at its peak"
+        )
 
 
 if __name__ == "__main__":

@@ -27,14 +27,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from monosem import data, fit
-from monosem.augment import ColorJitter, GaussianBlur, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop, uniform
-from monosem.data import Images
-from monosem.encoders import Network, Projector, ResNet
-from monosem.fit import LARS, WarmupCosine, device, placed
-from monosem.objectives import Contrastive, OnlineClassifier
-from monosem.stage import generator
-from monosem.training import Pretrain
+from monosem.core.device import device, to_device
+from monosem.core.identity import generator
+from monosem.data import dataset as data
+from monosem.data.augment import (
+    ColorJitter,
+    GaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    uniform,
+)
+from monosem.data.dataset import Examples
+from monosem.learning import loop as fit
+from monosem.learning.encoders import Network, Projector, ResNet
+from monosem.learning.objectives import Contrastive, OnlineClassifier
+from monosem.learning.optimizers import LARS, WarmupCosine
+from monosem.models.pretrain import Pretrain
 
 IMAGES, CLASSES, EPOCH = 2048, 100, 50_000
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -43,14 +52,22 @@ MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 class Noise(data.Dataset):
     """As many images as there are here, of CIFAR's size: what is in them costs nothing."""
 
-    def load(self, split: data.Split) -> Images:
+    def load(self, split: data.SplitName) -> Examples:
         draw = generator("benchmark")
         coarse = torch.randint(256, (IMAGES, 3, 8, 8), generator=draw, dtype=torch.uint8)
-        return Images(coarse.repeat_interleave(4, 2).repeat_interleave(4, 3), torch.arange(IMAGES) % CLASSES)
+        return Examples(
+            coarse.repeat_interleave(4, 2).repeat_interleave(4, 3), torch.arange(IMAGES) % CLASSES
+        )
 
 
 def stage(batch: int, precision: fit.Precision) -> Pretrain:
-    views = (RandomResizedCrop(), ColorJitter(), RandomGrayscale(), GaussianBlur(), RandomHorizontalFlip())
+    views = (
+        RandomResizedCrop(),
+        ColorJitter(),
+        RandomGrayscale(),
+        GaussianBlur(),
+        RandomHorizontalFlip(),
+    )
     return Pretrain(
         data=Noise(MEAN, STD), views=views, encoder=ResNet(18, stem_padding=2), projector=Projector(16384, 2048), objective=Contrastive(),
         classifier=OnlineClassifier(joint=True), optimizer=LARS(lr=0.4, weight_decay=1e-4), schedule=WarmupCosine(), epochs=1,
@@ -71,7 +88,7 @@ class Clock:
     def restore(self) -> None:
         return None
 
-    def tick(self, *_: object) -> None:
+    def on_step(self, *_: object) -> None:
         self.left -= 1
         if self.left == 0:
             settle()
@@ -103,7 +120,11 @@ def ours(training: Pretrain, network: Network, constant: bool) -> Callable[[Cloc
     if not constant:
         return lambda clock: training.train(clock, network, groups, losses)  # type: ignore[arg-type]
     index = torch.arange(training.batch_size, device=device()).repeat(2)
-    batch = (torch.randn(2 * training.batch_size, 3, 32, 32, device=device()), index, index % CLASSES)
+    batch = (
+        torch.randn(2 * training.batch_size, 3, 32, 32, device=device()),
+        index,
+        index % CLASSES,
+    )
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         while True:
@@ -125,10 +146,19 @@ class Pictures(Dataset[tuple[int, list[Tensor], int]]):
         draw = generator("blur")
         self.view = transforms.Compose(
             [
-                transforms.RandomResizedCrop(32, (0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
+                transforms.RandomResizedCrop(
+                    32, (0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC
+                ),
                 transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
                 transforms.RandomGrayscale(0.2),
-                transforms.RandomApply([lambda image: image.filter(ImageFilter.GaussianBlur(float(uniform(0.1, 2, 1, draw))))], 0.5),
+                transforms.RandomApply(
+                    [
+                        lambda image: image.filter(
+                            ImageFilter.GaussianBlur(float(uniform(0.1, 2, 1, draw)))
+                        )
+                    ],
+                    0.5,
+                ),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(MEAN, STD),
@@ -142,14 +172,18 @@ class Pictures(Dataset[tuple[int, list[Tensor], int]]):
         return index, [self.view(self.pictures[index]) for _ in range(2)], self.labels[index]
 
 
-def loop_lars(parameters: list[nn.Parameter], momenta: dict[nn.Parameter, Tensor], lr: float) -> None:
+def loop_lars(
+    parameters: list[nn.Parameter], momenta: dict[nn.Parameter, Tensor], lr: float
+) -> None:
     for p in parameters:
         assert p.grad is not None
         step = p.grad
         if p.ndim != 1:
             size, slope = p.data.norm(), p.grad.norm()
             if size != 0 and slope != 0:
-                trust = min(0.02 * float(size) / (float(slope) + 1e-4 * float(size) + 1e-8) / lr, 1.0)
+                trust = min(
+                    0.02 * float(size) / (float(slope) + 1e-4 * float(size) + 1e-8) / lr, 1.0
+                )
                 step = (p.grad + 1e-4 * p.data) * trust
         momenta[p] = momenta[p] * 0.9 + step if p in momenta else step.clone()
         p.data.add_(momenta[p], alpha=-lr)
@@ -165,13 +199,17 @@ def loop_statistics(z: Tensor, labels: Tensor) -> float:
             shares.append((counts / counts.sum()).max().item())
     values = torch.linalg.svdvals(z.float())
     columns = F.normalize(z, dim=0)
-    return statistics.fmean(shares) + float(values.sum()) + float((columns.T @ columns).abs().mean())
+    return (
+        statistics.fmean(shares) + float(values.sum()) + float((columns.T @ columns).abs().mean())
+    )
 
 
 def theirs(network: Network, batch: int) -> tuple[Callable[[Clock], object], Callable[[], object]]:
     """Their epoch, and their statistics of one batch."""
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = DataLoader(Pictures(), batch, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
+    loader = DataLoader(
+        Pictures(), batch, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
+    )
     parameters, momenta = list(network.parameters()), {}  # type: ignore[var-annotated]
     scaler = torch.amp.GradScaler("cuda", enabled=device().type == "cuda")
 
@@ -200,9 +238,12 @@ def theirs(network: Network, batch: int) -> tuple[Callable[[Clock], object], Cal
                 if scaler.is_enabled():
                     torch._foreach_div_([p.grad for p in parameters], scaler.get_scale())  # type: ignore[arg-type]
                 loop_lars(parameters, momenta, 0.4)
-                clock.tick()
+                clock.on_step()
 
-    z, labels = torch.randn(2 * batch, 2048, device=device()), torch.arange(2 * batch, device=device()) % CLASSES
+    z, labels = (
+        torch.randn(2 * batch, 2048, device=device()),
+        torch.arange(2 * batch, device=device()) % CLASSES,
+    )
     return epoch, lambda: loop_statistics(z, labels)
 
 
@@ -222,21 +263,34 @@ def matrix_rate() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="compile the network here, as run.py --compile does")
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float16", help="of both sides on a GPU; here on a CPU")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network here, as run.py --compile does"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16"),
+        default="float16",
+        help="of both sides on a GPU; here on a CPU",
+    )
     flags = parser.parse_args()
     os.environ["MONOSEM_COMPILE"] = "1" if flags.compile else ""
     training = stage(flags.batch, flags.precision)
 
     def network() -> Network:
-        return placed(training.build().train())
+        return to_device(training.build().train())
 
     epoch, statistics_of = theirs(network(), flags.batch)
-    sides = {"here": ours(training, network(), False), "constant batch": ours(training, network(), True), "reference's way": epoch}
+    sides = {
+        "here": ours(training, network(), False),
+        "constant batch": ours(training, network(), True),
+        "reference's way": epoch,
+    }
     for side in sides.values():
         seconds_a_step(side, 1)  # warm up
     took: dict[str, list[float]] = {name: [] for name in sides}
@@ -248,14 +302,20 @@ def main() -> None:
         settle()
         took["reference's way"][-1] += (time.perf_counter() - started) / (EPOCH // flags.batch)
     compiled = ", compiled" if flags.compile else ""
-    print(f"batch {flags.batch}, products in {fit.products(flags.precision)}{compiled}; the reference's on a CPU in torch.float32")
+    print(
+        f"batch {flags.batch}, products in {fit.autocast_dtype(flags.precision)}{compiled}; the reference's on a CPU in torch.float32"
+    )
     for name, seconds in took.items():
         print(f"{name}: {flags.batch / statistics.median(seconds):.1f} images/s")
     for name in ("constant batch", "reference's way"):
         ratios = sorted(other / here for other, here in zip(took[name], took["here"], strict=True))
-        print(f"here, times {name}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {flags.rounds} rounds")
+        print(
+            f"here, times {name}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {flags.rounds} rounds"
+        )
     if torch.cuda.is_available():
-        work = 3 * 2 * flags.batch * 2 * (0.628e9 + 42e6)  # forward and twice that backward; multiplications and additions; two views
+        work = (
+            3 * 2 * flags.batch * 2 * (0.628e9 + 42e6)
+        )  # forward and twice that backward; multiplications and additions; two views
         print(f"{work / statistics.median(took['here']) / matrix_rate():.0%} of the matrix rate")
 
 

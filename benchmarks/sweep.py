@@ -38,14 +38,27 @@ Projector.features = 2
 
 def memory(pid: int) -> int:
     """MiB that a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+    return (
+        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+    )
 
 
 def run(folder: Path, file: Path) -> tuple[float, dict[int, int]]:
     """Seconds that run.py takes, and its memory by the number of stages that were finished then."""
-    command = [sys.executable, "run.py", "--gin", str(file), "--runs", str(folder / "runs"), "--store", str(folder / "store")]
+    command = [
+        sys.executable,
+        "run.py",
+        "--gin",
+        str(file),
+        "--runs",
+        str(folder / "runs"),
+        "--store",
+        str(folder / "store"),
+    ]
     started, sizes = time.perf_counter(), {}
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None:
             if size := memory(process.pid):  # none once it has ended
                 sizes[len(list((folder / "store").glob("*/*/spec.json")))] = size
@@ -58,8 +71,8 @@ def in_process(folder: Path, file: Path) -> float:
     """Seconds that the stages alone take here, with as many threads as a trial has."""
     import torch
 
-    from monosem import spec
-    from monosem.store import Store
+    from monosem.core.store import Store
+    from monosem.specs import load as spec
 
     torch.set_num_threads(1)
     study = spec.study([str(file)])
@@ -82,7 +95,17 @@ if __name__ == "__main__":
         again, _ = run(folder, file)
     jobs = os.cpu_count() or 1
     stages = max(sizes)
-    print(f"{cells} cells, {stages} stages, {jobs} at a time: {whole:.1f} s under Ray, {work:.1f} s of work one by one in process")
-    print(f"tax: {(whole - work / jobs) / cells:.2f} s per cell; the same command again: {again:.1f} s")
-    shares = [min(sizes, key=lambda count: abs(count - stages * share)) for share in (0.1, 0.4, 0.7, 0.95)]
-    print("driver: " + ", ".join(f"{sizes[count]} MiB after {count} stages" for count in shares) + f", {sizes[stages]} MiB while gathering")
+    print(
+        f"{cells} cells, {stages} stages, {jobs} at a time: {whole:.1f} s under Ray, {work:.1f} s of work one by one in process"
+    )
+    print(
+        f"tax: {(whole - work / jobs) / cells:.2f} s per cell; the same command again: {again:.1f} s"
+    )
+    shares = [
+        min(sizes, key=lambda count: abs(count - stages * share)) for share in (0.1, 0.4, 0.7, 0.95)
+    ]
+    print(
+        "driver: "
+        + ", ".join(f"{sizes[count]} MiB after {count} stages" for count in shares)
+        + f", {sizes[stages]} MiB while gathering"
+    )

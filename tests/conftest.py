@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from monosem.augment import ColorJitter, GaussianBlur, RandomResizedCrop, RandomRotation
-from monosem.data import Digits
-from monosem.encoders import Projector, SmallConv
-from monosem.fit import SGD, WarmupCosine
-from monosem.main import main
-from monosem.objectives import NonNegative
-from monosem.training import Pretrain
+from monosem.cli import main
+from monosem.data.augment import ColorJitter, GaussianBlur, RandomResizedCrop, RandomRotation
+from monosem.data.digits import Digits
+from monosem.learning.encoders import Projector, SmallConv
+from monosem.learning.objectives import NonNegative
+from monosem.learning.optimizers import SGD, WarmupCosine
+from monosem.models.pretrain import Pretrain
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MONOSEM_GOLDEN", ROOT / "tests" / "golden"))
@@ -47,7 +47,10 @@ def golden() -> Callable[[str], dict[str, Any]]:
         if name.endswith(".json"):
             return json.loads((GOLDEN / name).read_text())
         arrays = np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
-        return {key: torch.from_numpy(a) if (a := arrays[key]).dtype.kind in "fiu" and a.ndim else a[()] for key in arrays.files}
+        return {
+            key: torch.from_numpy(a) if (a := arrays[key]).dtype.kind in "fiu" and a.ndim else a[()]
+            for key in arrays.files
+        }
 
     return read
 
@@ -76,15 +79,17 @@ def tiny_pretrain(**fields: Any) -> Pretrain:
     return Pretrain(**{**standard, **fields})
 
 
-def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> subprocess.CompletedProcess[str]:
+def here(
+    capsys: pytest.CaptureFixture[str], *arguments: object
+) -> subprocess.CompletedProcess[str]:
     """What python run.py with these arguments does, without the seconds that a process takes to start."""
     capsys.readouterr()
     try:
         code = main([*map(str, arguments)])
     except SystemExit as exit:  # argparse
         code = int(exit.code or 0)
-    said = capsys.readouterr()
-    return subprocess.CompletedProcess(["run.py"], code, said.out, said.err)
+    valid = capsys.readouterr()
+    return subprocess.CompletedProcess(["run.py"], code, valid.out, valid.err)
 
 
 def run(*arguments: object, cwd: Path = ROOT, **options: Any) -> subprocess.CompletedProcess[str]:

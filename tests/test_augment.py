@@ -13,10 +13,18 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import RandomResizedCrop as TorchCrop
 from torchvision.transforms import functional as tv
 
-from monosem import augment
-from monosem.augment import ColorJitter, GaussianBlur, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop, RandomRotation
-from monosem.data import Digits
-from monosem.stage import FieldError, generator
+from monosem.core.fields import FieldError
+from monosem.core.identity import generator
+from monosem.data import augment
+from monosem.data.augment import (
+    ColorJitter,
+    GaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomRotation,
+)
+from monosem.data.digits import Digits
 
 IMAGES = torch.rand(8, 3, 20, 24, generator=torch.Generator().manual_seed(0))
 PIXELS = (IMAGES * 255).round().to(torch.uint8)
@@ -41,7 +49,9 @@ def unpil(image: Image.Image) -> torch.Tensor:
 
 @pytest.mark.parametrize("augmentation", ALL, ids=repr)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_augmentations_keep_the_range_are_seeded_and_treat_images_one_by_one(augmentation, channels):
+def test_augmentations_keep_the_range_are_seeded_and_treat_images_one_by_one(
+    augmentation, channels
+):
     images = IMAGES[:, :channels]
     out = augmentation(images, generator("a"))
     assert out.shape[:2] == images.shape[:2] and out.min() >= 0 and out.max() <= 1 + 1e-6
@@ -58,15 +68,23 @@ def test_augmentations_keep_the_range_are_seeded_and_treat_images_one_by_one(aug
 @pytest.mark.parametrize("box", [(0, 0, 20, 24), (3, 5, 9, 7), (0, 20, 2, 4), (7, 0, 13, 24)])
 def test_resizing_a_crop_equals_pil_up_to_its_rounding(name, box):
     top, left, height, width = box
-    expected = unpil(tv.resized_crop(pil(PIXELS[0]), top, left, height, width, [20, 24], InterpolationMode(name)))
-    ours = augment.resized_crop(PIXELS[:1] / 255, tuple(torch.tensor([float(side)]) for side in box), (20, 24), name)
+    expected = unpil(
+        tv.resized_crop(pil(PIXELS[0]), top, left, height, width, [20, 24], InterpolationMode(name))
+    )
+    ours = augment.resized_crop(
+        PIXELS[:1] / 255, tuple(torch.tensor([float(side)]) for side in box), (20, 24), name
+    )
     assert (255 * ours[0] - expected).abs().max() <= 1.5
 
 
 def test_crops_shrink_antialiased_as_pil_does():
-    expected = unpil(tv.resized_crop(pil(PIXELS[0]), 1, 2, 18, 20, [5, 5], InterpolationMode.BICUBIC))
+    expected = unpil(
+        tv.resized_crop(pil(PIXELS[0]), 1, 2, 18, 20, [5, 5], InterpolationMode.BICUBIC)
+    )
     box = tuple(torch.tensor([side]) for side in (1.0, 2.0, 18.0, 20.0))
-    assert (255 * augment.resized_crop(PIXELS[:1] / 255, box, (5, 5), "bicubic")[0] - expected).abs().max() <= 1.5
+    assert (
+        255 * augment.resized_crop(PIXELS[:1] / 255, box, (5, 5), "bicubic")[0] - expected
+    ).abs().max() <= 1.5
 
 
 def test_crop_boxes_are_distributed_as_torchvision_draws_them():
@@ -74,11 +92,20 @@ def test_crop_boxes_are_distributed_as_torchvision_draws_them():
     ours = torch.stack(crop.boxes(draws, 20, 24, generator("boxes")), 1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = torch.tensor([TorchCrop.get_params(IMAGES[0], list(crop.scale), list(crop.ratio)) for _ in range(draws)]).float()
+        theirs = torch.tensor(
+            [
+                TorchCrop.get_params(IMAGES[0], list(crop.scale), list(crop.ratio))
+                for _ in range(draws)
+            ]
+        ).float()
     tolerance = 4 * theirs.std(0) * (2 / draws) ** 0.5  # four standard errors of a difference
     assert ((ours.mean(0) - theirs.mean(0)).abs() < tolerance).all()
     assert ((ours.std(0) - theirs.std(0)).abs() < tolerance).all()
-    assert (ours[:, 0] + ours[:, 2] <= 20).all() and (ours[:, 1] + ours[:, 3] <= 24).all() and (ours >= 0).all()
+    assert (
+        (ours[:, 0] + ours[:, 2] <= 20).all()
+        and (ours[:, 1] + ours[:, 3] <= 24).all()
+        and (ours >= 0).all()
+    )
 
 
 def test_a_crop_that_never_fits_falls_back_to_the_largest_in_the_middle():
@@ -118,21 +145,40 @@ def test_hue_turns_as_colorsys_does():
     turned = augment.adjust_hue(IMAGES, turn)
     for n in range(8):
         h, s, v = colorsys.rgb_to_hsv(*IMAGES[n, :, 4, 7].tolist())
-        assert turned[n, :, 4, 7].tolist() == pytest.approx(colorsys.hsv_to_rgb((h + turn[n].item()) % 1, s, v), abs=1e-5)
+        assert turned[n, :, 4, 7].tolist() == pytest.approx(
+            colorsys.hsv_to_rgb((h + turn[n].item()) % 1, s, v), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 1.7])
 def test_brightness_contrast_and_saturation_equal_torchvision(factor):
     amount = torch.full((8, 1, 1, 1), factor)
-    assert_close(augment.adjust_brightness(IMAGES, amount), tv.adjust_brightness(IMAGES, factor), rtol=0, atol=1e-3)
-    assert_close(augment.adjust_contrast(IMAGES, amount), tv.adjust_contrast(IMAGES, factor), rtol=0, atol=1e-3)
-    assert_close(augment.adjust_saturation(IMAGES, amount), tv.adjust_saturation(IMAGES, factor), rtol=0, atol=1e-3)
+    assert_close(
+        augment.adjust_brightness(IMAGES, amount),
+        tv.adjust_brightness(IMAGES, factor),
+        rtol=0,
+        atol=1e-3,
+    )
+    assert_close(
+        augment.adjust_contrast(IMAGES, amount),
+        tv.adjust_contrast(IMAGES, factor),
+        rtol=0,
+        atol=1e-3,
+    )
+    assert_close(
+        augment.adjust_saturation(IMAGES, amount),
+        tv.adjust_saturation(IMAGES, factor),
+        rtol=0,
+        atol=1e-3,
+    )
 
 
 def test_probabilities_are_shares_of_the_images():
     many = torch.rand(2000, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     for probability in (0.0, 0.3, 1.0):
-        flipped = RandomHorizontalFlip(probability)(many, generator("flip")).ne(many).flatten(1).any(1)
+        flipped = (
+            RandomHorizontalFlip(probability)(many, generator("flip")).ne(many).flatten(1).any(1)
+        )
         assert abs(flipped.float().mean() - probability) < 0.05
 
 

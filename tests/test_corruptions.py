@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monosem.corruptions import Corruption, FewShot, GaussianNoise, LabelNoise, UniformNoise
-from monosem.stage import generator
+from monosem.core.identity import generator
+from monosem.evaluation.corruptions import (
+    Corruption,
+    FewShot,
+    GaussianNoise,
+    LabelNoise,
+    UniformNoise,
+)
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([7, 20, 20, 20, 20, 20, 20, 20, 20, 33]))
 IMAGES = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -35,12 +41,19 @@ def test_label_noise_is_uniform_over_the_other_classes_as_in_the_reference(golde
     classes, n, rate = len(confusion), int(confusion.sum()), float(g["noise_rate"])
     labels = torch.arange(classes).repeat_interleave(confusion.sum(1).long())
     told = LabelNoise().labels(labels, classes, rate, generator("x"))
-    ours = torch.zeros_like(confusion).index_put_((labels, told), torch.ones(n, dtype=torch.float64), accumulate=True)
+    ours = torch.zeros_like(confusion).index_put_(
+        (labels, told), torch.ones(n, dtype=torch.float64), accumulate=True
+    )
     assert (told != labels).sum() == int(g["changed_count"])
     expected = torch.where(
-        torch.eye(classes) > 0, (confusion.sum(1) * (1 - rate))[:, None], (confusion.sum(1) * rate / (classes - 1))[:, None]
+        torch.eye(classes) > 0,
+        (confusion.sum(1) * (1 - rate))[:, None],
+        (confusion.sum(1) * rate / (classes - 1))[:, None],
     )
-    for table in (ours, confusion):  # the same chi-square test passes both: within five deviations of its mean
+    for table in (
+        ours,
+        confusion,
+    ):  # the same chi-square test passes both: within five deviations of its mean
         freedom = classes * (classes - 1)
         assert abs(((table - expected) ** 2 / expected).sum() - freedom) < 5 * (2 * freedom) ** 0.5
 
@@ -62,13 +75,23 @@ def test_a_fraction_is_stratified_within_one_image_of_the_reference(golden):
 @pytest.mark.parametrize("severity", [0.01, 0.3, 1.0])
 def test_fractions_are_nested_and_leave_no_class_empty(severity):
     kept = FewShot("fraction").examples(LABELS, severity, generator("x"))
-    assert set(kept.tolist()) <= set(FewShot("fraction").examples(LABELS, 1.0, generator("x")).tolist()) == set(range(200))
+    assert (
+        set(kept.tolist())
+        <= set(FewShot("fraction").examples(LABELS, 1.0, generator("x")).tolist())
+        == set(range(200))
+    )
     assert (LABELS[kept].bincount(minlength=10) >= 1).all()
 
 
-@pytest.mark.parametrize("corruption", [GaussianNoise(), UniformNoise(), GaussianNoise("pixel"), UniformNoise(centred=True)], ids=repr)
+@pytest.mark.parametrize(
+    "corruption",
+    [GaussianNoise(), UniformNoise(), GaussianNoise("pixel"), UniformNoise(centred=True)],
+    ids=repr,
+)
 def test_severities_scale_one_and_the_same_noise(corruption):
-    weak, strong = (corruption.images(IMAGES, PIXEL, s, generator("x")) - IMAGES for s in (0.2, 0.6))
+    weak, strong = (
+        corruption.images(IMAGES, PIXEL, s, generator("x")) - IMAGES for s in (0.2, 0.6)
+    )
     assert_close(3 * weak, strong, rtol=1e-4, atol=1e-5)
 
 
@@ -76,10 +99,14 @@ def test_noise_has_the_stated_distribution_in_normalised_and_pixel_space():
     many = torch.zeros(500, 3, 16, 16)
     gaussian = GaussianNoise().images(many, PIXEL, 0.2, generator("x"))
     assert gaussian.mean().abs() < 1e-3 and abs(gaussian.std() - 0.2) < 1e-3
-    assert_close(GaussianNoise("pixel").images(many, PIXEL, 0.1, generator("x")), gaussian / 2 * PIXEL)
+    assert_close(
+        GaussianNoise("pixel").images(many, PIXEL, 0.1, generator("x")), gaussian / 2 * PIXEL
+    )
     one_sided = UniformNoise().images(many, PIXEL, 0.2, generator("x"))
     assert one_sided.min() >= 0 and one_sided.max() < 0.2 and abs(one_sided.mean() - 0.1) < 1e-3
-    assert_close(UniformNoise(centred=True).images(many, PIXEL, 0.2, generator("x")), one_sided - 0.1)
+    assert_close(
+        UniformNoise(centred=True).images(many, PIXEL, 0.2, generator("x")), one_sided - 0.1
+    )
 
 
 def test_a_new_corruption_overrides_one_hook_and_nothing_else():
@@ -87,7 +114,11 @@ def test_a_new_corruption_overrides_one_hook_and_nothing_else():
         def images(self, images, pixel, severity, generator):
             return images - severity
 
-    assert Dark().touches_images(0.5) and Dark().touches_images(-0.5) and not Dark().touches_images(0.0)
+    assert (
+        Dark().touches_images(0.5)
+        and Dark().touches_images(-0.5)
+        and not Dark().touches_images(0.0)
+    )
     assert not LabelNoise().touches_images(0.5)
     assert torch.equal(Dark().labels(LABELS, 10, 0.5, generator("x")), LABELS)
     assert torch.equal(Dark().examples(LABELS, 0.5, generator("x")), torch.arange(200))

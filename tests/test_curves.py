@@ -8,20 +8,63 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from monosem.curves import MONOSEMANTICITY, Line, Row, Table, areas, cell_name, join, label, overview, read_table, table_text, tables
-from monosem.pictures import draw_curves
-from monosem.stats import estimate
+from monosem.results.figures import draw_curves
+from monosem.results.stats import estimate
+from monosem.results.summary import overview, tables
+from monosem.results.table import (
+    MONOSEMANTICITY,
+    Line,
+    Row,
+    Table,
+    areas,
+    cell_name,
+    join,
+    label,
+    read_table,
+    table_text,
+)
 
 
-def row(value=90.0, experiment="a", curve="gaussian", severity=0.5, repeat=0, metric="top1", n=360, axis="x (units)", **swept):
-    return Row(experiment, curve, severity, repeat, metric, value, n, axis, tuple((k.replace("_", "."), v) for k, v in swept.items()))
+def row(
+    value=90.0,
+    experiment="a",
+    curve="gaussian",
+    severity=0.5,
+    repeat=0,
+    metric="top1",
+    n=360,
+    axis="x (units)",
+    **swept,
+):
+    return Row(
+        experiment,
+        curve,
+        severity,
+        repeat,
+        metric,
+        value,
+        n,
+        axis,
+        tuple((k.replace("_", "."), v) for k, v in swept.items()),
+    )
 
 
-ROWS = [row(v, severity=s, repeat=r, metric=m) for s in (0.0, 0.1) for r, v in enumerate((90.0, 91.5, 1 / 3)) for m in ("top1", "top5")]
+ROWS = [
+    row(v, severity=s, repeat=r, metric=m)
+    for s in (0.0, 0.1)
+    for r, v in enumerate((90.0, 91.5, 1 / 3))
+    for m in ("top1", "top5")
+]
 MEASURED = row(0.25, curve=MONOSEMANTICITY, severity=0.0, metric="class_consistency")
 
 
-def grid(experiment, shift=0.0, values=(("TopK_k", "4"),), seeds=("0", "1", "2"), seed_names=("Pretrain_seed",)):
+def grid(
+    experiment,
+    shift=0.0,
+    values=(("TopK_k", "4"),),
+    seeds=("0", "1", "2"),
+    seed_names=("Pretrain_seed",),
+):
     """Two severities, three repeats and seeds, with effects of seed and repeat that all experiments share."""
     return [
         row(80 + shift * (1 + 0.1 * int(s) + 0.01 * r) - 10 * severity + 3 * int(s) + r, experiment, severity=severity, repeat=r,
@@ -31,7 +74,11 @@ def grid(experiment, shift=0.0, values=(("TopK_k", "4"),), seeds=("0", "1", "2")
 
 
 def test_without_spread_to_tell_nothing_is_said_of_it():
-    assert "| 90.0 " in tables(Table([row()])) and "90.0 ±" not in tables(Table([row()])) and "Single draws" in tables(Table([row()]))
+    assert (
+        "| 90.0 " in tables(Table([row()]))
+        and "90.0 ±" not in tables(Table([row()]))
+        and "Single draws" in tables(Table([row()]))
+    )
 
 
 @pytest.mark.parametrize("rows", [[*ROWS, MEASURED], [*grid("ncl"), *grid("simclr", values=())]])
@@ -48,7 +95,9 @@ def test_every_swept_binding_has_a_column_and_a_gap_where_an_experiment_has_no_s
 
 def test_points_are_by_ascending_severity_over_repeats():
     samples = Table(reversed(ROWS)).samples(Line("a", ()), "gaussian")
-    assert list(samples) == [0.0, 0.1] and estimate(samples[0.0]).mean == pytest.approx((90 + 91.5 + 1 / 3) / 3)
+    assert list(samples) == [0.0, 0.1] and estimate(samples[0.0]).mean == pytest.approx(
+        (90 + 91.5 + 1 / 3) / 3
+    )
 
 
 def test_several_experiments_stand_beside_one_another_with_gaps_where_one_has_no_such_point():
@@ -74,7 +123,11 @@ def test_a_line_is_compared_with_the_baseline_that_agrees_in_what_both_have():
     ]
     table = Table(lines)
     first, second, sae = table.lines
-    assert table.baseline(first) is None and table.baseline(second) == first and table.baseline(sae) == second
+    assert (
+        table.baseline(first) is None
+        and table.baseline(second) == first
+        and table.baseline(sae) == second
+    )
 
 
 def test_differences_are_taken_seed_by_seed_and_draw_by_draw():
@@ -82,18 +135,30 @@ def test_differences_are_taken_seed_by_seed_and_draw_by_draw():
     table = Table([*grid("simclr", values=()), *sae])
     found = table.differences(list(table.lines)[1], "gaussian")
     assert list(found) == [0.0, 0.5]
-    assert sorted(found[0.5].values()) == pytest.approx(sorted(2 * (1 + 0.1 * s + 0.01 * r) for s in range(3) for r in range(3)))
-    assert "Paired" not in tables(Table(ROWS)) and "Paired" not in tables(Table([row(), row(experiment="b", severity=0.7)]))
+    assert sorted(found[0.5].values()) == pytest.approx(
+        sorted(2 * (1 + 0.1 * s + 0.01 * r) for s in range(3) for r in range(3))
+    )
+    assert "Paired" not in tables(Table(ROWS)) and "Paired" not in tables(
+        Table([row(), row(experiment="b", severity=0.7)])
+    )
 
 
 def test_seeds_that_only_one_side_has_are_averaged_over_first():
     sae = grid("sae", shift=2.0, values=(), seeds=("0",), seed_names=("Pretrain_seed",))
-    more = [row(v, "simclr", repeat=r, Pretrain_seed="0", Other_seed=s) for r in range(3) for s, v in (("0", 70.0), ("1", 71.0))]
+    more = [
+        row(v, "simclr", repeat=r, Pretrain_seed="0", Other_seed=s)
+        for r in range(3)
+        for s, v in (("0", 70.0), ("1", 71.0))
+    ]
     table = Table([*more, *sae])
     found = table.differences(list(table.lines)[1], "gaussian")
-    assert {severity: len(sample) for severity, sample in found.items()} == {0.5: 3}  # one encoder, three draws: not six pairs
+    assert {severity: len(sample) for severity, sample in found.items()} == {
+        0.5: 3
+    }  # one encoder, three draws: not six pairs
     assert min(found[0.5].values()) == pytest.approx(75 + 2 - 70.5)
-    unshared = Table([*grid("a", values=()), *grid("b", shift=2.0, values=(), seed_names=("Other_seed",))])
+    unshared = Table(
+        [*grid("a", values=()), *grid("b", shift=2.0, values=(), seed_names=("Other_seed",))]
+    )
     assert estimate(unshared.differences(list(unshared.lines)[1], "gaussian")[0.5]).seeds == 1
     assert "- b against a (one encoder: over draws alone): " in overview(unshared)
 
@@ -106,11 +171,16 @@ def test_a_named_baseline_that_is_not_there_is_not_replaced_by_another():
 
 def test_what_has_no_spread_is_not_called_significant_nor_tested():
     better = [r._replace(experiment="b", value=r.value + 2) for r in grid("a", values=())]
-    assert "gaussian without spread to test at 0, 0.5" in overview(Table([*grid("a", values=()), *better]))
+    assert "gaussian without spread to test at 0, 0.5" in overview(
+        Table([*grid("a", values=()), *better])
+    )
 
 
 def test_areas_are_over_the_severities_that_all_lines_have():
-    wider = [*grid("b", values=()), *(row(0.0, "b", severity=9.0, repeat=r, Pretrain_seed=s) for r in range(3) for s in "012")]
+    wider = [
+        *grid("b", values=()),
+        *(row(0.0, "b", severity=9.0, repeat=r, Pretrain_seed=s) for r in range(3) for s in "012"),
+    ]
     words = overview(Table([*grid("a", values=()), *wider])).splitlines()
     assert words[2].split("|")[2].strip() == words[3].split("|")[2].split(";")[0].strip()
 
@@ -118,10 +188,15 @@ def test_areas_are_over_the_severities_that_all_lines_have():
 def test_a_difference_says_whether_it_is_significant():
     better, same = (
         grid("b", shift=2.0, values=()),
-        [r._replace(value=r.value + (-1) ** (r.repeat + len(r.swept))) for r in grid("c", values=())],
+        [
+            r._replace(value=r.value + (-1) ** (r.repeat + len(r.swept)))
+            for r in grid("c", values=())
+        ],
     )
     text = tables(Table([*grid("a", values=()), *better, *same]))
-    assert "b - a" in text and re.search(r"\+2\.2 ± 0\.\d \(p \.0\d\d\)", text) and "(n.s., p " in text
+    assert (
+        "b - a" in text and re.search(r"\+2\.2 ± 0\.\d \(p \.0\d\d\)", text) and "(n.s., p " in text
+    )
     assert "- b against a: gaussian higher at 0, 0.5\n" in text
     assert "- c against a: gaussian not significant at any of 2" in text
 
@@ -130,20 +205,31 @@ def test_the_area_of_differences_is_the_difference_of_areas():
     table = Table([*grid("a", values=()), *grid("b", shift=2.0, values=())])
     one, other = table.lines
     mine, theirs = (estimate(areas(table.samples(line, "gaussian"))).mean for line in (other, one))
-    assert estimate(areas(table.differences(other, "gaussian"))).mean == pytest.approx(mine - theirs)
+    assert estimate(areas(table.differences(other, "gaussian"))).mean == pytest.approx(
+        mine - theirs
+    )
     assert "| mean top-1 under | gaussian " in overview(table)
 
 
 def test_monosemanticity_of_several_seeds_has_an_interval():
-    values = [MEASURED._replace(value=v, swept=(("Pretrain.seed", str(s)),)) for s, v in enumerate((0.2, 0.3, 0.4))]
+    values = [
+        MEASURED._replace(value=v, swept=(("Pretrain.seed", str(s)),))
+        for s, v in enumerate((0.2, 0.3, 0.4))
+    ]
     assert "0.3 ± 0.25" in overview(Table([*grid("a", values=()), *values]))
 
 
 def test_labels_are_short_unless_two_would_be_the_same():
     assert label("sae", (("TopK.k", "4"),)) == "sae, k 4"
-    assert label("sae", (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.2"))) == "sae, pretrain/Adam.lr 0.1, sae/Adam.lr 0.2"
+    assert (
+        label("sae", (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.2")))
+        == "sae, pretrain/Adam.lr 0.1, sae/Adam.lr 0.2"
+    )
     assert label("sae", (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.1"))) == "sae, lr 0.1"
-    assert cell_name("sae", (("ColorJitter.x", "(0.1, 'a/b')"), ("Pretrain.seed", "0"))) == "sae,x=_0.1,_a_b_,seed=0"
+    assert (
+        cell_name("sae", (("ColorJitter.x", "(0.1, 'a/b')"), ("Pretrain.seed", "0")))
+        == "sae,x=_0.1,_a_b_,seed=0"
+    )
 
 
 @pytest.mark.parametrize("lines", [1, 12])
@@ -158,9 +244,18 @@ def test_a_figure_has_room_for_every_line(tmp_path, lines):
     ("others", "words"),
     [
         ([row(severity=0.7)], "two of the tables hold an experiment called a"),
-        ([row(experiment="b", n=10_000)], "gaussian was measured on 360 images in one table and 10000 in another"),
-        ([row(experiment="b"), row(1.0, experiment="b")], "top1 of gaussian at 0.5 is there twice for b"),
-        ([row(experiment="b", axis="pixels")], "the severities of gaussian are x (units) in one table and pixels in another"),
+        (
+            [row(experiment="b", n=10_000)],
+            "gaussian was measured on 360 images in one table and 10000 in another",
+        ),
+        (
+            [row(experiment="b"), row(1.0, experiment="b")],
+            "top1 of gaussian at 0.5 is there twice for b",
+        ),
+        (
+            [row(experiment="b", axis="pixels")],
+            "the severities of gaussian are x (units) in one table and pixels in another",
+        ),
     ],
 )
 def test_tables_that_do_not_go_together_are_refused(others, words):
@@ -169,7 +264,9 @@ def test_tables_that_do_not_go_together_are_refused(others, words):
     assert words in str(info.value)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", table_text(ROWS).replace("90.0", "ninety"), table_text(ROWS)[:-20]])
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", table_text(ROWS).replace("90.0", "ninety"), table_text(ROWS)[:-20]]
+)
 def test_a_file_that_is_no_table_is_refused(tmp_path, text):
     (tmp_path / "curves.csv").write_text(text)
     with pytest.raises(ValueError, match="curves.csv|no curve"):

@@ -9,26 +9,38 @@ import torch
 from conftest import tiny_pretrain
 from torch.testing import assert_close
 
-from monosem import probes
-from monosem.bank import topk_accuracy
-from monosem.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
-from monosem.data import Digits
-from monosem.evaluation import Curve, Experiment, Monosemanticity
-from monosem.fit import SGD, Constant
-from monosem.metrics import ClassConsistency, Dimensions, Metric, PerDimension, Seen
-from monosem.objectives import Contrastive
-from monosem.probes import Features, LinearProbe, encode
-from monosem.shapes import Shapes
-from monosem.stage import FieldError, key
-from monosem.store import Store
-from monosem.training import Embedding, Pixels, Representation
+from monosem.core.fields import FieldError
+from monosem.core.stage import key
+from monosem.core.store import Store
+from monosem.data.digits import Digits
+from monosem.data.shapes import Shapes
+from monosem.evaluation import probes
+from monosem.evaluation.batched_probes import topk_accuracy
+from monosem.evaluation.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
+from monosem.evaluation.curves import Curve
+from monosem.evaluation.experiment import Experiment
+from monosem.evaluation.monosemanticity import Monosemanticity
+from monosem.evaluation.probes import LinearProbe
+from monosem.learning.objectives import Contrastive
+from monosem.learning.optimizers import SGD, Constant
+from monosem.metrics.base import FeatureBatch, Metric, PerDimension
+from monosem.metrics.classes import ClassConsistency
+from monosem.metrics.space import Dimensions
+from monosem.models.baselines import Pixels
+from monosem.models.features import Features, encode
+from monosem.models.representation import Embedding, Representation
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(epochs=1)
 
 
 def curve(corruption, severities, **fields):
-    standard = {"encoder": Embedding(PRETRAIN), "data": DATA, "probe": LinearProbe(SGD(lr=1.0), Constant(), epochs=2), "repeats": 2}
+    standard = {
+        "encoder": Embedding(PRETRAIN),
+        "data": DATA,
+        "probe": LinearProbe(SGD(lr=1.0), Constant(), epochs=2),
+        "repeats": 2,
+    }
     return Curve(**{**standard, **fields, "corruption": corruption, "severities": severities})
 
 
@@ -62,23 +74,40 @@ def passed(monkeypatch):
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_every_image_passes_once_a_split_and_once_a_severity_and_repeat_that_changes_it(tmp_path, passed, corruption, severities, passes):
+def test_every_image_passes_once_a_split_and_once_a_severity_and_repeat_that_changes_it(
+    tmp_path, passed, corruption, severities, passes
+):
     store, stage = Store(tmp_path), curve(corruption, severities)
     artifact = store.get(stage)
     assert sum(passed) == 1437 + 360 + passes
     assert int(artifact["passes"]) == passes
-    assert sum(int(store.get(split)["passes"]) for split in stage.upstream() if isinstance(split, Features)) == 1437 + 360
+    assert (
+        sum(
+            int(store.get(split)["passes"])
+            for split in stage.upstream()
+            if isinstance(split, Features)
+        )
+        == 1437 + 360
+    )
     assert store.history(stage)[-1].scalars == {"encoder_passes": passes}
 
 
 def test_a_curve_that_leaves_images_alone_needs_no_encoder_once_the_features_are_there():
     assert {type(s) for s in curve(LabelNoise(), (0.1,)).upstream()} == {Features}
-    assert {type(s) for s in curve(GaussianNoise(), (0.1,)).upstream()} == {Features, type(PRETRAIN)}
+    assert {type(s) for s in curve(GaussianNoise(), (0.1,)).upstream()} == {
+        Features,
+        type(PRETRAIN),
+    }
 
 
 def test_every_encoder_meets_the_same_noise_whatever_the_severity():
     one = curve(LabelNoise(), (0.1, 0.2))
-    two = curve(LabelNoise(), (0.2, 0.9), encoder=Embedding(tiny_pretrain(objective=Contrastive())), repeats=1)
+    two = curve(
+        LabelNoise(),
+        (0.2, 0.9),
+        encoder=Embedding(tiny_pretrain(objective=Contrastive())),
+        repeats=1,
+    )
     assert torch.equal(one.task.head(0.2, 0).labels, two.task.head(0.2, 0).labels)
     assert one.task.head(0.2, 0).seed == two.task.head(0.2, 0).seed
     assert not torch.equal(one.task.head(0.2, 0).labels, one.task.head(0.2, 1).labels)
@@ -87,12 +116,17 @@ def test_every_encoder_meets_the_same_noise_whatever_the_severity():
 
 
 def test_more_repeats_and_severities_leave_the_others_as_they_were(store):
-    few, more = curve(GaussianNoise(), (0.0, 0.5)), curve(GaussianNoise(), (0.0, 0.5, 1.0), repeats=3)
+    few, more = (
+        curve(GaussianNoise(), (0.0, 0.5)),
+        curve(GaussianNoise(), (0.0, 0.5, 1.0), repeats=3),
+    )
     assert torch.equal(store.get(few)["top1"], store.get(more)["top1"][:2, :2])
 
 
 def test_severity_zero_is_the_clean_accuracy_in_every_curve(store):
-    clean = [store.get(curve(c, (0.0,)))["top1"] for c in (LabelNoise(), GaussianNoise(), UniformNoise())]
+    clean = [
+        store.get(curve(c, (0.0,)))["top1"] for c in (LabelNoise(), GaussianNoise(), UniformNoise())
+    ]
     assert torch.equal(clean[0], clean[1]) and torch.equal(clean[0], clean[2])
 
 
@@ -105,9 +139,16 @@ def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
         for repeat in range(2):
             bank = stage.probe.fit(features, 10, [stage.task.head(severity, repeat)])
             noise = stage.task.draw(repeat)
-            noisy = encode(network, DATA, images, lambda x, s=severity, g=noise: x + s * torch.randn(x.shape, generator=g))
+            noisy = encode(
+                network,
+                DATA,
+                images,
+                lambda x, s=severity, g=noise: x + s * torch.randn(x.shape, generator=g),
+            )
             expected = topk_accuracy(bank.logits(noisy, 0), truth, 1)
-            assert store.get(stage)["top1"][i, repeat].item() == pytest.approx(expected, abs=0.3)  # one image of 360
+            assert store.get(stage)["top1"][i, repeat].item() == pytest.approx(
+                expected, abs=0.3
+            )  # one image of 360
 
 
 def test_features_do_not_depend_on_how_images_are_cut_into_chunks(store, monkeypatch):
@@ -129,15 +170,25 @@ def test_results_are_tidy_rows(store):
 
 def test_monosemanticity_is_measured_for_every_representation_of_an_experiment(store):
     metrics = (ClassConsistency(), Dimensions())
-    one, two = curve(LabelNoise(), (0.0,), name="a"), curve(LabelNoise(), (0.0,), name="b", encoder=PRETRAIN)
+    one, two = (
+        curve(LabelNoise(), (0.0,), name="a"),
+        curve(LabelNoise(), (0.0,), name="b", encoder=PRETRAIN),
+    )
     experiment = Experiment(name="x", curves=(one, two), metrics=metrics)
     assert [m.name for m in experiment.measures] == ["monosemanticity/a", "monosemanticity/b"]
     (measure,) = Experiment(name="x", curves=(one,), metrics=metrics).measures
     assert isinstance(measure, Monosemanticity) and measure.name == "monosemanticity"
     results = {row.metric: row.value for row in measure.results(store.get(measure))}
     features, labels = store.get(measure.upstream()[0])["features"], DATA.load("test").labels
-    found = {name: value for metric in metrics for name, value in metric(Seen(features, labels, features)).items()}
-    assert results == {name: value.mean if isinstance(value, PerDimension) else value for name, value in found.items()}
+    found = {
+        name: value
+        for metric in metrics
+        for name, value in metric(FeatureBatch(features, labels, features)).items()
+    }
+    assert results == {
+        name: value.mean if isinstance(value, PerDimension) else value
+        for name, value in found.items()
+    }
     artifact = store.get(measure)
     assert torch.equal(artifact["class_consistency/dimensions"], found["class_consistency"].values)
     assert artifact["class_consistency/said"].dtype == torch.bool
@@ -186,7 +237,9 @@ def test_a_metric_that_finds_no_numbers_is_refused_before_any_work(found, words)
         def __call__(self, seen):
             return {"odd": found}
 
-    (measure,) = Experiment(name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Odd(),)).measures
+    (measure,) = Experiment(
+        name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Odd(),)
+    ).measures
     with pytest.raises(FieldError, match=f"Experiment.metrics {words}"):
         measure.preflight()
 
@@ -196,13 +249,23 @@ def test_a_metric_that_raises_is_told_in_one_line_before_any_work():
         def __call__(self, seen):
             return {"x": float(seen.features[0, 10**6])}
 
-    (measure,) = Experiment(name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Broken(),)).measures
-    with pytest.raises(FieldError, match="Experiment.metrics must measure 12 x 16 features, but Broken failed: IndexError"):
+    (measure,) = Experiment(
+        name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Broken(),)
+    ).measures
+    with pytest.raises(
+        FieldError,
+        match="Experiment.metrics must measure 12 x 16 features, but Broken failed: IndexError",
+    ):
         measure.preflight()
 
 
 def test_a_judge_of_other_images_is_refused():
     one = curve(LabelNoise(), (0.0,), name="a")
-    (measure,) = Experiment(name="x", curves=(one,), metrics=(Dimensions(),), judge=Pixels(Shapes())).measures
-    with pytest.raises(FieldError, match="Experiment.judge must take images of 1 channels, as the data has, got one for 3"):
+    (measure,) = Experiment(
+        name="x", curves=(one,), metrics=(Dimensions(),), reference_encoder=Pixels(Shapes())
+    ).measures
+    with pytest.raises(
+        FieldError,
+        match="Experiment.judge must take images of 1 channels, as the data has, got one for 3",
+    ):
         measure.preflight()

@@ -10,8 +10,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from monosem.fit import LARS, SGD, Adam, Constant, Feed, Steps, WarmupCosine, device, products, seeded, train
-from monosem.stage import FieldError, StageError, generator
+from monosem.core.device import BatchLoader, autocast_dtype, device, seeded
+from monosem.core.fields import FieldError
+from monosem.core.identity import generator
+from monosem.core.stage import StageError
+from monosem.learning.loop import train
+from monosem.learning.optimizers import LARS, SGD, Adam, Constant, Steps, WarmupCosine
 
 
 class Notes:
@@ -25,7 +29,7 @@ class Notes:
     def log(self, step, of, **scalars):
         self.lines.append((step, scalars))
 
-    def tick(self, step, of, images, loss):
+    def on_step(self, step, of, images, loss):
         pass
 
     def save(self, state):
@@ -45,7 +49,9 @@ def descend(job, optimizer=None, poison=None, epochs=4):
     x = torch.randn(20, 3, generator=generator("x"))
 
     def batches(epoch):
-        yield from ((batch,) for batch in x[torch.randperm(20, generator=generator(epoch))].split(5))
+        yield from (
+            (batch,) for batch in x[torch.randperm(20, generator=generator(epoch))].split(5)
+        )
 
     seen = []
 
@@ -54,11 +60,25 @@ def descend(job, optimizer=None, poison=None, epochs=4):
         loss = (module(batch) - batch.sum(1, keepdim=True)).square().mean()
         return {"loss": loss * float("nan") if len(seen) - 1 == poison else loss}
 
-    train(job, module, (optimizer or Adam(lr=0.1)).build(module.parameters()), WarmupCosine(1.0), epochs, 4, 5, batches, losses)
+    train(
+        job,
+        module,
+        (optimizer or Adam(lr=0.1)).build(module.parameters()),
+        WarmupCosine(1.0),
+        epochs,
+        4,
+        5,
+        batches,
+        losses,
+    )
     return module.state_dict()
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.05), Adam(lr=0.1), Adam(lr=0.1, decoupled=True, weight_decay=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(lr=0.05), Adam(lr=0.1), Adam(lr=0.1, decoupled=True, weight_decay=0.1)],
+    ids=repr,
+)
 @pytest.mark.parametrize("stop", [1, 3])
 def test_an_interrupted_training_goes_on_with_the_same_bits(optimizer, stop):
     whole, broken = Notes(), Notes(stop_after=stop)
@@ -73,7 +93,10 @@ def test_an_interrupted_training_goes_on_with_the_same_bits(optimizer, stop):
 
 def test_a_loss_that_turns_nan_stops_with_step_and_learning_rate_and_saves_nothing_of_that_epoch():
     job = Notes()
-    with pytest.raises(StageError, match=r"from step 6 of 16 on \(epoch 2, learning rate 0\.09\d*\).*lower learning rate"):
+    with pytest.raises(
+        StageError,
+        match=r"from step 6 of 16 on \(epoch 2, learning rate 0\.09\d*\).*lower learning rate",
+    ):
         descend(job, poison=6)
     assert job.state["epoch"] == 1 and len(job.lines) == 1
 
@@ -99,12 +122,17 @@ def test_training_reduces_the_loss_and_logs_every_epoch():
 
 
 def test_warmup_cosine_equals_the_reference(golden):
-    g, schedule = golden("f_schedule"), WarmupCosine(10.0, start=float(golden("f_schedule")["warmup_start_lr"]))
+    g, schedule = (
+        golden("f_schedule"),
+        WarmupCosine(10.0, start=float(golden("f_schedule")["warmup_start_lr"])),
+    )
     for group, base in enumerate(g["base_lrs"].tolist()):
         ours = [schedule.rate(base, step, 100, 1) for step in range(101)]
         assert ours == pytest.approx(g["lr100"][:, group].tolist(), rel=1e-10, abs=1e-15)
         ours = [schedule.rate(base, min(step, 39000), 39000, 195) for step in range(0, 39050, 50)]
-        assert ours == pytest.approx(g["cifar_pretrain_every50"][:, group].tolist(), rel=1e-10, abs=1e-15)
+        assert ours == pytest.approx(
+            g["cifar_pretrain_every50"][:, group].tolist(), rel=1e-10, abs=1e-15
+        )
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0, 7.0, 1000.0])
@@ -134,10 +162,18 @@ def test_impossible_optimisers_are_refused():
 @pytest.mark.parametrize("case", ["cfg", "zero", "default", "nesterov"])
 def test_lars_equals_the_reference_step_for_step(golden, case):
     g = golden("e_lars")
-    said = json.loads(str(g[f"{case}_kwargs"]))
-    settings = {"nesterov": said.pop("nesterov", False), "clip": said.pop("clip_lr", False), "momentum": said.pop("momentum", 0.9)}
-    optimizer = LARS(exclude_bias_and_norm=said.pop("exclude_bias_n_norm", False), **settings, **said)
-    names = [name.removeprefix(f"{case}_before_") for name in g if name.startswith(f"{case}_before_")]
+    valid = json.loads(str(g[f"{case}_kwargs"]))
+    settings = {
+        "nesterov": valid.pop("nesterov", False),
+        "clip": valid.pop("clip_lr", False),
+        "momentum": valid.pop("momentum", 0.9),
+    }
+    optimizer = LARS(
+        exclude_bias_and_norm=valid.pop("exclude_bias_n_norm", False), **settings, **valid
+    )
+    names = [
+        name.removeprefix(f"{case}_before_") for name in g if name.startswith(f"{case}_before_")
+    ]
     weights = {name: g[f"{case}_before_{name}"].clone().requires_grad_() for name in names}
     built = optimizer.build(weights.values())
     for step in range(5):
@@ -146,11 +182,16 @@ def test_lars_equals_the_reference_step_for_step(golden, case):
         built.step()
         if step in (0, 4):
             for name, weight in weights.items():
-                assert_close(weight.detach(), g[f"{case}_after{step + 1}_{name}"], rtol=1e-10, atol=1e-14)
+                assert_close(
+                    weight.detach(), g[f"{case}_after{step + 1}_{name}"], rtol=1e-10, atol=1e-14
+                )
 
 
 def test_lars_on_a_stack_of_layers_is_lars_on_each_layer():
-    stack, gradient = torch.randn(3, 5, 2, 4, generator=generator("s")), torch.randn(3, 5, 2, 4, generator=generator("g"))
+    stack, gradient = (
+        torch.randn(3, 5, 2, 4, generator=generator("s")),
+        torch.randn(3, 5, 2, 4, generator=generator("g")),
+    )
     stack[1, :, 0] = 0  # this layer alone has no norm
     together = stack.clone().requires_grad_()
     alone = {(i, j): stack[i, :, j].clone().requires_grad_() for i in range(3) for j in range(2)}
@@ -184,7 +225,18 @@ def test_gradients_are_clipped_to_the_norm_that_is_given():
         return {"loss": 1e3 * module(x).sum()}
 
     optimizer = SGD(lr=1.0, momentum=0.0).build(module.parameters())
-    train(Notes(), module, optimizer, Constant(), 1, 1, 1, lambda epoch: iter([(torch.ones(1, 3),)]), losses, clip=0.5)
+    train(
+        Notes(),
+        module,
+        optimizer,
+        Constant(),
+        1,
+        1,
+        1,
+        lambda epoch: iter([(torch.ones(1, 3),)]),
+        losses,
+        clip=0.5,
+    )
     norms = [p.grad.norm() for p in module.parameters()]
     assert torch.stack(norms).norm().item() == pytest.approx(0.5)
     assert not torch.equal(before, module.weight)
@@ -192,7 +244,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_given():
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_learns_where_there_is_such_a_thing(precision):
-    dtype = products(precision)
+    dtype = autocast_dtype(precision)
     if dtype == torch.float32:
         pytest.skip("torch sees no GPU, and the CPU has no instructions for bfloat16")
     module = nn.Linear(3, 1).to(device())
@@ -204,7 +256,18 @@ def test_half_precision_learns_where_there_is_such_a_thing(precision):
         return {"loss": (module(batch) - batch.sum(1, keepdim=True)).float().square().mean()}
 
     optimizer = SGD(lr=0.05).build(module.parameters())
-    train(job, module, optimizer, Constant(), 20, 4, 16, lambda epoch: ((b,) for b in x.split(16)), losses, precision)
+    train(
+        job,
+        module,
+        optimizer,
+        Constant(),
+        20,
+        4,
+        16,
+        lambda epoch: ((b,) for b in x.split(16)),
+        losses,
+        precision,
+    )
     assert set(seen) == {dtype} and job.lines[-1][1]["loss"] < 0.2 * job.lines[0][1]["loss"]
 
 
@@ -213,13 +276,16 @@ def test_half_precision_on_a_cpu_is_bfloat16_where_it_has_instructions_for_it(mo
         pytest.skip("a GPU does what it is asked for")
     for there, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=there: there)
-        assert products("float16") == products("bfloat16") == dtype and products("float32") == torch.float32
+        assert (
+            autocast_dtype("float16") == autocast_dtype("bfloat16") == dtype
+            and autocast_dtype("float32") == torch.float32
+        )
 
 
 def test_images_that_do_not_fit_are_streamed_in_the_same_order():
     images = torch.arange(60, dtype=torch.uint8).reshape(20, 3, 1, 1)
     order = torch.randperm(20, generator=generator("o")).split(6)
-    kept, streamed = Feed(images), Feed(images)
+    kept, streamed = BatchLoader(images), BatchLoader(images)
     streamed.streams = True
     for one, other, index in zip(kept(order), streamed(order), order, strict=True):
         assert torch.equal(one, other) and torch.equal(one.cpu(), images[index])

@@ -14,7 +14,21 @@ FILES = {path.stem: path for path in (ROOT / "monosem").glob("*.py") if path.ste
 FLOORS = [  # a module imports from floors below its own; `also` names the exceptions
     {"stage", "stats", "files", "page", "main"},
     {"pack"},
-    {"curves", "data", "augment", "encoders", "objectives", "sparse", "corruptions", "metrics", "fit", "bank", "weights", "store", "sweep"},
+    {
+        "curves",
+        "data",
+        "augment",
+        "encoders",
+        "objectives",
+        "sparse",
+        "corruptions",
+        "metrics",
+        "fit",
+        "bank",
+        "weights",
+        "store",
+        "sweep",
+    },
     {"training", "claim", "cifar", "shapes", "folders", "arrays"},
     {"probes", "pictures", "checkpoint", "toy", "tune"},
     {"portrait", "projections"},
@@ -33,7 +47,11 @@ def imported(path, inside_functions=True):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ([f"monosem.{alias.name}" for alias in node.names] if node.module == "monosem" else [node.module])
+            yield from (
+                [f"monosem.{alias.name}" for alias in node.names]
+                if node.module == "monosem"
+                else [node.module]
+            )
 
 
 def test_every_module_has_a_floor():
@@ -44,19 +62,32 @@ def test_every_module_has_a_floor():
 def test_imports_only_go_down(name):
     floor = next(number for number, names in enumerate(FLOORS) if name in names)
     allowed = set().union(*FLOORS[:floor]) | ALSO.get(name, set())
-    used = {module.split(".")[1] for module in imported(FILES[name], inside_functions=name != "main") if module.startswith("monosem.")}
+    used = {
+        module.split(".")[1]
+        for module in imported(FILES[name], inside_functions=name != "main")
+        if module.startswith("monosem.")
+    }
     assert used <= allowed, f"{name} imports {used - allowed}"
 
 
-@pytest.mark.parametrize(("library", "homes"), [("ray", {"tune"}), ("matplotlib", {"pictures", "watch"}), ("tensorboard", set())])
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [("ray", {"tune"}), ("matplotlib", {"pictures", "watch"}), ("tensorboard", set())],
+)
 def test_a_library_is_imported_in_its_own_place_only(library, homes):
-    users = {name for name, path in FILES.items() if any(module.split(".")[0] == library for module in imported(path))}
+    users = {
+        name
+        for name, path in FILES.items()
+        if any(module.split(".")[0] == library for module in imported(path))
+    }
     assert users == homes
 
 
 def test_gin_is_parsed_in_one_file_only():
     beyond_register = r"\bgin\.(?!register\b|gin\b)\w+\(|from gin import"
-    assert {name for name, path in FILES.items() if re.search(beyond_register, path.read_text())} == {"spec"}
+    assert {
+        name for name, path in FILES.items() if re.search(beyond_register, path.read_text())
+    } == {"spec"}
     assert not list((ROOT / "gin").rglob("__init__.py"))  # or the folder would hide the library
 
 
@@ -65,7 +96,9 @@ def test_ci_runs_the_readme_s_test_command_word_for_word():
     assert "pytest" in command and f"```\n{command}\n```" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
+)
 def test_style_and_types_hold(tool):
     out = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 0, out.stdout + out.stderr

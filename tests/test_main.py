@@ -19,7 +19,7 @@ import matplotlib.image
 import pytest
 from conftest import ROOT, TINY, here, run
 
-from monosem.curves import Row, read_table
+from monosem.results.table import Row, read_table
 
 CURVES = {"label_noise": 6, "gaussian": 6, "uniform": 6, "few_shot": 6}
 
@@ -29,17 +29,31 @@ def done(tmp_path_factory):
     """The three experiments on a tiny setting, one after the other over one store."""
     folder = tmp_path_factory.mktemp("main")
     (folder / "tiny.gin").write_text(TINY)
-    (folder / "tiny_sae.gin").write_text(f"{TINY}SparseAutoencoder.epochs = 2\nSparseAutoencoder.latents = 32\n")
+    (folder / "tiny_sae.gin").write_text(
+        f"{TINY}SparseAutoencoder.epochs = 2\nSparseAutoencoder.latents = 32\n"
+    )
     outputs = {}
     for name in ("simclr", "ncl", "sae"):
         tiny = folder / ("tiny_sae.gin" if name == "sae" else "tiny.gin")
         outputs[name] = command(folder, name, tiny)
-        assert outputs[name].returncode == 0 and "Warning" not in outputs[name].stderr, outputs[name].stderr
+        assert outputs[name].returncode == 0 and "Warning" not in outputs[name].stderr, outputs[
+            name
+        ].stderr
     return folder, outputs
 
 
 def command(folder: Path, name: str, tiny: Path, *more: object):
-    return run("--gin", f"gin/{name}.gin", "--gin", tiny, "--runs", folder / "runs", "--store", folder / "store", *more)
+    return run(
+        "--gin",
+        f"gin/{name}.gin",
+        "--gin",
+        tiny,
+        "--runs",
+        folder / "runs",
+        "--store",
+        folder / "store",
+        *more,
+    )
 
 
 def test_the_main_job_leaves_a_tidy_table(done):
@@ -47,13 +61,24 @@ def test_the_main_job_leaves_a_tidy_table(done):
     for name in ("simclr", "ncl", "sae"):
         with (folder / "runs" / name / "curves.csv").open() as file:
             lines = list(csv.DictReader(file))
-        assert {"experiment", "curve", "severity", "repeat", "metric", "value", "n"} <= set(lines[0])
+        assert {"experiment", "curve", "severity", "repeat", "metric", "value", "n"} <= set(
+            lines[0]
+        )
         accuracies = [line for line in lines if line["metric"] in ("top1", "top5")]
         counts = {curve: sum(line["curve"] == curve for line in accuracies) for curve in CURVES}
         assert counts == {curve: severities * 2 * 2 for curve, severities in CURVES.items()}
-        assert {line["experiment"] for line in lines} == {name} and {line["n"] for line in lines} == {"360"}
+        assert {line["experiment"] for line in lines} == {name} and {
+            line["n"] for line in lines
+        } == {"360"}
         measured = {line["metric"] for line in lines if line["curve"] == "monosemanticity"}
-        assert {"class_consistency", "class_entropy", "sparsity", "live_dimensions", "dead_dimensions", "effective_rank"} < measured
+        assert {
+            "class_consistency",
+            "class_entropy",
+            "sparsity",
+            "live_dimensions",
+            "dead_dimensions",
+            "effective_rank",
+        } < measured
 
 
 def test_the_printed_table_is_the_one_in_the_summary(done):
@@ -87,17 +112,32 @@ def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experime
     for name in events.Runs():
         accumulator = events.GetAccumulator(name)
         assert [event.step for event in accumulator.Scalars("pretrain/loss")] == [1, 2]
-        table = [r for r in read_table(folder / "runs" / name / "curves.csv") if (r.curve, r.metric) == ("gaussian", "top1")]
-        series = {event.step: event.value for event in accumulator.Scalars("accuracy_top1/gaussian")}
+        table = [
+            r
+            for r in read_table(folder / "runs" / name / "curves.csv")
+            if (r.curve, r.metric) == ("gaussian", "top1")
+        ]
+        series = {
+            event.step: event.value for event in accumulator.Scalars("accuracy_top1/gaussian")
+        }
         for severity in {row.severity for row in table}:
             values = [row.value for row in table if row.severity == severity]
-            assert series[round(1000 * severity)] == pytest.approx(sum(values) / len(values), rel=1e-6)
-        assert all(accumulator.Images(picture) for picture in ("curves", "gallery", "histograms", "space"))
+            assert series[round(1000 * severity)] == pytest.approx(
+                sum(values) / len(values), rel=1e-6
+            )
+        assert all(
+            accumulator.Examples(picture)
+            for picture in ("curves", "gallery", "histograms", "space")
+        )
         epochs = accumulator.Scalars("pretrain/class_consistency")
-        assert [event.step for event in epochs] == [1, 2] and all(0.1 <= event.value <= 1 for event in epochs)
+        assert [event.step for event in epochs] == [1, 2] and all(
+            0.1 <= event.value <= 1 for event in epochs
+        )
         plugins = accumulator.SummaryMetadata("_hparams_/session_start_info")
         assert plugins.plugin_data.plugin_name == "hparams"
-        assert [event.value for event in accumulator.Scalars("encoder_passes/gaussian")] == [5 * 2 * 360]
+        assert [event.value for event in accumulator.Scalars("encoder_passes/gaussian")] == [
+            5 * 2 * 360
+        ]
     assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/dead_latents")
     assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/class_selectivity")
 
@@ -117,9 +157,14 @@ def test_a_second_identical_run_computes_nothing_and_leaves_everything_as_it_is(
 def test_the_resolved_config_gives_the_same_numbers_in_an_empty_store(done, tmp_path):
     folder, _ = done
     config = folder / "runs" / "ncl" / "config.gin"
-    assert run("--gin", config, "--runs", tmp_path / "runs", "--store", tmp_path / "store").returncode == 0
+    assert (
+        run("--gin", config, "--runs", tmp_path / "runs", "--store", tmp_path / "store").returncode
+        == 0
+    )
     for name in ("curves.csv", "config.gin", "summary.md"):
-        assert (tmp_path / "runs" / "ncl" / name).read_bytes() == (folder / "runs" / "ncl" / name).read_bytes()
+        assert (tmp_path / "runs" / "ncl" / name).read_bytes() == (
+            folder / "runs" / "ncl" / name
+        ).read_bytes()
 
 
 def test_a_lost_figure_is_drawn_again_without_computing(done):
@@ -131,27 +176,46 @@ def test_a_lost_figure_is_drawn_again_without_computing(done):
     assert len(list((folder / "runs" / "simclr").glob("events*"))) == 1
 
 
-def test_plan_tells_what_is_to_do_and_what_is_there_and_touches_nothing(done, tmp_path, capsys, monkeypatch):
+def test_plan_tells_what_is_to_do_and_what_is_there_and_touches_nothing(
+    done, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(ROOT)
     folder, _ = done
     places = ["--runs", folder / "runs", "--store", folder / "store"]
     ncl = ["--gin", "gin/ncl.gin", "--gin", folder / "tiny.gin", "--plan", *places]
     there = here(capsys, *ncl).stdout
     assert there.count("there") == 11 and "to do" not in there and "ncl: all there" in there
-    fresh = here(capsys, "--gin", "gin/ncl.gin", "--plan", "--runs", tmp_path / "r", "--store", tmp_path / "s")
-    assert fresh.stdout.count("to do") == 10 and "wave 1  to do" in fresh.stdout and "10 to compute, in 3 waves" in fresh.stdout
+    fresh = here(
+        capsys,
+        "--gin",
+        "gin/ncl.gin",
+        "--plan",
+        "--runs",
+        tmp_path / "r",
+        "--store",
+        tmp_path / "s",
+    )
+    assert (
+        fresh.stdout.count("to do") == 10
+        and "wave 1  to do" in fresh.stdout
+        and "10 to compute, in 3 waves" in fresh.stdout
+    )
     assert not (tmp_path / "r").exists() and not (tmp_path / "s").exists()
     part = here(capsys, *ncl, "--set", "LinearProbe.epochs = 3").stdout
     assert part.count("to do") == 4 and part.count("there  ") == 6
 
 
-def test_gather_lays_several_experiments_over_one_another_from_their_tables_alone(done, tmp_path, capsys):
+def test_gather_lays_several_experiments_over_one_another_from_their_tables_alone(
+    done, tmp_path, capsys
+):
     folder, _ = done
     runs = [folder / "runs" / name for name in ("simclr", "ncl", "sae")]
     out = here(capsys, "--gather", *runs, "--runs", tmp_path)
     assert out.returncode == 0, out.stderr
     rows = read_table(tmp_path / "simclr+ncl+sae" / "curves.csv")
-    assert [*rows] == [row for each in runs for row in read_table(each / "curves.csv")] and isinstance(rows[0], Row)
+    assert [*rows] == [
+        row for each in runs for row in read_table(each / "curves.csv")
+    ] and isinstance(rows[0], Row)
     assert "top-1 of sae, %" in out.stdout and (tmp_path / "simclr+ncl+sae" / "curves.png").exists()
     for arguments, words in (
         (("--gather", tmp_path / "nothing"), "there is no"),
@@ -178,16 +242,34 @@ def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done, capsys):
         (("--gin",), "expected one argument"),
         (("--gin", "gin/nlc.gin"), "did you mean gin/ncl.gin?"),
         (("--gin", "gin/ncl.gin", "--sett", "x"), "unrecognized arguments: --sett"),
-        (("--gin", "gin/ncl.gin", "--set", "NonNegative.temperature = -1"), "must be above 0, got -1"),
-        (("--gin_file", "gin/ncl.gin", "--gin_bindings", "Pretrain.epochs = 'x'"), "must be a whole number, got 'x'"),
-        (("--gin", "gin/ncl.gin", "--runs", "README.md"), "--runs: the folder README.md/ncl cannot be made"),
-        (("--gin", "gin/ncl.gin", "--store", "/proc/nothing"), "--store: the folder /proc/nothing cannot be made"),
+        (
+            ("--gin", "gin/ncl.gin", "--set", "NonNegative.temperature = -1"),
+            "must be above 0, got -1",
+        ),
+        (
+            ("--gin_file", "gin/ncl.gin", "--gin_bindings", "Pretrain.epochs = 'x'"),
+            "must be a whole number, got 'x'",
+        ),
+        (
+            ("--gin", "gin/ncl.gin", "--runs", "README.md"),
+            "--runs: the folder README.md/ncl cannot be made",
+        ),
+        (
+            ("--gin", "gin/ncl.gin", "--store", "/proc/nothing"),
+            "--store: the folder /proc/nothing cannot be made",
+        ),
     ],
     ids=str,
 )
-def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path, capsys, monkeypatch):
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    arguments, words, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(ROOT)
-    places = () if {"--runs", "--store"} & set(arguments) else ("--runs", tmp_path / "runs", "--store", tmp_path / "store")
+    places = (
+        ()
+        if {"--runs", "--store"} & set(arguments)
+        else ("--runs", tmp_path / "runs", "--store", tmp_path / "store")
+    )
     out = here(capsys, *arguments, *places)
     assert out.returncode == 2 and words in out.stderr, out.stderr
     assert out.stdout == "" and out.stderr.count("\n") == 1 and "Traceback" not in out.stderr
@@ -197,20 +279,33 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_p
 def test_a_process_says_the_same(tmp_path):
     out = run("--gin", "gin/nlc.gin", "--runs", tmp_path / "runs")
     assert (out.returncode, out.stdout) == (2, "") and not list(tmp_path.iterdir())
-    assert out.stderr == "run.py: --gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin?\n"
+    assert (
+        out.stderr
+        == "run.py: --gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin?\n"
+    )
 
 
 def test_a_loss_that_turns_nan_exits_1_and_leaves_nothing_finished(tmp_path, tiny_gin):
     out = command(tmp_path, "simclr", tiny_gin, "--set", "pretrain/Adam.lr = 1e30")
     assert out.returncode == 1 and "Traceback" not in out.stderr
-    assert "the loss is not a finite number from step" in out.stderr and "learning rate" in out.stderr
+    assert (
+        "the loss is not a finite number from step" in out.stderr and "learning rate" in out.stderr
+    )
     assert not [path for path in (tmp_path / "store").rglob("spec.json")]
     assert not (tmp_path / "runs" / "simclr" / "curves.csv").exists()
 
 
 def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(done, tmp_path):
     folder, _ = done
-    arguments = ["--gin", "gin/ncl.gin", "--gin", folder / "tiny.gin", "--set", "Pretrain.epochs = 12", "--runs"]
+    arguments = [
+        "--gin",
+        "gin/ncl.gin",
+        "--gin",
+        folder / "tiny.gin",
+        "--set",
+        "Pretrain.epochs = 12",
+        "--runs",
+    ]
     whole = run(*arguments, tmp_path / "whole", "--store", tmp_path / "whole_store")
     assert whole.returncode == 0
     places = [tmp_path / "broken", "--store", tmp_path / "broken_store"]
@@ -222,11 +317,17 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(done, 
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted; the same command goes on" in said and "Traceback" not in said
+    _, valid = process.communicate(timeout=60)
+    assert (
+        process.returncode == 130
+        and "interrupted; the same command goes on" in valid
+        and "Traceback" not in valid
+    )
     assert run(*arguments, *places).returncode == 0
     for name in ("curves.csv", "config.gin"):
-        assert (tmp_path / "broken" / "ncl" / name).read_bytes() == (tmp_path / "whole" / "ncl" / name).read_bytes()
+        assert (tmp_path / "broken" / "ncl" / name).read_bytes() == (
+            tmp_path / "whole" / "ncl" / name
+        ).read_bytes()
 
 
 def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gin):
@@ -244,25 +345,40 @@ def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gi
         "--store",
         tmp_path / "store",
     ]
-    process = subprocess.Popen([sys.executable, "run.py", *map(str, arguments)], cwd=ROOT, stderr=theirs, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *map(str, arguments)],
+        cwd=ROOT,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+    )
     os.close(theirs)
     seen = b""
     with contextlib.suppress(OSError):  # reading ends with one when the other side is closed
         while data := os.read(terminal, 4096):
             seen += data
     assert process.wait() == 0
-    assert re.search(rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ images/s", seen) and b"Warning" not in seen, seen.decode()
+    assert (
+        re.search(rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ images/s", seen)
+        and b"Warning" not in seen
+    ), seen.decode()
 
 
 def test_help_answers_without_importing_anything_heavy():
     out = run("--help")
     assert out.returncode == 0 and "--gather" in out.stdout
     heavy = "import sys, monosem.main; print({'torch', 'ray', 'gin', 'matplotlib', 'numpy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True
+        ).stdout.strip()
+        == "set()"
+    )
 
 
 def test_the_peak_memory_of_the_runs_stays_under_two_gigabytes(done):
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2  # KiB, the largest child so far
+    assert (
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2
+    )  # KiB, the largest child so far
 
 
 def test_it_runs_from_any_folder(tmp_path):
@@ -276,5 +392,18 @@ def test_it_runs_from_any_folder(tmp_path):
 def test_compiling_without_a_compiler_is_refused_before_any_work(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    out = here(capsys, "--gin", "gin/ncl.gin", "--compile", "--runs", tmp_path / "runs", "--store", tmp_path / "store")
-    assert out.returncode == 2 and "--compile needs a C++ compiler" in out.stderr and not (tmp_path / "runs").exists()
+    out = here(
+        capsys,
+        "--gin",
+        "gin/ncl.gin",
+        "--compile",
+        "--runs",
+        tmp_path / "runs",
+        "--store",
+        tmp_path / "store",
+    )
+    assert (
+        out.returncode == 2
+        and "--compile needs a C++ compiler" in out.stderr
+        and not (tmp_path / "runs").exists()
+    )

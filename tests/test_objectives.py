@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monosem.objectives import ACTIVATIONS, Contrastive, NonNegative, OnlineClassifier, Supervised, contrastive_loss
+from monosem.learning.objectives import (
+    ACTIVATIONS,
+    Contrastive,
+    NonNegative,
+    OnlineClassifier,
+    Supervised,
+    contrastive_loss,
+)
 
 GOLDEN_NAMES = {"identity": "None", "leaky_relu": "leakyrelu"}
 
@@ -16,7 +23,10 @@ GOLDEN_NAMES = {"identity": "None", "leaky_relu": "leakyrelu"}
 def loops(z: torch.Tensor, index: list[int], temperature: float) -> float:
     """SimCLR's equation 1, one pair at a time, positives summed."""
     rows = z.tolist()
-    similar = [[math.exp(sum(a * b for a, b in zip(x, y, strict=True)) / temperature) for y in rows] for x in rows]
+    similar = [
+        [math.exp(sum(a * b for a, b in zip(x, y, strict=True)) / temperature) for y in rows]
+        for x in rows
+    ]
     losses = []
     for i in range(len(rows)):
         positive = sum(similar[i][j] for j in range(len(rows)) if j != i and index[j] == index[i])
@@ -30,14 +40,23 @@ def loops(z: torch.Tensor, index: list[int], temperature: float) -> float:
 @pytest.mark.parametrize("d", [1, 3])
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
 def test_contrastive_loss_equals_plain_loops(images, d, temperature):
-    z = torch.nn.functional.normalize(torch.randn(2 * images, d, dtype=torch.float64, generator=torch.Generator().manual_seed(d)), dim=1)
+    z = torch.nn.functional.normalize(
+        torch.randn(2 * images, d, dtype=torch.float64, generator=torch.Generator().manual_seed(d)),
+        dim=1,
+    )
     index = torch.arange(images).repeat(2)
-    assert contrastive_loss(z, index, temperature).item() == pytest.approx(loops(z, index.tolist(), temperature), rel=1e-12, abs=1e-12)
+    assert contrastive_loss(z, index, temperature).item() == pytest.approx(
+        loops(z, index.tolist(), temperature), rel=1e-12, abs=1e-12
+    )
 
 
 def test_rows_without_a_positive_are_left_out_of_the_mean():
-    z = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
-    assert contrastive_loss(z, torch.tensor([0, 1, 0, 2, 3]), 0.2).item() == pytest.approx(loops(z, [0, 1, 0, 2, 3], 0.2), rel=1e-12)
+    z = torch.nn.functional.normalize(
+        torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    assert contrastive_loss(z, torch.tensor([0, 1, 0, 2, 3]), 0.2).item() == pytest.approx(
+        loops(z, [0, 1, 0, 2, 3], 0.2), rel=1e-12
+    )
 
 
 def test_without_any_pair_the_loss_and_its_gradient_are_zero():
@@ -62,7 +81,11 @@ def test_every_activation_equals_the_reference_step(golden, activation):
     g, name = golden("b_ncl_step"), GOLDEN_NAMES.get(activation, activation)
     raw = g["raw"].clone().requires_grad_()
     temperature = float(g["temperature"])
-    objective = Contrastive(temperature) if activation == "identity" else NonNegative(temperature, activation)
+    objective = (
+        Contrastive(temperature)
+        if activation == "identity"
+        else NonNegative(temperature, activation)
+    )
     loss = objective(raw.flatten(0, 1), g["img_indexes"].repeat(2))
     loss.backward()
     assert_close(loss.item(), float(g[f"{name}_total"]), rtol=1e-10, atol=0)
@@ -71,7 +94,9 @@ def test_every_activation_equals_the_reference_step(golden, activation):
 
 def test_the_regulariser_is_a_field_and_can_be_left_out(golden):
     g = golden("b_ncl_step")
-    loss = NonNegative(float(g["temperature"]), "relu", regulariser=0.0)(g["raw"].flatten(0, 1), g["img_indexes"].repeat(2))
+    loss = NonNegative(float(g["temperature"]), "relu", regulariser=0.0)(
+        g["raw"].flatten(0, 1), g["img_indexes"].repeat(2)
+    )
     assert_close(loss.item(), float(g["relu_nce"]), rtol=1e-10, atol=0)
 
 
@@ -104,22 +129,38 @@ def test_supervised_contrast_equals_the_reference_on_labels(golden):
 
 def test_label_noise_of_supervised_contrast_redraws_just_that_share_of_the_rows_at_every_step():
     labels, draw = torch.full((400,), 7), torch.Generator().manual_seed(0)
-    told = [Supervised(label_noise=0.55).targets(torch.arange(400), labels, 100, draw) for _ in range(2)]
+    told = [
+        Supervised(label_noise=0.55).targets(torch.arange(400), labels, 100, draw) for _ in range(2)
+    ]
     for each in told:
-        assert abs(int((each != 7).sum()) - 220 * 0.99) < 10 and each.min() >= 0 and each.max() < 100  # a redrawn one may be right
+        assert (
+            abs(int((each != 7).sum()) - 220 * 0.99) < 10 and each.min() >= 0 and each.max() < 100
+        )  # a redrawn one may be right
     assert not torch.equal(*told) and labels.eq(7).all()
     assert torch.equal(Supervised().targets(torch.arange(400), labels, 100, draw), labels)
-    assert torch.equal(Contrastive().targets(torch.arange(400), labels, 100, draw), torch.arange(400))
+    assert torch.equal(
+        Contrastive().targets(torch.arange(400), labels, 100, draw), torch.arange(400)
+    )
 
 
 def test_normalising_before_the_rectifier_changes_values_only_where_its_slope_depends_on_size():
     raw = 3 * torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
-    for activation, same in (("relu", True), ("rep_relu", True), ("leaky_relu", True), ("gelu", False), ("softplus", False)):
-        first, later = (NonNegative(activation=activation, unit_first=each).embed(raw) for each in (True, False))
+    for activation, same in (
+        ("relu", True),
+        ("rep_relu", True),
+        ("leaky_relu", True),
+        ("gelu", False),
+        ("softplus", False),
+    ):
+        first, later = (
+            NonNegative(activation=activation, unit_first=each).embed(raw) for each in (True, False)
+        )
         assert torch.allclose(first, later, atol=1e-6) == same
     gradients = []
     for unit_first in (True, False):
         z = raw.clone().requires_grad_()
-        NonNegative(activation="rep_relu", unit_first=unit_first)(z, torch.arange(4).repeat(2)).backward()
+        NonNegative(activation="rep_relu", unit_first=unit_first)(
+            z, torch.arange(4).repeat(2)
+        ).backward()
         gradients.append(z.grad)
     assert not torch.allclose(*gradients)

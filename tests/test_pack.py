@@ -18,9 +18,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from monosem import pack
-from monosem.files import held
-from monosem.pack import PackError, PlaceError, Source, fingerprint, packed
+from monosem.core.files import lock
+from monosem.data import pack
+from monosem.data.pack import PackError, PlaceError, Source, fingerprint, packed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 3, 4, 5), dtype=np.uint8)
 LABELS = np.arange(70) % 7
@@ -36,12 +36,16 @@ def photographs(folder: Path, n: int) -> list[str]:
     draw = np.random.default_rng(n)
     for number in range(n):
         height, width = draw.integers(9, 40, 2)
-        Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{number:04d}.jpg")
+        Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
+            folder / f"{number:04d}.jpg"
+        )
     return sorted(map(str, folder.iterdir()))
 
 
 def pictures(paths: list[str]) -> Source:
-    return Source(paths, functools.partial(pack.squares, size=8), [0] * len(paths), (3, 8, 8), pool=True)
+    return Source(
+        paths, functools.partial(pack.squares, size=8), [0] * len(paths), (3, 8, 8), pool=True
+    )
 
 
 def never():
@@ -52,7 +56,11 @@ def test_a_pack_holds_what_it_was_made_of_and_is_made_once(tmp_path):
     made = packed(tmp_path / "p", "x", source)
     again = packed(tmp_path / "p", "x", never)
     for each in (made, again):
-        assert np.array_equal(each.images.numpy(), IMAGES) and each.labels.tolist() == LABELS.tolist() and each.names == ("a", "b")
+        assert (
+            np.array_equal(each.images.numpy(), IMAGES)
+            and each.labels.tolist() == LABELS.tolist()
+            and each.names == ("a", "b")
+        )
     assert made.digest == again.digest and os.listdir(tmp_path) == ["p"]
 
 
@@ -101,14 +109,20 @@ def test_a_damaged_pack_is_told_with_the_next_step(tmp_path, name, damage):
         path.write_bytes(data if damage == "flip" else data[:-3])
     with pytest.raises(PackError) as info:
         packed(tmp_path / "p", "x", never)
-    said = str(info.value)
-    assert str(path) in said and f"delete {tmp_path / 'p'} and it is packed again" in said and "\n" not in said
-    assert damage == "lose" or len(set(re.findall(r"[0-9a-f]{64}", said))) == 2  # expected and got
+    valid = str(info.value)
+    assert (
+        str(path) in valid
+        and f"delete {tmp_path / 'p'} and it is packed again" in valid
+        and "\n" not in valid
+    )
+    assert damage == "lose" or len(set(re.findall(r"[0-9a-f]{64}", valid))) == 2  # expected and got
     shutil.rmtree(tmp_path / "p")
     assert len(packed(tmp_path / "p", "x", source).images) == 70
 
 
-def test_checksums_are_read_again_only_of_files_that_were_touched_and_then_not_again(tmp_path, monkeypatch):
+def test_checksums_are_read_again_only_of_files_that_were_touched_and_then_not_again(
+    tmp_path, monkeypatch
+):
     packed(tmp_path / "p", "x", source)
     read = []
     monkeypatch.setattr(pack, "file_digest", lambda path: read.append(path.name) or real(path))
@@ -133,7 +147,9 @@ def test_a_folder_that_is_no_pack_is_left_alone(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_or_is_too_small_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(PlaceError, match="a folder that can be written to; .*file cannot: Not a directory"):
+    with pytest.raises(
+        PlaceError, match="a folder that can be written to; .*file cannot: Not a directory"
+    ):
         packed(tmp_path / "file" / "p", "x", source)
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -148,9 +164,15 @@ def test_a_pack_in_a_folder_that_cannot_be_written_to_is_read(tmp_path, monkeypa
     assert packed(tmp_path / "p", "x", never).digest == made.digest
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="only Linux says what of a map is in memory")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/smaps"), reason="only Linux says what of a map is in memory"
+)
 def test_a_pack_is_mapped_and_not_read_into_memory(tmp_path):
-    packed(tmp_path / "p", "x", lambda: source(np.zeros((256, 3, 128, 128), dtype=np.uint8), np.arange(256) % 7))  # 12 MB
+    packed(
+        tmp_path / "p",
+        "x",
+        lambda: source(np.zeros((256, 3, 128, 128), dtype=np.uint8), np.arange(256) % 7),
+    )  # 12 MB
     code = f"""
 from pathlib import Path
 from monosem.pack import packed
@@ -162,9 +184,17 @@ def resident():
 (rights, before), total, (_, after) = resident(), int(images.sum()), resident()
 print(rights, before, after, total)
 """
-    out = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     rights, before, after, total = out.stdout.split()
-    assert rights.startswith("r--") and int(before) < 1000 and int(after) > 12000 and total == "0", out.stdout
+    assert (
+        rights.startswith("r--") and int(before) < 1000 and int(after) > 12000 and total == "0"
+    ), out.stdout
 
 
 # ------------------------------------------------------------------------------------------------ decoding
@@ -204,7 +234,9 @@ def packing(tmp_path: Path, n: int) -> subprocess.Popen[str]:
     script.write_text(PACK)
     arguments = [sys.executable, str(script), str(tmp_path), str(started), str(n)]
     environment, pipe = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
-    process = subprocess.Popen(arguments, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
     wait_for(started.exists)
     return process
 
@@ -242,7 +274,12 @@ def test_packing_that_is_cut_short_leaves_no_pack_and_no_process(tmp_path, how):
     assert not (tmp_path / "p").exists()
     if how == "interrupted":
         assert not images.parent.exists() and err.count("KeyboardInterrupt") == 1, err
-    assert len(packed(tmp_path / "p", "x", lambda: pictures([str(tmp_path / "a" / "0000.jpg")])).images) == 1  # and it goes on
+    assert (
+        len(
+            packed(tmp_path / "p", "x", lambda: pictures([str(tmp_path / "a" / "0000.jpg")])).images
+        )
+        == 1
+    )  # and it goes on
 
 
 def test_two_processes_pack_once(tmp_path, capsys):
@@ -251,10 +288,15 @@ def test_two_processes_pack_once(tmp_path, capsys):
     here = packed(tmp_path / "p", "x", lambda: pictures(paths)).digest
     out, err = process.communicate(timeout=30)
     assert out.strip() == here and (err + capsys.readouterr().err).count("packing 60 images") == 1
-    assert json.loads((tmp_path / "p" / "pack.json").read_text())["shape"] == [60, 3, 8, 8] and not (tmp_path / "p.partial").exists()
+    assert (
+        json.loads((tmp_path / "p" / "pack.json").read_text())["shape"] == [60, 3, 8, 8]
+        and not (tmp_path / "p.partial").exists()
+    )
 
 
-def test_a_folder_that_is_renamed_while_another_process_takes_it_is_made_anew(tmp_path, monkeypatch):
+def test_a_folder_that_is_renamed_while_another_process_takes_it_is_made_anew(
+    tmp_path, monkeypatch
+):
     really, tries = os.open, []
 
     def late(path, *rest):
@@ -264,5 +306,5 @@ def test_a_folder_that_is_renamed_while_another_process_takes_it_is_made_anew(tm
         return really(path, *rest)
 
     monkeypatch.setattr(os, "open", late)
-    with held(tmp_path / "x.partial") as folder:
+    with lock(tmp_path / "x.partial") as folder:
         assert folder is not None and folder.is_dir() and tries == [folder] * 2

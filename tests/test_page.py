@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from monosem.page import encoders_of, page
+from monosem.results.gallery_page import encoders_of, page
 
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 NASTY = [
@@ -22,7 +22,9 @@ NASTY = [
     "\\u003c \\",
     "${name} `tick`",
 ]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 def encoder(name="simclr, seed 0", classes=("0", "1", "2", "3"), width=12, seed=0):
@@ -38,7 +40,12 @@ def encoder(name="simclr, seed 0", classes=("0", "1", "2", "3"), width=12, seed=
         }
         for d in range(width - 1)
     ]
-    dead = {"dimension": width - 1, "measures": {"consistency": None, "entropy": None}, "top": [], "active": 0.0}
+    dead = {
+        "dimension": width - 1,
+        "measures": {"consistency": None, "entropy": None},
+        "top": [],
+        "active": 0.0,
+    }
     return {
         "name": name,
         "split": "test",
@@ -69,7 +76,12 @@ def test_numbers_of_numpy_become_plain_ones_and_nan_a_missing_measure():
         "dimension": np.int64(0),
     }
     read = encoders_of(page([given]))[0]["dimensions"][0]
-    assert read == {"dimension": 0, "measures": {"consistency": 0.5, "entropy": None}, "top": [[1, 2.5]], "active": 0.25}
+    assert read == {
+        "dimension": 0,
+        "measures": {"consistency": 0.5, "entropy": None},
+        "top": [[1, 2.5]],
+        "active": 0.25,
+    }
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -79,16 +91,23 @@ def test_no_name_breaks_out_of_the_data(name):
     assert encoders_of(html) == [given]
     inside = html.split('id="data">')[1].split("</script>")[0]
     assert json.loads(inside) == [given] and "<" not in inside
-    assert html.replace(inside, "") == page([encoder()]).replace(json.dumps([encoder()], separators=(",", ":")), "")
+    assert html.replace(inside, "") == page([encoder()]).replace(
+        json.dumps([encoder()], separators=(",", ":")), ""
+    )
 
 
-@pytest.mark.parametrize("text", ["", "<html><body>hello</body></html>", '<script id="data">[]</script>'])
+@pytest.mark.parametrize(
+    "text", ["", "<html><body>hello</body></html>", '<script id="data">[]</script>']
+)
 def test_a_text_that_is_no_gallery_page_is_refused(text):
     with pytest.raises(ValueError, match="no gallery page"):
         encoders_of(text)
 
 
-@pytest.mark.parametrize(("data", "words"), [("[{", "damaged"), ("{}", "no list of encoders"), ("[{}]", "needs active|needs classes")])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [("[{", "damaged"), ("{}", "no list of encoders"), ("[{}]", "needs active|needs classes")],
+)
 def test_damaged_data_is_refused(data, words):
     with pytest.raises(ValueError, match=words):
         encoders_of(f'<script type="application/json" id="data">{data}</script>')
@@ -107,7 +126,10 @@ def test_what_a_browser_could_not_draw_is_refused():
 
 def test_the_page_asks_the_network_for_nothing():
     html = page([encoder()])
-    assert not re.search(r"https?:|@import|\bfetch\(|XMLHttpRequest|<(?:img|iframe|script src)|url\((?!\"\$\{src\}\")", html)
+    assert not re.search(
+        r"https?:|@import|\bfetch\(|XMLHttpRequest|<(?:img|iframe|script src)|url\((?!\"\$\{src\}\")",
+        html,
+    )
     assert "default-src 'none'" in html and "innerHTML" not in html
 
 
@@ -120,10 +142,12 @@ def drawn(tmp_path):
     def draw(encoders, view=""):
         file = tmp_path / "gallery.html"
         file.write_text(page(encoders), encoding="utf-8")
-        quiet = (
-            "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
-        )
-        flags = [*(f"--{flag}" for flag in quiet.split()), f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
+        quiet = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
+        flags = [
+            *(f"--{flag}" for flag in quiet.split()),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=2000",
+        ]
         command = [BROWSER, *flags, "--dump-dom", f"{file.as_uri()}#{view}"]
         dom = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout.decode()
         return re.findall(r'<section class="panel">.*?</section>', dom, re.DOTALL)
@@ -137,12 +161,19 @@ def cards(panel):
 
 def test_a_browser_draws_sorts_filters_and_compares(drawn):
     one, other = encoder("one", classes=[*NASTY[:2], "2", "3"], width=100), encoder("other", seed=1)
-    by_consistency = [d["dimension"] for d in sorted(one["dimensions"][:-1], key=lambda d: -d["measures"]["consistency"])]
+    by_consistency = [
+        d["dimension"]
+        for d in sorted(one["dimensions"][:-1], key=lambda d: -d["measures"]["consistency"])
+    ]
 
     left, right = drawn([one, other])
     assert cards(left) == by_consistency[:40] and "Show 40 more (40 of 100 shown)" in left
     assert len(cards(right)) == 12 and cards(right)[-1] == 11 and "No image activates it." in right
-    assert left.count("<figure") == 160 and "0.123" in left and "<b>&lt;/script&gt;&lt;b&gt;bold&lt;/b&gt;</b>" in left
+    assert (
+        left.count("<figure") == 160
+        and "0.123" in left
+        and "<b>&lt;/script&gt;&lt;b&gt;bold&lt;/b&gt;</b>" in left
+    )
 
     (alone,) = drawn([one], "class=3&sort=entropy&direction=worst")
     liking_3 = [d for d in reversed(by_consistency) if d % 4 == 3]

@@ -7,15 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from monosem.sparse import L1, Autoencoder, TopK
-from monosem.stage import FieldError
+from monosem.core.fields import FieldError
+from monosem.learning.sparse import L1, Autoencoder, TopK
 
 
 @pytest.fixture
 def reference(golden):
     g = golden("c_sae")
-    model = Autoencoder(g["encoder_weight"].shape[1], len(g["latent_bias"]), TopK(int(g["k"]))).double()
-    names = {"encoder.weight": "encoder_weight", "decoder.weight": "decoder_weight", "pre_bias": "pre_bias", "latent_bias": "latent_bias"}
+    model = Autoencoder(
+        g["encoder_weight"].shape[1], len(g["latent_bias"]), TopK(int(g["k"]))
+    ).double()
+    names = {
+        "encoder.weight": "encoder_weight",
+        "decoder.weight": "decoder_weight",
+        "pre_bias": "pre_bias",
+        "latent_bias": "latent_bias",
+    }
     model.load_state_dict({ours: g[theirs] for ours, theirs in names.items()}, strict=False)
     return g, model
 

@@ -7,13 +7,19 @@ import sys
 import pytest
 from conftest import ROOT
 
-from monosem.objectives import Contrastive, NonNegative
-from monosem.spec import SpecError, load
-from monosem.stage import key
-from monosem.training import Embedding, SparseAutoencoder
+from monosem.core.stage import key
+from monosem.learning.objectives import Contrastive, NonNegative
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.representation import Embedding
+from monosem.specs.gin_reader import SpecError
+from monosem.specs.load import load
 
-GIN = [ROOT / "gin" / name for name in ("simclr.gin", "ncl.gin", "sae.gin", "sae_l1.gin")]  # the others: test_settings.py, test_sweep.py
-GIN = [path.relative_to(ROOT) for path in [*GIN, *sorted((ROOT / "gin" / "controls").glob("*.gin"))]]
+GIN = [
+    ROOT / "gin" / name for name in ("simclr.gin", "ncl.gin", "sae.gin", "sae_l1.gin")
+]  # the others: test_settings.py, test_sweep.py
+GIN = [
+    path.relative_to(ROOT) for path in [*GIN, *sorted((ROOT / "gin" / "controls").glob("*.gin"))]
+]
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +30,22 @@ def at_root(monkeypatch):
 @pytest.mark.parametrize("file", GIN, ids=str)
 def test_every_gin_file_builds_and_is_called_by_its_name(file):
     experiment = load([str(file)]).experiment
-    assert experiment.name == (f"simclr_{file.stem}" if file.parent.name == "controls" else file.stem)
-    assert [curve.name for curve in experiment.curves] == ["label_noise", "gaussian", "uniform", "few_shot"]
+    assert experiment.name == (
+        f"simclr_{file.stem}" if file.parent.name == "controls" else file.stem
+    )
+    assert [curve.name for curve in experiment.curves] == [
+        "label_noise",
+        "gaussian",
+        "uniform",
+        "few_shot",
+    ]
 
 
 @pytest.mark.parametrize("file", GIN, ids=str)
 def test_the_resolved_config_describes_the_same_experiment(file, tmp_path):
-    spec = load([str(file)], ["gaussian/Curve.repeats = 2", "few_shot/Curve.corruption = @FewShot()"])
+    spec = load(
+        [str(file)], ["gaussian/Curve.repeats = 2", "few_shot/Curve.corruption = @FewShot()"]
+    )
     (tmp_path / "config.gin").write_text(spec.config)
     again = load([str(tmp_path / "config.gin")])
     assert again.experiment == spec.experiment and again.config == spec.config
@@ -38,16 +53,26 @@ def test_the_resolved_config_describes_the_same_experiment(file, tmp_path):
 
 
 def test_the_three_experiments_are_what_they_say():
-    simclr, ncl, sae = (load([f"gin/{name}.gin"]).experiment.curves[0].encoder for name in ("simclr", "ncl", "sae"))
-    assert type(simclr.encoder.objective) is Contrastive and type(ncl.encoder.objective) is NonNegative
-    assert isinstance(sae, SparseAutoencoder) and sae.encoder == simclr  # and so shares its encoder in the store
+    simclr, ncl, sae = (
+        load([f"gin/{name}.gin"]).experiment.curves[0].encoder for name in ("simclr", "ncl", "sae")
+    )
+    assert (
+        type(simclr.encoder.objective) is Contrastive and type(ncl.encoder.objective) is NonNegative
+    )
+    assert (
+        isinstance(sae, SparseAutoencoder) and sae.encoder == simclr
+    )  # and so shares its encoder in the store
 
 
 def test_later_files_and_bindings_win(tmp_path):
     (tmp_path / "a.gin").write_text("Pretrain.epochs = 3\nPretrain.seed = 7\n")
     (tmp_path / "b.gin").write_text("Pretrain.epochs = 4\n")
     files = ["gin/simclr.gin", str(tmp_path / "a.gin"), str(tmp_path / "b.gin")]
-    pretrain = load(files, ["Pretrain.epochs = 5", "Pretrain.epochs = 6"]).experiment.curves[0].encoder.encoder
+    pretrain = (
+        load(files, ["Pretrain.epochs = 5", "Pretrain.epochs = 6"])
+        .experiment.curves[0]
+        .encoder.encoder
+    )
     assert (pretrain.epochs, pretrain.seed) == (6, 7)
 
 
@@ -58,11 +83,17 @@ def test_a_curve_is_called_by_its_scope_unless_it_is_named():
 
 
 def test_replacing_what_a_file_binds_drops_what_only_that_would_have_read(tmp_path):
-    spec = load(["gin/ncl.gin"], ["Experiment.curves = (@few_shot/Curve(),)", "Pretrain.objective = @Contrastive()"])
+    spec = load(
+        ["gin/ncl.gin"],
+        ["Experiment.curves = (@few_shot/Curve(),)", "Pretrain.objective = @Contrastive()"],
+    )
     assert [curve.name for curve in spec.experiment.curves] == ["few_shot"]
     (tmp_path / "config.gin").write_text(spec.config)
     assert load([str(tmp_path / "config.gin")]).experiment == spec.experiment
-    assert load(["gin/sae.gin"], ["Pretrain.optimizer = @SGD()", "SparseAutoencoder.sparsity = @L1()", "L1.penalty = 0.1"])
+    assert load(
+        ["gin/sae.gin"],
+        ["Pretrain.optimizer = @SGD()", "SparseAutoencoder.sparsity = @L1()", "L1.penalty = 0.1"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,22 +131,32 @@ def test_a_file_of_one_s_own_from_anywhere(tmp_path, monkeypatch):
 def test_what_a_file_imports_and_includes_may_lie_beside_it(tmp_path):
     (tmp_path / "beside.py").write_text("import gin\n")
     (tmp_path / "base.gin").write_text("include 'gin/simclr.gin'\nimport beside\n")
-    (tmp_path / "mine.gin").write_text("\ufeffinclude 'base.gin'\nExperiment.name = 'mine'\n", encoding="utf-8")
+    (tmp_path / "mine.gin").write_text(
+        "\ufeffinclude 'base.gin'\nExperiment.name = 'mine'\n", encoding="utf-8"
+    )
     assert load([str(tmp_path / "mine.gin")]).experiment.name == "mine"
     (tmp_path / "beside2.py").write_text("\n\n1 / 0\n")
     (tmp_path / "broken.gin").write_text("import beside2\n")
-    with pytest.raises(SpecError, match=r"import beside2 failed: ZeroDivisionError: division by zero, .*beside2.py:3"):
+    with pytest.raises(
+        SpecError,
+        match=r"import beside2 failed: ZeroDivisionError: division by zero, .*beside2.py:3",
+    ):
         load([str(tmp_path / "mine.gin"), str(tmp_path / "broken.gin")])
 
 
 def test_curves_may_be_given_by_a_macro():
-    spec = load(["gin/simclr.gin"], ["few = (@gaussian/Curve(), @few_shot/Curve())", "Experiment.curves = %few"])
+    spec = load(
+        ["gin/simclr.gin"],
+        ["few = (@gaussian/Curve(), @few_shot/Curve())", "Experiment.curves = %few"],
+    )
     assert [curve.name for curve in spec.experiment.curves] == ["gaussian", "few_shot"]
 
 
 def test_loading_leaves_nothing_behind_for_the_next_load():
     load(["gin/ncl.gin"], ["Pretrain.epochs = 3"])
-    assert load(["gin/simclr.gin"]).experiment.curves[0].encoder == Embedding(load(["gin/simclr.gin"]).experiment.curves[0].encoder.encoder)
+    assert load(["gin/simclr.gin"]).experiment.curves[0].encoder == Embedding(
+        load(["gin/simclr.gin"]).experiment.curves[0].encoder.encoder
+    )
     assert load(["gin/simclr.gin"]).experiment.curves[0].encoder.encoder.epochs != 3
 
 
@@ -190,17 +231,26 @@ def test_bad_input_is_said_in_one_line_in_the_words_that_were_typed(typed):
 
 
 def test_k_above_the_latents_names_the_binding():
-    with pytest.raises(SpecError, match=r"TopK.k must be at most the number of latents, 256, got 300 \(--set 'TopK.k = 300'\)"):
+    with pytest.raises(
+        SpecError,
+        match=r"TopK.k must be at most the number of latents, 256, got 300 \(--set 'TopK.k = 300'\)",
+    ):
         load(["gin/sae.gin"], ["TopK.k = 300"])
 
 
 def test_the_line_of_a_file_is_named(tmp_path):
     file = tmp_path / "mine.gin"
-    file.write_text("# a comment\n\ninclude 'gin/simclr.gin'\n\nPretrain.views = (\n    @RandomRotation(),\n    @Blurr(),\n)\n")
+    file.write_text(
+        "# a comment\n\ninclude 'gin/simclr.gin'\n\nPretrain.views = (\n    @RandomRotation(),\n    @Blurr(),\n)\n"
+    )
     with pytest.raises(SpecError, match=r"nothing called @Blurr \(.*mine.gin:7\)"):
         load([str(file)])
-    file.write_text("include 'gin/simclr.gin'\n\nPretrain.epochs = 1\nContrastive.temperature = -2\n")
-    with pytest.raises(SpecError, match=r"must be above 0, got -2 \(.*mine.gin:4: Contrastive.temperature = -2\)"):
+    file.write_text(
+        "include 'gin/simclr.gin'\n\nPretrain.epochs = 1\nContrastive.temperature = -2\n"
+    )
+    with pytest.raises(
+        SpecError, match=r"must be above 0, got -2 \(.*mine.gin:4: Contrastive.temperature = -2\)"
+    ):
         load([str(file)])
     file.write_text("Pretrain.epochs = = 3\n")
     with pytest.raises(SpecError, match=r"mine.gin:1 is not Gin: Unable to parse value"):
@@ -208,7 +258,9 @@ def test_the_line_of_a_file_is_named(tmp_path):
 
 
 def test_files_that_cannot_be_meant(tmp_path):
-    with pytest.raises(SpecError, match="--gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin"):
+    with pytest.raises(
+        SpecError, match="--gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin"
+    ):
         load(["gin/nlc.gin"])
     with pytest.raises(SpecError, match="is a folder, not a Gin file"):
         load(["gin"])
@@ -219,7 +271,9 @@ def test_files_that_cannot_be_meant(tmp_path):
     with pytest.raises(SpecError, match="cannot be read"):
         load([str(tmp_path / "binary.gin")])
     (tmp_path / "empty.gin").write_text("")
-    with pytest.raises(SpecError, match="Experiment.name and Experiment.curves and Experiment.metrics must be set"):
+    with pytest.raises(
+        SpecError, match="Experiment.name and Experiment.curves and Experiment.metrics must be set"
+    ):
         load([str(tmp_path / "empty.gin")])
     with pytest.raises(SpecError, match="must be set"):
         load(["gin/digits.gin"])

@@ -12,17 +12,23 @@ from typing import Annotated, Literal
 import pytest
 from conftest import ROOT, tiny_pretrain
 
-from monosem import stage as spine
-from monosem.corruptions import FewShot, LabelNoise
-from monosem.data import Digits
-from monosem.evaluation import Curve, Monosemanticity
-from monosem.fit import SGD, Constant, WarmupCosine
-from monosem.metrics import Dimensions
-from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
-from monosem.probes import Features, LinearProbe
-from monosem.sparse import L1, TopK
-from monosem.stage import Count, FieldError, Part, Range, Stage, closure, conform, generator, key, plan, seed_for
-from monosem.training import Embedding, Pixels, SparseAutoencoder
+from monosem.core import stage as spine
+from monosem.core.fields import Count, FieldError, Part, Range, conform
+from monosem.core.identity import generator, seed_for
+from monosem.core.stage import Stage, closure, key, plan
+from monosem.data.digits import Digits
+from monosem.evaluation.corruptions import FewShot, LabelNoise
+from monosem.evaluation.curves import Curve
+from monosem.evaluation.monosemanticity import Monosemanticity
+from monosem.evaluation.probes import LinearProbe
+from monosem.learning.objectives import Contrastive, NonNegative, OnlineClassifier
+from monosem.learning.optimizers import SGD, Constant, WarmupCosine
+from monosem.learning.sparse import L1, TopK
+from monosem.metrics.space import Dimensions
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.baselines import Pixels
+from monosem.models.features import Features
+from monosem.models.representation import Embedding
 
 
 def curve(**fields):
@@ -38,7 +44,7 @@ SAE = SparseAutoencoder(
     epochs=2, batch_size=64,
 )  # fmt: skip
 EXAMPLES = [tiny_pretrain(classifier=OnlineClassifier()), SAE, curve(), Features(SAE, Digits(), "test"),
-            Monosemanticity(encoder=SAE, data=Digits(), metrics=(Dimensions(),), judge=Pixels(Digits()))]  # fmt: skip
+            Monosemanticity(encoder=SAE, data=Digits(), metrics=(Dimensions(),), reference_encoder=Pixels(Digits()))]  # fmt: skip
 
 
 def other(value: object) -> object:
@@ -61,7 +67,13 @@ def other(value: object) -> object:
     if isinstance(value, str):
         return swaps[value]
     if isinstance(value, tuple):
-        return value[:-1] if value and isinstance(value[-1], Part) else (*value[:-1], other(value[-1])) if value else value
+        return (
+            value[:-1]
+            if value and isinstance(value[-1], Part)
+            else (*value[:-1], other(value[-1]))
+            if value
+            else value
+        )
     return None
 
 
@@ -69,10 +81,13 @@ def changes(part: Part):
     """The part with one value changed, for every value anywhere inside it that counts for a result."""
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
-        if spine._aside(spine._kinds(type(part))[field.name]):
+        if spine.is_not_in_key(spine.annotations_of(type(part))[field.name]):
             continue
         if isinstance(value, Part):
-            yield from ((f"{field.name}.{name}", dataclasses.replace(part, **{field.name: new})) for name, new in changes(value))
+            yield from (
+                (f"{field.name}.{name}", dataclasses.replace(part, **{field.name: new}))
+                for name, new in changes(value)
+            )
         elif (new := other(value)) is not None and new != value:
             yield field.name, dataclasses.replace(part, **{field.name: new})
 
@@ -92,7 +107,9 @@ def test_a_label_is_no_part_of_the_key():
 
 
 def test_the_same_spec_gives_the_same_key_in_every_process():
-    code = "from test_stage import EXAMPLES\nfrom monosem.stage import key\nprint(*map(key, EXAMPLES))"
+    code = (
+        "from test_stage import EXAMPLES\nfrom monosem.stage import key\nprint(*map(key, EXAMPLES))"
+    )
     for salt in ("0", "1"):
         out = subprocess.run(
             [sys.executable, "-c", code],
@@ -180,10 +197,18 @@ def test_seeds_depend_on_all_that_is_named_and_on_nothing_else():
         (None, Digits, "must be a Digits, got None"),
         ("x", Count | None, "must be a whole number, got 'x'"),
         (2.0, Annotated[float, Range(0, 1)], "must be between 0 and 1, got 2.0"),
-        ([1.0], list[float], r"is annotated list\[float\]; a field holds numbers, strings, parts or tuples"),
+        (
+            [1.0],
+            list[float],
+            r"is annotated list\[float\]; a field holds numbers, strings, parts or tuples",
+        ),
         (1.0, typing.Any, "a field holds numbers"),
         ("x", int | float, "must be a number, got 'x'"),
-        (0.0, Annotated[float, Range(0, 1, open=True)], "must be between 0 and 1, 0 excluded, got 0.0"),
+        (
+            0.0,
+            Annotated[float, Range(0, 1, open=True)],
+            "must be between 0 and 1, 0 excluded, got 0.0",
+        ),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused_in_words(value, kind, words):
@@ -192,7 +217,11 @@ def test_values_of_the_wrong_kind_are_refused_in_words(value, kind, words):
 
 
 def test_any_arm_of_a_union_will_do():
-    assert conform("a", int | str) == "a" and conform(2, int | str) == 2 and conform(None, int | str | None) is None
+    assert (
+        conform("a", int | str) == "a"
+        and conform(2, int | str) == 2
+        and conform(None, int | str | None) is None
+    )
 
 
 def test_editing_a_class_from_outside_changes_its_key(tmp_path, monkeypatch):
@@ -205,7 +234,10 @@ def test_editing_a_class_from_outside_changes_its_key(tmp_path, monkeypatch):
         )
         code = "import outside, monosem.stage as s; print(s.key(outside.Mine()))"
         out = subprocess.run(
-            [sys.executable, "-B", "-c", code], env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": ""}, capture_output=True, text=True
+            [sys.executable, "-B", "-c", code],
+            env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": ""},
+            capture_output=True,
+            text=True,
         )
         keys.add(out.stdout.strip())
     assert len(keys) == 2 and "" not in keys
@@ -214,13 +246,26 @@ def test_editing_a_class_from_outside_changes_its_key(tmp_path, monkeypatch):
 def test_an_error_names_class_field_and_value():
     with pytest.raises(FieldError, match="NonNegative.temperature must be above 0, got -1") as info:
         NonNegative(temperature=-1)
-    assert (info.value.owner, info.value.field, info.value.value) == ("NonNegative", "temperature", -1)
+    assert (info.value.owner, info.value.field, info.value.value) == (
+        "NonNegative",
+        "temperature",
+        -1,
+    )
     for make, words in (
         (lambda: curve(severities=()), "Curve.severities must hold at least one severity"),
         (lambda: curve(severities=(0.1, 0.1)), "Curve.severities must differ from one another"),
-        (lambda: curve(severities=(1.5,)).preflight(), "Curve.severities must be between 0 and 1, got 1.5"),
-        (lambda: curve(corruption=FewShot(), severities=(1000,)).preflight(), "Curve.severities must be at most 139"),
-        (lambda: curve(probe=LinearProbe(SGD(), Constant(), batch_size=9999)).preflight(), "LinearProbe.batch_size must be at most 1437"),
+        (
+            lambda: curve(severities=(1.5,)).preflight(),
+            "Curve.severities must be between 0 and 1, got 1.5",
+        ),
+        (
+            lambda: curve(corruption=FewShot(), severities=(1000,)).preflight(),
+            "Curve.severities must be at most 139",
+        ),
+        (
+            lambda: curve(probe=LinearProbe(SGD(), Constant(), batch_size=9999)).preflight(),
+            "LinearProbe.batch_size must be at most 1437",
+        ),
         (lambda: L1(penalty=-1.0), "L1.penalty must be 0 or more"),
         (lambda: WarmupCosine(warmup=-1), "WarmupCosine.warmup must be 0 or more"),
         (lambda: Digits(test=3), "Digits.test must leave every class"),
@@ -237,7 +282,7 @@ def test_every_annotation_of_every_part_can_be_checked():
             yield from (sub, *below(sub))
 
     for cls in set(below(Part)):
-        for name, kind in spine._kinds(cls).items():
+        for name, kind in spine.annotations_of(cls).items():
             if typing.get_origin(kind) is not typing.ClassVar:
                 with pytest.raises(ValueError):
                     conform(object(), kind)

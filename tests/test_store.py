@@ -17,8 +17,8 @@ import pytest
 import torch
 from conftest import ROOT, tiny_pretrain
 
-from monosem.stage import Artifact, Job, Stage, key
-from monosem.store import Entry, Store, Watcher, _Job
+from monosem.core.stage import Artifact, Job, Stage, key
+from monosem.core.store import Callback, LogEntry, Store, _Job
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def test_a_finished_stage_is_never_computed_again(tmp_path):
     for _ in range(2):
         assert Store(tmp_path).get(TOP)["sum"] == 5
     assert sorted(Add.runs) == ["bottom", "left", "right", "top"]
-    assert Store(tmp_path).history(TOP) == [Entry(1, 1, {"size": 2.0})]
+    assert Store(tmp_path).history(TOP) == [LogEntry(1, 1, {"size": 2.0})]
 
 
 def files(store: Store, stage: Stage):
@@ -58,8 +58,12 @@ def test_a_folder_holds_spec_history_and_artifact_and_nothing_half_made(tmp_path
     store = Store(tmp_path)
     store.get(TOP)
     assert files(store, TOP) == {"spec.json", "history.json", "artifact.safetensors"}
-    assert {path.name for path in (tmp_path / "Add").iterdir()} == {key(s) for s in (TOP, *TOP.above, TOP.above[0].above[0])}
-    assert json.loads((store.folder(TOP) / "spec.json").read_text())["spec"]["fields"]["name"] == "top"
+    assert {path.name for path in (tmp_path / "Add").iterdir()} == {
+        key(s) for s in (TOP, *TOP.above, TOP.above[0].above[0])
+    }
+    assert (
+        json.loads((store.folder(TOP) / "spec.json").read_text())["spec"]["fields"]["name"] == "top"
+    )
 
 
 @pytest.mark.parametrize("name", ["artifact.safetensors", "history.json", "spec.json"])
@@ -72,14 +76,20 @@ def test_a_damaged_artifact_is_set_aside_and_computed_again(tmp_path, capsys, na
     if damage == "missing":
         path.unlink()
     else:
-        place = data.index(b'tensors": "') + 12 if name == "spec.json" else len(data) - 9  # in spec.json, a digest
+        place = (
+            data.index(b'tensors": "') + 12 if name == "spec.json" else len(data) - 9
+        )  # in spec.json, a digest
         flipped = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         path.write_bytes({"truncated": data[:-5], "altered": flipped, "empty": b""}[damage])
     Add.runs.clear()
     assert store.get(TOP)["sum"] == 5
     assert Add.runs == ["top"]
     assert "is truncated or altered: set aside as" in capsys.readouterr().err
-    assert store.folder(TOP).with_suffix(".damaged").exists() and files(store, TOP) == {"spec.json", "history.json", "artifact.safetensors"}
+    assert store.folder(TOP).with_suffix(".damaged").exists() and files(store, TOP) == {
+        "spec.json",
+        "history.json",
+        "artifact.safetensors",
+    }
 
 
 def test_a_failing_stage_leaves_nothing_that_looks_finished(tmp_path):
@@ -97,18 +107,25 @@ def test_a_failing_stage_leaves_nothing_that_looks_finished(tmp_path):
 def test_watchers_hear_of_every_stage_and_scalar(tmp_path):
     heard = []
 
-    class Ear(Watcher):
-        def begin(self, stage):
+    class Ear(Callback):
+        def on_start(self, stage):
             heard.append(f"begin {stage.name}")
 
-        def log(self, stage, entry):
+        def on_log(self, stage, entry):
             heard.append(f"log {stage.name} {entry.scalars['size']:g}")
 
-        def end(self, stage):
+        def on_end(self, stage):
             heard.append(f"end {stage.name}")
 
     Store(tmp_path, (Ear(),)).get(TOP.above[0])
-    assert heard == ["begin left", "log left 1", "begin bottom", "log bottom 0", "end bottom", "end left"]
+    assert heard == [
+        "begin left",
+        "log left 1",
+        "begin bottom",
+        "log bottom 0",
+        "end bottom",
+        "end left",
+    ]
 
 
 def spawn(store, code: str) -> subprocess.Popen:
@@ -137,7 +154,9 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() != 0
         assert not interrupted.has(stage)
-    epochs = torch.load(io.BytesIO(checkpoint.read_bytes()[32:]), weights_only=True)["state"]["epoch"]
+    epochs = torch.load(io.BytesIO(checkpoint.read_bytes()[32:]), weights_only=True)["state"][
+        "epoch"
+    ]
     assert 2 <= epochs < 12
     assert spawn(tmp_path / "killed", TRAIN).wait() == 0
     whole = Store(tmp_path / "whole").folder(stage)
@@ -158,7 +177,11 @@ def test_a_damaged_checkpoint_starts_the_stage_anew_with_the_same_bits(tmp_path,
     data = checkpoint.read_bytes()
     half = len(data) // 2
     checkpoint.write_bytes(
-        {"truncated": data[:half], "altered": data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :], "empty": b""}[damage]
+        {
+            "truncated": data[:half],
+            "altered": data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
+            "empty": b"",
+        }[damage]
     )
     artifact = store.get(stage)
     assert all(torch.equal(artifact[name], expected[name]) for name in expected)
@@ -204,4 +227,6 @@ def test_two_processes_that_find_one_damaged_artifact_compute_it_once(tmp_path, 
     monkeypatch.setattr(Store, "_read", late)
     assert store.get(TOP)["sum"] == 5
     assert Add.runs == ["top"]
-    assert sorted(path.name.rpartition(".")[2] for path in (tmp_path / "Add").glob(f"{key(TOP)}*")) == sorted([key(TOP), "damaged"])
+    assert sorted(
+        path.name.rpartition(".")[2] for path in (tmp_path / "Add").glob(f"{key(TOP)}*")
+    ) == sorted([key(TOP), "damaged"])

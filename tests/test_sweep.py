@@ -8,9 +8,19 @@ import re
 import pytest
 from conftest import ROOT, TINY, here
 
-from monosem import spec
-from monosem.stage import FieldError, closure, key
-from monosem.sweep import ASHA, Axis, Choice, LogUniform, MedianStopping, RandInt, Sweep, Uniform
+from monosem.core.fields import FieldError
+from monosem.core.stage import closure, key
+from monosem.specs import load as spec
+from monosem.specs.sweep import (
+    ASHA,
+    Axis,
+    Choice,
+    LogUniform,
+    MedianStopping,
+    RandInt,
+    Sweep,
+    Uniform,
+)
 
 BASE = f"""
 {TINY}
@@ -39,7 +49,9 @@ def names(study):
     return [cell.name for cell in study.cells]
 
 
-SWEEPS = {path: "simclr" for path in sorted((ROOT / "sweeps").glob("*.gin"))} | {ROOT / "gin" / "toy.gin": "polysemantic"}
+SWEEPS = {path: "simclr" for path in sorted((ROOT / "sweeps").glob("*.gin"))} | {
+    ROOT / "gin" / "toy.gin": "polysemantic"
+}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -70,15 +82,23 @@ def test_bindings_that_go_together_take_one_value_at_a_time(load):
 
 def test_cells_that_share_an_encoder_share_its_stage(load):
     study = load("Sweep.grid = {'TopK.k': (4, 8, 16)}")
-    kinds = [type(stage).__name__ for stage in closure([stage for cell in study.cells for stage in cell.experiment.stages])]
+    kinds = [
+        type(stage).__name__
+        for stage in closure([stage for cell in study.cells for stage in cell.experiment.stages])
+    ]
     assert kinds.count("Pretrain") == 1 and kinds.count("SparseAutoencoder") == 3
 
 
 def test_a_cell_is_the_experiment_that_its_bindings_give_by_hand(load, tmp_path):
     (tmp_path / "tiny.gin").write_text(TINY)
     cell = load("Sweep.grid = {'TopK.k': (4,)}", "Curve.repeats = 3").cells[-1]
-    alone = spec.load(["gin/sae.gin", str(tmp_path / "tiny.gin")], ["Curve.repeats = 3", "TopK.k = 4"])
-    assert list(map(key, cell.experiment.stages)) == list(map(key, alone.experiment.stages)) and cell.config == alone.config
+    alone = spec.load(
+        ["gin/sae.gin", str(tmp_path / "tiny.gin")], ["Curve.repeats = 3", "TopK.k = 4"]
+    )
+    assert (
+        list(map(key, cell.experiment.stages)) == list(map(key, alone.experiment.stages))
+        and cell.config == alone.config
+    )
 
 
 def test_what_is_said_beside_a_sweep_may_be_left_unread_by_some_of_its_specs_but_not_by_all(load):
@@ -88,7 +108,9 @@ def test_what_is_said_beside_a_sweep_may_be_left_unread_by_some_of_its_specs_but
 
 
 def test_a_macro_can_be_swept(load):
-    assert names(load("Pretrain.epochs = %epochs\nSweep.grid = {'epochs': (1, 2)}\nepochs = 3"))[:2] == [
+    assert names(load("Pretrain.epochs = %epochs\nSweep.grid = {'epochs': (1, 2)}\nepochs = 3"))[
+        :2
+    ] == [
         "simclr,epochs=1",
         "simclr,epochs=2",
     ]
@@ -100,7 +122,12 @@ def test_the_baseline_comes_first(load):
 
 def test_two_axes_are_multiplied_the_last_one_fastest(load):
     study = load("Sweep.grid = {'Pretrain.epochs': (1, 2), 'Pretrain.seed': (0, 1)}")
-    assert names(study)[:4] == ["simclr,epochs=1,seed=0", "simclr,epochs=1,seed=1", "simclr,epochs=2,seed=0", "simclr,epochs=2,seed=1"]
+    assert names(study)[:4] == [
+        "simclr,epochs=1,seed=0",
+        "simclr,epochs=1,seed=1",
+        "simclr,epochs=2,seed=0",
+        "simclr,epochs=2,seed=1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +142,9 @@ def test_two_axes_are_multiplied_the_last_one_fastest(load):
 )
 def test_draws_are_inside_their_space_and_more_samples_keep_the_first(space, inside):
     def draws(number, seed=0):
-        sweep = Sweep(name="s", specs=("a",), grid=(Axis(("A.b",), space),), num_samples=number, seed=seed)
+        sweep = Sweep(
+            name="s", specs=("a",), grid=(Axis(("A.b",), space),), num_samples=number, seed=seed
+        )
         return [assignment[0][1] for assignment in sweep.assignments()]
 
     few, many = draws(5), draws(300)
@@ -128,7 +157,9 @@ def test_rounding_does_not_take_a_draw_out_of_a_narrow_space():
 
 
 def test_log_uniform_draws_are_even_on_a_logarithmic_scale():
-    sweep = Sweep(name="s", specs=("a",), grid=(Axis(("A.b",), LogUniform(1e-4, 1.0)),), num_samples=2000)
+    sweep = Sweep(
+        name="s", specs=("a",), grid=(Axis(("A.b",), LogUniform(1e-4, 1.0)),), num_samples=2000
+    )
     low = sum(assignment[0][1] < 1e-2 for assignment in sweep.assignments())
     assert abs(low / 2000 - 0.5) < 0.04
 
@@ -137,7 +168,9 @@ def test_the_grid_is_repeated_for_every_draw(load):
     space = "LogUniform.low = 1e-4\nLogUniform.high = 1e-2\nSweep.num_samples = 3\n"
     study = load(f"{space}Sweep.grid = {{'TopK.k': (4, 8), 'sae/Adam.lr': @LogUniform()}}")
     cells = [dict(cell.swept) for cell in study.cells if cell.swept]
-    assert [cell["TopK.k"] for cell in cells] == ["4", "8"] * 3 and len({cell["sae/Adam.lr"] for cell in cells}) == 3
+    assert [cell["TopK.k"] for cell in cells] == ["4", "8"] * 3 and len(
+        {cell["sae/Adam.lr"] for cell in cells}
+    ) == 3
 
 
 def test_asha_never_stops_a_training_that_comes_to_its_own_end():
@@ -148,18 +181,36 @@ def test_asha_never_stops_a_training_that_comes_to_its_own_end():
 
 
 def test_a_long_value_still_makes_the_name_of_a_folder(load):
-    study = load(f"Sweep.grid = {{'label_noise/Curve.severities': ({tuple(i / 200 for i in range(100))}, (0.0,))}}")
-    assert all(len(name.encode()) < 150 for name in names(study)) and len(set(names(study))) == len(study.cells) == 4
+    study = load(
+        f"Sweep.grid = {{'label_noise/Curve.severities': ({tuple(i / 200 for i in range(100))}, (0.0,))}}"
+    )
+    assert (
+        all(len(name.encode()) < 150 for name in names(study))
+        and len(set(names(study))) == len(study.cells) == 4
+    )
 
 
-@pytest.mark.parametrize("scheduler", [ASHA(metric="loss", mode="min"), MedianStopping(metric="l0", mode="max", grace=2)])
+@pytest.mark.parametrize(
+    "scheduler", [ASHA(metric="loss", mode="min"), MedianStopping(metric="l0", mode="max", grace=2)]
+)
 def test_schedulers_are_ray_s_own(scheduler):
     made = scheduler.build(pytest.importorskip("ray.tune.schedulers"), epochs=30)
-    assert made.metric == scheduler.metric and type(made).__module__.startswith("ray.tune.schedulers")
+    assert made.metric == scheduler.metric and type(made).__module__.startswith(
+        "ray.tune.schedulers"
+    )
 
 
 def test_a_plan_lists_the_stages_with_the_cell_that_needs_them(tmp_path, capsys):
-    out = here(capsys, "--gin", "sweeps/few_shot.gin", "--plan", "--store", tmp_path / "store", "--runs", tmp_path / "runs")
+    out = here(
+        capsys,
+        "--gin",
+        "sweeps/few_shot.gin",
+        "--plan",
+        "--store",
+        tmp_path / "store",
+        "--runs",
+        tmp_path / "runs",
+    )
     assert out.returncode == 0 and not list(tmp_path.iterdir())
     assert "91 to compute, in 4 waves, for 15 cells" in out.stdout and "sae,seed=3" in out.stdout
 
@@ -221,9 +272,22 @@ WRONG = [
 @pytest.mark.parametrize(("text", "words"), WRONG, ids=[text for text, _ in WRONG])
 def test_what_is_wrong_with_any_cell_is_one_line_before_any_work(tmp_path, capsys, text, words):
     (tmp_path / "sweep.gin").write_text(BASE + text)
-    out = here(capsys, "--gin", tmp_path / "sweep.gin", "--runs", tmp_path / "runs", "--store", tmp_path / "store")
+    out = here(
+        capsys,
+        "--gin",
+        tmp_path / "sweep.gin",
+        "--runs",
+        tmp_path / "runs",
+        "--store",
+        tmp_path / "store",
+    )
     assert out.returncode == 2 and words in out.stderr, out.stderr
-    assert out.stdout == "" and out.stderr.count("\n") == 1 and not (tmp_path / "runs").exists() and not (tmp_path / "store").exists()
+    assert (
+        out.stdout == ""
+        and out.stderr.count("\n") == 1
+        and not (tmp_path / "runs").exists()
+        and not (tmp_path / "store").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,18 +297,50 @@ def test_what_is_wrong_with_any_cell_is_one_line_before_any_work(tmp_path, capsy
         (["--jobs", "1.5"], "argument --jobs: invalid whole number value: '1.5'"),
         (["--cpus", "-2"], "--cpus"),
         (["--gpus", "many"], "argument --gpus: invalid number value: 'many'"),
-        (["--address", "nowhere"], "--address (or RAY_ADDRESS) must be auto or HOST:PORT, got 'nowhere'"),
-        (["--address", "ray://127.0.0.1:10001"], "must be auto or HOST:PORT, got 'ray://127.0.0.1:10001'"),
+        (
+            ["--address", "nowhere"],
+            "--address (or RAY_ADDRESS) must be auto or HOST:PORT, got 'nowhere'",
+        ),
+        (
+            ["--address", "ray://127.0.0.1:10001"],
+            "must be auto or HOST:PORT, got 'ray://127.0.0.1:10001'",
+        ),
     ],
 )
 def test_flags_that_cannot_be_meant_are_one_line(tmp_path, capsys, arguments, words):
-    out = here(capsys, "--gin", "sweeps/seeds.gin", *arguments, "--runs", tmp_path / "runs", "--store", tmp_path / "store")
-    assert out.returncode == 2 and words in re.sub(r"seeds: .* to compute\n", "", out.stderr) and "Traceback" not in out.stderr
+    out = here(
+        capsys,
+        "--gin",
+        "sweeps/seeds.gin",
+        *arguments,
+        "--runs",
+        tmp_path / "runs",
+        "--store",
+        tmp_path / "store",
+    )
+    assert (
+        out.returncode == 2
+        and words in re.sub(r"seeds: .* to compute\n", "", out.stderr)
+        and "Traceback" not in out.stderr
+    )
 
 
 def test_flags_of_a_sweep_do_not_go_with_a_single_experiment(tmp_path, capsys):
-    out = here(capsys, "--gin", "gin/ncl.gin", "--jobs", 2, "--runs", tmp_path / "runs", "--store", tmp_path / "store")
-    assert out.returncode == 2 and out.stderr == "run.py: --jobs goes with a sweep, and no file binds a Sweep\n"
+    out = here(
+        capsys,
+        "--gin",
+        "gin/ncl.gin",
+        "--jobs",
+        2,
+        "--runs",
+        tmp_path / "runs",
+        "--store",
+        tmp_path / "store",
+    )
+    assert (
+        out.returncode == 2
+        and out.stderr == "run.py: --jobs goes with a sweep, and no file binds a Sweep\n"
+    )
 
 
 def test_a_sweep_made_by_hand_is_checked_like_one_from_gin():
@@ -253,5 +349,10 @@ def test_a_sweep_made_by_hand_is_checked_like_one_from_gin():
 
 
 def test_bindings_that_take_one_value_together_need_not_all_be_read(load):
-    study = load("Sweep.specs = ('gin/simclr.gin', 'gin/ncl.gin')", "Sweep.grid = {('Pretrain.seed', 'SparseAutoencoder.seed'): (0, 1)}")
-    assert [cell.swept for cell in study.cells] == [(("Pretrain.seed", str(seed)),) for seed in (0, 1)] * 2
+    study = load(
+        "Sweep.specs = ('gin/simclr.gin', 'gin/ncl.gin')",
+        "Sweep.grid = {('Pretrain.seed', 'SparseAutoencoder.seed'): (0, 1)}",
+    )
+    assert [cell.swept for cell in study.cells] == [
+        (("Pretrain.seed", str(seed)),) for seed in (0, 1)
+    ] * 2

@@ -9,12 +9,14 @@ import torch
 from conftest import ROOT
 from torch.testing import assert_close
 
-from monosem.data import Digits
-from monosem.fit import Adam
-from monosem.spec import load, study
-from monosem.stage import FieldError, key
-from monosem.store import Store
-from monosem.toy import Superposition, Toys, TwoFeatures, features, oriented
+from monosem.core.fields import FieldError
+from monosem.core.stage import key
+from monosem.core.store import Store
+from monosem.data.digits import Digits
+from monosem.learning.optimizers import Adam
+from monosem.models.toy import Superposition, Toys, TwoFeatures, features, oriented
+from monosem.specs.cells import study
+from monosem.specs.load import load
 
 SEEDS = range(4)
 REGIMES = {"polysemantic": 0.1, "monosemantic": 1.0}
@@ -47,7 +49,7 @@ def toy(density, **fields):
 def test_the_label_says_whether_the_first_feature_is_the_larger_one():
     images, labels, factors = TwoFeatures(train=20000).split("train")
     x = TwoFeatures().normalise(images.float() / 255)[:, :, 0, 0]
-    assert images.shape == (20000, 2, 1, 1) and TwoFeatures().flaw() is None
+    assert images.shape == (20000, 2, 1, 1) and TwoFeatures().problem() is None
     assert [int(first > second) for first, second in x.tolist()] == labels.tolist()
     assert torch.equal(torch.stack([factors["first"], factors["second"]], 1), (x > 0).long())
     assert_close(labels.double().mean().item(), 0.3 - 0.3**2 / 2, atol=0.01, rtol=0)
@@ -56,19 +58,27 @@ def test_the_label_says_whether_the_first_feature_is_the_larger_one():
 
 
 def test_splits_and_seeds_are_different_draws_and_one_seed_is_always_the_same():
-    one, same, other = TwoFeatures(train=1000), TwoFeatures(train=1000), TwoFeatures(train=1000, seed=1)
+    one, same, other = (
+        TwoFeatures(train=1000),
+        TwoFeatures(train=1000),
+        TwoFeatures(train=1000, seed=1),
+    )
     assert torch.equal(one.load("train").images, same.load("train").images)
     assert not torch.equal(one.load("train").images, one.load("test").images)
     assert not torch.equal(one.load("train").images, other.load("train").images)
 
 
 def test_what_is_on_in_sparse_features_is_on_in_dense_ones_with_the_same_value():
-    sparse, dense = (features(1000, density, torch.Generator().manual_seed(3)) for density in (0.2, 1.0))
+    sparse, dense = (
+        features(1000, density, torch.Generator().manual_seed(3)) for density in (0.2, 1.0)
+    )
     assert (dense > 0).all() and (dense <= 1).all() and torch.equal(sparse, dense * (sparse > 0))
 
 
 @pytest.mark.parametrize("density", [0.2, 0.3, 0.46, 0.48, 0.7])
-def test_the_polysemantic_feature_is_the_less_correlated_with_the_label_below_a_density_of_0_47(density):
+def test_the_polysemantic_feature_is_the_less_correlated_with_the_label_below_a_density_of_0_47(
+    density,
+):
     x = features(2_000_000, density, torch.Generator().manual_seed(0)).double()
     rows = torch.stack([x[:, 0], x[:, 0] - x[:, 1], (x[:, 0] > x[:, 1]).double()])
     monosemantic, polysemantic, _ = torch.corrcoef(rows)[2].tolist()
@@ -79,7 +89,11 @@ def test_the_polysemantic_feature_is_the_less_correlated_with_the_label_below_a_
 
 def test_the_loss_of_a_toy_is_the_source_s_formula_one_example_at_a_time():
     torch.manual_seed(0)
-    toys, x, importance = Toys(3), features(7, 0.7, torch.Generator().manual_seed(1)), torch.tensor([1.0, 0.4])
+    toys, x, importance = (
+        Toys(3),
+        features(7, 0.7, torch.Generator().manual_seed(1)),
+        torch.tensor([1.0, 0.4]),
+    )
     torch.nn.init.normal_(toys.bias)
     for start, found in enumerate(toys(x, importance)):
         weight, bias, total = toys.weight[start], toys.bias[start], 0.0
@@ -90,9 +104,21 @@ def test_the_loss_of_a_toy_is_the_source_s_formula_one_example_at_a_time():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_sparse_features_end_in_antipodal_superposition_and_of_dense_ones_the_important_one_is_kept(store, seed):
-    assert_close(store.get(toy(REGIMES["polysemantic"], seed=seed))["weight"], torch.tensor([[1.0, -1.0]]), atol=0.05, rtol=0)
-    assert_close(store.get(toy(REGIMES["monosemantic"], seed=seed))["weight"], torch.tensor([[1.0, 0.0]]), atol=0.05, rtol=0)
+def test_sparse_features_end_in_antipodal_superposition_and_of_dense_ones_the_important_one_is_kept(
+    store, seed
+):
+    assert_close(
+        store.get(toy(REGIMES["polysemantic"], seed=seed))["weight"],
+        torch.tensor([[1.0, -1.0]]),
+        atol=0.05,
+        rtol=0,
+    )
+    assert_close(
+        store.get(toy(REGIMES["monosemantic"], seed=seed))["weight"],
+        torch.tensor([[1.0, 0.0]]),
+        atol=0.05,
+        rtol=0,
+    )
 
 
 def test_a_single_start_may_stay_in_a_local_minimum_with_both_weights_positive(store):
@@ -129,14 +155,25 @@ def test_the_representation_is_the_hidden_dimension(store):
     images = data.normalise(data.split("test").images.float() / 255)
     weight = store.get(stage)["weight"]
     assert_close(stage.network(store.get)(images), images[:, :, 0, 0] @ weight.T)
-    assert stage.width == 1 and set(store.history(stage)[-1].scalars) == {"lr", "loss", "best_loss", "w1", "w2"}
+    assert stage.width == 1 and set(store.history(stage)[-1].scalars) == {
+        "lr",
+        "loss",
+        "best_loss",
+        "w1",
+        "w2",
+    }
     assert torch.equal(oriented(-weight), weight) and torch.equal(oriented(weight), weight)
 
 
 def test_what_is_impossible_is_refused():
-    assert toy(0.1).misfit(TwoFeatures()) is None
-    assert toy(0.1).misfit(Digits()) == "must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got (1, 16, 16)"
-    with pytest.raises(FieldError, match="Superposition.density must be between 0 and 1, 0 excluded, got 0.0"):
+    assert toy(0.1).incompatibility(TwoFeatures()) is None
+    assert (
+        toy(0.1).incompatibility(Digits())
+        == "must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got (1, 16, 16)"
+    )
+    with pytest.raises(
+        FieldError, match="Superposition.density must be between 0 and 1, 0 excluded, got 0.0"
+    ):
         toy(0.0)
     with pytest.raises(FieldError, match="TwoFeatures.mean must hold 2 values, one a feature"):
         TwoFeatures(mean=(0.0,), std=(1.0,))
@@ -145,16 +182,29 @@ def test_what_is_impossible_is_refused():
 @pytest.mark.parametrize("name", REGIMES)
 def test_each_file_is_its_regime(name):
     experiment = load([f"gin/toy/{name}.gin"]).experiment
-    assert experiment.name == name and [curve.name for curve in experiment.curves] == ["label_noise", "gaussian"]
-    assert all(curve.encoder == toy(REGIMES[name]) and curve.data == TwoFeatures() for curve in experiment.curves)
+    assert experiment.name == name and [curve.name for curve in experiment.curves] == [
+        "label_noise",
+        "gaussian",
+    ]
+    assert all(
+        curve.encoder == toy(REGIMES[name]) and curve.data == TwoFeatures()
+        for curve in experiment.curves
+    )
 
 
 def test_the_sweep_has_both_regimes_with_the_seeds_of_data_and_toy_together():
-    found = study(["gin/toy.gin"], ["Sweep.grid = {('TwoFeatures.seed', 'Superposition.seed'): (0, 1)}"])
+    found = study(
+        ["gin/toy.gin"], ["Sweep.grid = {('TwoFeatures.seed', 'Superposition.seed'): (0, 1)}"]
+    )
     curves = [cell.experiment.curves[0] for cell in found.cells]
-    assert [cell.experiment.name for cell in found.cells] == ["polysemantic"] * 2 + ["monosemantic"] * 2
+    assert [cell.experiment.name for cell in found.cells] == ["polysemantic"] * 2 + [
+        "monosemantic"
+    ] * 2
     assert [(curve.encoder.seed, curve.data.seed) for curve in curves] == [(0, 0), (1, 1)] * 2
-    assert "Sweep.specs" in (ROOT / "gin/toy.gin").read_text() and "python run.py --gin gin/toy.gin" in (ROOT / "gin/toy.gin").read_text()
+    assert (
+        "Sweep.specs" in (ROOT / "gin/toy.gin").read_text()
+        and "python run.py --gin gin/toy.gin" in (ROOT / "gin/toy.gin").read_text()
+    )
 
 
 def test_polysemantic_features_win_without_noise_and_monosemantic_ones_under_much(store):
@@ -162,10 +212,16 @@ def test_polysemantic_features_win_without_noise_and_monosemantic_ones_under_muc
 
     def accuracy(name, curve):
         """(severities,)"""
-        loaded = next(each for each in load([f"gin/toy/{name}.gin"]).experiment.curves if each.name == curve)
+        loaded = next(
+            each for each in load([f"gin/toy/{name}.gin"]).experiment.curves if each.name == curve
+        )
         stages = [
             dataclasses.replace(
-                loaded, encoder=toy(REGIMES[name], seed=seed), data=TwoFeatures(seed=seed), severities=severities[curve], repeats=5
+                loaded,
+                encoder=toy(REGIMES[name], seed=seed),
+                data=TwoFeatures(seed=seed),
+                severities=severities[curve],
+                repeats=5,
             )
             for seed in SEEDS
         ]

@@ -11,15 +11,19 @@ from conftest import tiny_pretrain
 from torch import nn
 from torch.testing import assert_close
 
-from monosem import training
-from monosem.data import Digits
-from monosem.encoders import Network, Projector, ResNet, SmallConv
-from monosem.fit import LARS, SGD, WarmupCosine, seeded
-from monosem.objectives import Contrastive, NonNegative, OnlineClassifier
-from monosem.sparse import Autoencoder, TopK
-from monosem.stage import FieldError, key
-from monosem.store import Store
-from monosem.training import Embedding, Pretrain, Projection, SparseAutoencoder, innermost
+from monosem.core.device import seeded
+from monosem.core.fields import FieldError
+from monosem.core.stage import key
+from monosem.core.store import Store
+from monosem.data.digits import Digits
+from monosem.learning.encoders import Network, Projector, ResNet, SmallConv
+from monosem.learning.objectives import Contrastive, NonNegative, OnlineClassifier
+from monosem.learning.optimizers import LARS, SGD, WarmupCosine
+from monosem.learning.sparse import Autoencoder, TopK
+from monosem.models import representation as training
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.pretrain import Pretrain
+from monosem.models.representation import Embedding, Projection, innermost
 
 
 def tiny_sae(encoder=None, **fields):
@@ -55,7 +59,9 @@ def test_a_resnet_s_parameters_are_named_and_shaped_as_in_the_reference_s_checkp
     shapes = golden("l_state_dict_shapes.json")
     encoder = ResNet(18, "cifar", stem_padding=2)
     with torch.device("meta"):
-        network = Network(encoder.build(3), Projector(16384, 2048).build(encoder.width), nn.Linear(512, 100))
+        network = Network(
+            encoder.build(3), Projector(16384, 2048).build(encoder.width), nn.Linear(512, 100)
+        )
     assert {name: list(tensor.shape) for name, tensor in network.state_dict().items()} == shapes
 
 
@@ -65,25 +71,45 @@ def test_a_whole_training_step_equals_the_reference_with_either_classifier(golde
     g, network = golden("k_encoder_and_step"), filled_network(golden)
     views = g["X"].flatten(0, 1)
     with torch.no_grad():
-        assert_close(network.eval().backbone(g["X"][0]), g[f"{tag}_eval_feats_view0"], rtol=1e-10, atol=1e-12)
+        assert_close(
+            network.eval().backbone(g["X"][0]), g[f"{tag}_eval_feats_view0"], rtol=1e-10, atol=1e-12
+        )
     objective = Contrastive() if tag == "None" else NonNegative()
     stage = tiny_pretrain(objective=objective, classifier=OnlineClassifier(joint=joint))
-    scalars = stage.losses(network.train(), views, g["img_indexes"].repeat(2), g["targets"].repeat(2))
+    scalars = stage.losses(
+        network.train(), views, g["img_indexes"].repeat(2), g["targets"].repeat(2)
+    )
     scalars["loss"].backward()
     regulariser = float(g[f"{tag}_var"]) if tag == "relu" else 0.0
-    assert_close(scalars["objective"].item(), float(g[f"{tag}_nce"]) + regulariser, rtol=1e-10, atol=0)
+    assert_close(
+        scalars["objective"].item(), float(g[f"{tag}_nce"]) + regulariser, rtol=1e-10, atol=0
+    )
     assert_close(scalars["loss"].item(), float(g[f"{tag}_total_loss"]), rtol=1e-10, atol=0)
     norm = torch.stack([p.grad.norm() for p in network.backbone.parameters()]).norm()
-    assert_close(norm.item(), float(g[f"{tag}_{'' if joint else 'detached_'}backbone_grad_norm"]), rtol=1e-9, atol=0)
+    assert_close(
+        norm.item(),
+        float(g[f"{tag}_{'' if joint else 'detached_'}backbone_grad_norm"]),
+        rtol=1e-9,
+        atol=0,
+    )
     if joint:
         gradients = dict(network.named_parameters())
         ours = torch.stack([gradients[str(name)].grad.norm() for name in g[f"{tag}_param_names"]])
         assert_close(ours, g[f"{tag}_grad_norms"], rtol=1e-8, atol=1e-12)
-        before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+        before = {
+            name: parameter.detach().clone() for name, parameter in network.named_parameters()
+        }
         groups = [{"params": [*network.backbone.parameters(), *network.projector.parameters()]}]
-        groups.append({"params": [*network.classifier.parameters()], "lr": 0.1, "weight_decay": 0.0})
+        groups.append(
+            {"params": [*network.classifier.parameters()], "lr": 0.1, "weight_decay": 0.0}
+        )
         LARS(weight_decay=1e-4).build(groups).step()
-        moved = torch.stack([(gradients[str(name)].detach() - before[str(name)]).norm() for name in g[f"{tag}_param_names"]])
+        moved = torch.stack(
+            [
+                (gradients[str(name)].detach() - before[str(name)]).norm()
+                for name in g[f"{tag}_param_names"]
+            ]
+        )
         assert_close(moved, g[f"{tag}_update_norms"], rtol=1e-8, atol=1e-12)
 
 
@@ -112,7 +138,8 @@ def test_the_reference_s_stem_makes_34_pixels_of_32():
 def test_a_detached_classifier_leaves_the_encoder_as_it_is_and_a_joint_one_does_not(tmp_path):
     store = Store(tmp_path)
     without, watching, joint = (
-        store.get(tiny_pretrain(classifier=each)) for each in (None, OnlineClassifier(), OnlineClassifier(joint=True))
+        store.get(tiny_pretrain(classifier=each))
+        for each in (None, OnlineClassifier(), OnlineClassifier(joint=True))
     )
     assert all(torch.equal(without[name], watching[name]) for name in without)
     assert not all(torch.equal(without[name], joint[name]) for name in without)
@@ -120,7 +147,10 @@ def test_a_detached_classifier_leaves_the_encoder_as_it_is_and_a_joint_one_does_
 
 
 def test_two_objectives_with_one_seed_start_from_the_same_weights():
-    first, second = (tiny_pretrain(objective=each).build().state_dict() for each in (Contrastive(), NonNegative()))
+    first, second = (
+        tiny_pretrain(objective=each).build().state_dict()
+        for each in (Contrastive(), NonNegative())
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = tiny_pretrain(seed=1).build().state_dict()
     assert not torch.equal(first["projector.0.weight"], other["projector.0.weight"])
@@ -150,7 +180,7 @@ def batches(stage, epoch):
         def log(self, *_, **__):
             pass
 
-        tick = save = log
+        on_step = save = log
 
     with pytest.raises(Enough):
         stage.train(Job(), module, [{"params": [weight]}], losses, lambda views: views.flatten(1))
@@ -162,12 +192,18 @@ def test_training_sees_two_different_views_of_every_image_and_others_in_every_ep
     images, labels, _ = stage.data.load("train")
     views, index, told = batches(stage, 0)
     first, second = views.chunk(2)
-    assert torch.equal(index[:256], index[256:]) and torch.equal(told, labels[index]) and len(index[:256].unique()) == 256
+    assert (
+        torch.equal(index[:256], index[256:])
+        and torch.equal(told, labels[index])
+        and len(index[:256].unique()) == 256
+    )
     clean = stage.data.normalise(images[index[:256]].float() / 255)
     for one, other in ((first, second), (first, clean), (second, clean)):
         assert (one - other).flatten(1).abs().amax(1).gt(0.05).float().mean() > 0.95
     assert torch.equal(views, batches(stage, 0)[0])
-    assert not torch.equal(index, batches(stage, 1)[1]) and not torch.equal(index, batches(tiny_pretrain(seed=1), 0)[1])
+    assert not torch.equal(index, batches(stage, 1)[1]) and not torch.equal(
+        index, batches(tiny_pretrain(seed=1), 0)[1]
+    )
     assert torch.equal(views, batches(tiny_pretrain(objective=Contrastive()), 0)[0])  # paired
     plain, index, _ = batches(tiny_pretrain(views=()), 0)
     assert torch.equal(plain, stage.data.normalise(images[index].float() / 255))
@@ -178,7 +214,9 @@ def test_batch_norm_of_the_frozen_encoder_never_moves(tmp_path, monkeypatch):
     before = store.get(sae.encoder.encoder)
     seen = []
     network = Embedding.network
-    monkeypatch.setattr(Embedding, "network", lambda self, get: seen.append(network(self, get)) or seen[-1])
+    monkeypatch.setattr(
+        Embedding, "network", lambda self, get: seen.append(network(self, get)) or seen[-1]
+    )
     store.get(sae)
     after = innermost(seen[0]).state_dict()
     assert all(torch.equal(before[f"backbone.{name}"], tensor) for name, tensor in after.items())
@@ -188,7 +226,9 @@ def test_the_autoencoder_sees_at_probe_time_what_it_was_trained_on(tmp_path, mon
     store, sae = Store(tmp_path), tiny_sae()
     inputs = []
     losses = SparseAutoencoder.losses
-    monkeypatch.setattr(SparseAutoencoder, "losses", lambda self, a, x: inputs.append(x) or losses(self, a, x))
+    monkeypatch.setattr(
+        SparseAutoencoder, "losses", lambda self, a, x: inputs.append(x) or losses(self, a, x)
+    )
     network = sae.network(store.get)
     assert_close(torch.cat(inputs).norm(dim=1), torch.ones(len(torch.cat(inputs))))
     images = sae.data.normalise(sae.data.load("test").images[:9].float() / 255)
@@ -219,7 +259,13 @@ def test_what_is_probed_is_raw_rectified_or_embedded(tmp_path):
     store, pretrain = Store(tmp_path), tiny_pretrain()
     images = pretrain.data.normalise(pretrain.data.load("test").images[:9].float() / 255)
     raw, rectified, embedded, features = (
-        each.network(store.get)(images) for each in (Projection(pretrain), Projection(pretrain, "relu"), Embedding(pretrain), pretrain)
+        each.network(store.get)(images)
+        for each in (
+            Projection(pretrain),
+            Projection(pretrain, "relu"),
+            Embedding(pretrain),
+            pretrain,
+        )
     )
     assert (raw < 0).any() and torch.equal(rectified, raw.relu())
     assert_close(embedded, torch.nn.functional.normalize(raw.relu(), dim=1))
@@ -233,17 +279,27 @@ def test_changing_the_autoencoder_reuses_the_encoder():
 
 def test_a_representation_names_all_stages_it_stands_on():
     sae = tiny_sae()
-    assert sae.stages == (sae, sae.encoder.encoder) and sae.encoder.stages == sae.encoder.encoder.stages == (sae.encoder.encoder,)
+    assert sae.stages == (
+        sae,
+        sae.encoder.encoder,
+    ) and sae.encoder.stages == sae.encoder.encoder.stages == (sae.encoder.encoder,)
 
 
 def test_impossible_trainings_are_refused():
-    with pytest.raises(FieldError, match="TopK.k must be at most the number of latents, 32, got 33"):
+    with pytest.raises(
+        FieldError, match="TopK.k must be at most the number of latents, 32, got 33"
+    ):
         tiny_sae(sparsity=TopK(33))
-    with pytest.raises(FieldError, match="Pretrain.batch_size must be at most 1437, the training images, got 1438"):
+    with pytest.raises(
+        FieldError, match="Pretrain.batch_size must be at most 1437, the training images, got 1438"
+    ):
         tiny_pretrain(batch_size=1438).preflight()
     with pytest.raises(FieldError, match="Pretrain.objective must be an Objective"):
         tiny_pretrain(objective=Digits())
-    with pytest.raises(FieldError, match=r"Pretrain.encoder must be an Encoder, got the class SmallConv \(write @SmallConv\(\)"):
+    with pytest.raises(
+        FieldError,
+        match=r"Pretrain.encoder must be an Encoder, got the class SmallConv \(write @SmallConv\(\)",
+    ):
         tiny_pretrain(encoder=SmallConv)
     with pytest.raises(TypeError):
         Pretrain()
@@ -257,7 +313,11 @@ def test_the_decoder_and_the_classifier_have_learning_rates_of_their_own(monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(SGD, "build", build)
-    encoder = tiny_pretrain(objective=Contrastive(), optimizer=SGD(lr=0.4, lr_per=512), classifier=OnlineClassifier(lr=0.1))
+    encoder = tiny_pretrain(
+        objective=Contrastive(),
+        optimizer=SGD(lr=0.4, lr_per=512),
+        classifier=OnlineClassifier(lr=0.1),
+    )
     for stage in (encoder, tiny_sae(decoder_lr=0.3, optimizer=SGD(lr=0.4, lr_per=128)), tiny_sae()):
         monkeypatch.setattr(Embedding, "network", lambda self, get: None)
         with pytest.raises(KeyboardInterrupt):
@@ -279,11 +339,20 @@ def test_compiling_is_asked_for_by_a_flag_and_changes_no_key(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("make", [tiny_pretrain, tiny_sae], ids=["pretrain", "sae"])
-def test_monosemanticity_is_logged_at_every_epoch_and_changes_no_weight(tmp_path, monkeypatch, make):
+def test_monosemanticity_is_logged_at_every_epoch_and_changes_no_weight(
+    tmp_path, monkeypatch, make
+):
     stage, store, plain = make(), Store(tmp_path / "a"), Store(tmp_path / "b")
     weights = store.get(stage)
     for entry in store.history(stage):
-        assert {"class_consistency", "class_selectivity", "sparsity", "hoyer", "effective_rank", "correlation"} <= set(entry.scalars)
+        assert {
+            "class_consistency",
+            "class_selectivity",
+            "sparsity",
+            "hoyer",
+            "effective_rank",
+            "correlation",
+        } <= set(entry.scalars)
         assert 0.1 <= entry.scalars["class_consistency"] <= 1
     monkeypatch.setattr(training, "WATCHED", ())
     without = plain.get(stage)

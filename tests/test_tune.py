@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, run
 
-from monosem.curves import read_table
+from monosem.results.table import read_table
 
 SWEEP = f"""
 {TINY}
@@ -44,8 +44,14 @@ def arguments(folder: Path, text: str, *more: object, runs: str = "runs") -> lis
 
 
 def start(folder: Path, text: str, *more: object, runs: str = "runs") -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments(folder, text, *more, runs=runs))]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        *map(str, arguments(folder, text, *more, runs=runs)),
+    ]
+    return subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -53,7 +59,9 @@ def descendants(pid: int) -> dict[int, str]:
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(
+                int(path.parent.name)
+            )
         except OSError:  # it has just ended
             continue
     found, pending = {}, [pid]
@@ -69,7 +77,10 @@ def descendants(pid: int) -> dict[int, str]:
 
 def finished(folder: Path) -> dict[str, int]:
     """Stages in the store, and when each was finished."""
-    return {f"{path.parent.parent.name}/{path.parent.name}": path.stat().st_mtime_ns for path in (folder / "store").glob("*/*/spec.json")}
+    return {
+        f"{path.parent.parent.name}/{path.parent.name}": path.stat().st_mtime_ns
+        for path in (folder / "store").glob("*/*/spec.json")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +99,10 @@ def table(folder: Path, runs: str = "runs") -> bytes:
 def test_all_cells_are_in_one_table_with_a_column_for_each_swept_binding(done):
     with (done[0] / "runs" / "tiny" / "curves.csv").open() as file:
         lines = list(csv.DictReader(file))
-    cells = {(line["experiment"], line["Pretrain.seed"], line["SparseAutoencoder.seed"]) for line in lines}
+    cells = {
+        (line["experiment"], line["Pretrain.seed"], line["SparseAutoencoder.seed"])
+        for line in lines
+    }
     assert cells == {("simclr", "0", ""), ("simclr", "1", ""), ("sae", "0", "0"), ("sae", "1", "1")}
 
 
@@ -100,8 +114,16 @@ def test_a_sweep_leaves_a_figure_for_each_curve_a_summary_and_nothing_of_ray_s(d
         "simclr,seed=0", "simclr,seed=1", "sae,seed=0", "sae,seed=1",
     }  # fmt: skip
     summary = (folder / "runs" / "tiny" / "summary.md").read_text()
-    assert "sae - simclr" in summary and "2 trained encoders each" in summary and "| mean top-1 under" in summary
-    assert "n.s." in summary and "| class_consistency" in summary and "probed: SparseAutoencoder of Embedding of Pretrain" in summary
+    assert (
+        "sae - simclr" in summary
+        and "2 trained encoders each" in summary
+        and "| mean top-1 under" in summary
+    )
+    assert (
+        "n.s." in summary
+        and "| class_consistency" in summary
+        and "probed: SparseAutoencoder of Embedding of Pretrain" in summary
+    )
     assert f"tensorboard --logdir {folder / 'runs' / 'tiny'}" in out.stdout
     assert "4 cells, 29 of 29 stages to compute" in out.stderr
 
@@ -110,7 +132,9 @@ def test_tensorboard_reads_one_run_for_each_cell_with_hparams_and_the_sweep_s_fi
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
     folder = done[0] / "runs" / "tiny"
-    assert [len(list(cell.glob("events*"))) for cell in folder.iterdir() if cell.is_dir()] == [1] * 4
+    assert [len(list(cell.glob("events*"))) for cell in folder.iterdir() if cell.is_dir()] == [
+        1
+    ] * 4
     events = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     assert set(events.Runs()) == {".", "simclr,seed=0", "simclr,seed=1", "sae,seed=0", "sae,seed=1"}
     sae = events.GetAccumulator("sae,seed=1")
@@ -122,13 +146,26 @@ def test_tensorboard_reads_one_run_for_each_cell_with_hparams_and_the_sweep_s_fi
 
 def test_the_same_command_again_computes_nothing_and_does_without_ray(done, tmp_path):
     folder, out = done
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "sweep.gin"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "sweep.gin"
+    }
     (tmp_path / "ray.py").write_text("raise SystemExit('nobody needs Ray here')")
     again = run(*arguments(folder, SWEEP), env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert again.returncode == 0 and "0 of 29 stages to compute" in again.stderr and again.stdout == out.stdout
+    assert (
+        again.returncode == 0
+        and "0 of 29 stages to compute" in again.stderr
+        and again.stdout == out.stdout
+    )
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    (folder / "runs" / "tiny" / "gaussian.png").unlink()  # a figure that was lost is drawn again, though others are there
-    assert run(*arguments(folder, SWEEP), env={**os.environ, "PYTHONPATH": str(tmp_path)}).returncode == 0
+    (
+        folder / "runs" / "tiny" / "gaussian.png"
+    ).unlink()  # a figure that was lost is drawn again, though others are there
+    assert (
+        run(*arguments(folder, SWEEP), env={**os.environ, "PYTHONPATH": str(tmp_path)}).returncode
+        == 0
+    )
     assert (folder / "runs" / "tiny" / "gaussian.png").exists()
 
 
@@ -147,9 +184,16 @@ def test_cells_under_ray_and_in_process_with_as_many_threads_have_the_same_value
     for name, seed in (("simclr", "1"), ("sae", "1")):
         config = done[0] / "runs" / "tiny" / f"{name},seed={seed}" / "config.gin"
         places = ["--runs", tmp_path / "runs", "--store", tmp_path / "store"]
-        assert run("--gin", config, *places, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+        assert (
+            run("--gin", config, *places, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+            == 0
+        )
         alone = read_table(tmp_path / "runs" / name / "curves.csv")
-        assert alone == [row._replace(swept=()) for row in rows if row.experiment == name and dict(row.swept)["Pretrain.seed"] == seed]
+        assert alone == [
+            row._replace(swept=())
+            for row in rows
+            if row.experiment == name and dict(row.swept)["Pretrain.seed"] == seed
+        ]
 
 
 def test_growing_a_grid_computes_exactly_the_new_cells(done, tmp_path):
@@ -161,8 +205,13 @@ def test_growing_a_grid_computes_exactly_the_new_cells(done, tmp_path):
     after = finished(tmp_path)
     assert {name: after[name] for name in before} == before  # what was there is untouched
     assert sorted(name.split("/")[0] for name in after.keys() - before.keys()) == ["Curve", "Curve"]
-    threads = {name: json.loads((tmp_path / "store" / name / "spec.json").read_text())["made"]["threads"] for name in after}
-    assert {threads[name] for name in before} == {1} and {threads[name] for name in after.keys() - before.keys()} == {2}
+    threads = {
+        name: json.loads((tmp_path / "store" / name / "spec.json").read_text())["made"]["threads"]
+        for name in after
+    }
+    assert {threads[name] for name in before} == {1} and {
+        threads[name] for name in after.keys() - before.keys()
+    } == {2}
     assert len({row.swept for row in read_table(tmp_path / "runs" / "wave" / "curves.csv")}) == 6
 
 
@@ -188,13 +237,17 @@ def test_workers_killed_at_random_moments_are_replaced_and_change_nothing(done, 
     while process.poll() is None:
         time.sleep(moments.uniform(0.1, 1))
         workers = [
-            pid for pid, words in descendants(process.pid).items() if words.startswith(("ray::_Trial", "ray::ResourceTrainable"))
+            pid
+            for pid, words in descendants(process.pid).items()
+            if words.startswith(("ray::_Trial", "ray::ResourceTrainable"))
         ]  # agents have other names
         if workers and killed < 4:
             os.kill(moments.choice(workers), signal.SIGKILL)
             killed += 1
-    _, said = process.communicate()
-    assert process.returncode == 0 and killed >= 1, said  # a quick machine may be done before the fourth
+    _, valid = process.communicate()
+    assert process.returncode == 0 and killed >= 1, (
+        valid
+    )  # a quick machine may be done before the fourth
     assert table(tmp_path) == table(done[0])
 
 
@@ -218,10 +271,12 @@ def test_two_drivers_at_once_compute_each_stage_once(done, tmp_path):
         "Sweep.grid = {'Pretrain.seed': (0, 1)}"
     )
     first, second = (start(tmp_path, text, runs=runs) for runs in ("one", "two"))
-    said = [process.communicate(timeout=170)[1] for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], said
+    valid = [process.communicate(timeout=170)[1] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], valid
     assert len(count.read_text()) == 2 * 6 * (1437 // 128)  # every step of both encoders, once
-    assert (tmp_path / "one" / "wave" / "curves.csv").read_bytes() == (tmp_path / "two" / "wave" / "curves.csv").read_bytes()
+    assert (tmp_path / "one" / "wave" / "curves.csv").read_bytes() == (
+        tmp_path / "two" / "wave" / "curves.csv"
+    ).read_bytes()
 
 
 def test_one_failed_cell_takes_none_along_and_is_the_only_one_tried_again(tmp_path):
@@ -230,14 +285,28 @@ def test_one_failed_cell_takes_none_along_and_is_the_only_one_tried_again(tmp_pa
     assert out.returncode == 1 and "Traceback" not in out.stderr
     (log,) = (tmp_path / "runs" / "wave" / "logs").iterdir()
     for words in (out.stdout, (tmp_path / "runs" / "wave" / "summary.md").read_text()):
-        assert "- simclr,lr=1e+30 failed: the loss is not a finite number from step" in words and f"(log: {log})" in words
+        assert (
+            "- simclr,lr=1e+30 failed: the loss is not a finite number from step" in words
+            and f"(log: {log})" in words
+        )
     assert log.read_text().count("== try") == 2 and "in train\n" in log.read_text()
-    assert {dict(row.swept)["pretrain/Adam.lr"] for row in read_table(tmp_path / "runs" / "wave" / "curves.csv")} == {"0.001"}
+    assert {
+        dict(row.swept)["pretrain/Adam.lr"]
+        for row in read_table(tmp_path / "runs" / "wave" / "curves.csv")
+    } == {"0.001"}
     before = finished(tmp_path)
     again = run(*arguments(tmp_path, text))
-    assert again.returncode == 1 and finished(tmp_path) == before and "6 of 13 stages to compute" in again.stderr
+    assert (
+        again.returncode == 1
+        and finished(tmp_path) == before
+        and "6 of 13 stages to compute" in again.stderr
+    )
     assert run(*arguments(tmp_path, text.replace("1e30", "2e-3"))).returncode == 0
-    cells = {path.name for path in (tmp_path / "runs" / "wave").iterdir() if path.is_dir() and path.name != "logs"}
+    cells = {
+        path.name
+        for path in (tmp_path / "runs" / "wave").iterdir()
+        if path.is_dir() and path.name != "logs"
+    }
     assert cells == {"simclr,lr=0.001", "simclr,lr=0.002"}
 
 
@@ -256,15 +325,26 @@ def test_a_scheduler_stops_the_bad_ones_for_good(tmp_path):
     again = run(*arguments(tmp_path, text, "--jobs", 1))
     assert again.stdout == out.stdout and again.returncode == 0
     (tmp_path / "runs" / "wave" / "stopped.json").write_text("{garbage")
-    other = run(*arguments(tmp_path, text.replace("'online_accuracy'", "'online_acuracy'"), "--jobs", 1))
-    assert other.returncode == 1 and "stopped.json is damaged: what was stopped is tried again" in other.stderr
-    assert "Sweep.scheduler: Pretrain logs no 'online_acuracy'; it logs " in other.stderr and "Traceback" not in other.stderr
+    other = run(
+        *arguments(tmp_path, text.replace("'online_accuracy'", "'online_acuracy'"), "--jobs", 1)
+    )
+    assert (
+        other.returncode == 1
+        and "stopped.json is damaged: what was stopped is tried again" in other.stderr
+    )
+    assert (
+        "Sweep.scheduler: Pretrain logs no 'online_acuracy'; it logs " in other.stderr
+        and "Traceback" not in other.stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--cpus", 4096], "a trial of Pretrain asks for 4096 CPUs and 0 GPUs; available, node by node: "),
+        (
+            ["--cpus", 4096],
+            "a trial of Pretrain asks for 4096 CPUs and 0 GPUs; available, node by node: ",
+        ),
         (["--gpus", 0.5], "a trial of Pretrain asks for 1 CPUs and 0.5 GPUs; available"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1: "),
         (["--address", "auto"], "no Ray cluster at auto: "),
@@ -274,16 +354,25 @@ def test_what_the_cluster_cannot_give_is_said_within_ten_seconds(tmp_path, flags
     if "auto" in flags and any("gcs_server" in words for words in descendants(1).values()):
         pytest.skip("another Ray is running on this machine: auto would find it")
     started = time.monotonic()
-    out = run(*arguments(tmp_path, ONE_WAVE, *flags), env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"})
+    out = run(
+        *arguments(tmp_path, ONE_WAVE, *flags),
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    )
     assert time.monotonic() - started < 10
     assert out.returncode == 2 and words in out.stderr and "Traceback" not in out.stderr
-    assert not (tmp_path / "runs" / "wave").exists() or not list((tmp_path / "runs" / "wave").iterdir())
+    assert not (tmp_path / "runs" / "wave").exists() or not list(
+        (tmp_path / "runs" / "wave").iterdir()
+    )
 
 
-def test_a_node_that_dies_in_the_middle_of_a_cluster_sweep_loses_and_doubles_nothing(done, tmp_path):
+def test_a_node_that_dies_in_the_middle_of_a_cluster_sweep_loses_and_doubles_nothing(
+    done, tmp_path
+):
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     try:
         other = cluster.add_node(num_cpus=1)
         process = start(tmp_path, SWEEP, "--address", cluster.address)
@@ -292,9 +381,9 @@ def test_a_node_that_dies_in_the_middle_of_a_cluster_sweep_loses_and_doubles_not
             time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)
         cluster.add_node(num_cpus=1)
-        _, said = process.communicate(timeout=170)
+        _, valid = process.communicate(timeout=170)
     finally:
         cluster.shutdown()
-    assert process.returncode == 0, said
+    assert process.returncode == 0, valid
     assert table(tmp_path) == table(done[0])
     assert len(finished(tmp_path)) == 29 and not list((tmp_path / "store").rglob("*.partial"))

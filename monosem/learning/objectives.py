@@ -1,0 +1,165 @@
+"""Objectives: what pre-training minimises, as a function of raw projections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import gin
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from monosem.core.fields import AtLeastZero, Fraction, Part, Positive
+
+Activation = Literal[
+    "identity", "relu", "rep_relu", "gelu", "sigmoid", "softplus", "exp", "leaky_relu"
+]
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda z: z,
+    "relu": F.relu,
+    # the value of ReLU with the gradient of GELU, so that dimensions at zero can come back
+    "rep_relu": lambda z: F.gelu(z) + (F.relu(z) - F.gelu(z)).detach(),
+    "gelu": F.gelu,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "exp": torch.exp,
+    "leaky_relu": F.leaky_relu,  # slope 0.01
+}
+
+
+def contrastive_loss(z: Tensor, index: Tensor, temperature: float) -> Tensor:
+    """NT-Xent over rows of `z` (m, d), where rows with equal `index` (m,) are views of one thing.
+
+    loss = - mean_i log( sum_{j in P(i)} exp(z_i.z_j / T) / sum_{j != i} exp(z_i.z_j / T) ),  P(i) = {j != i: index_j = index_i}.
+
+    Several positives are summed inside one log (not SupCon's mean of logs); a row without a positive is left out of the
+    mean. Rows are not normalised here.
+    """
+    similarity = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    positive = (index[:, None] == index) & ~itself
+    everyone = similarity.masked_fill(itself, -torch.inf).logsumexp(1)
+    partners = similarity.masked_fill(~positive, -torch.inf).logsumexp(1)
+    paired = positive.any(1)
+    return torch.where(paired, everyone - partners, 0).sum() / paired.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Objective(Part):
+    """What pre-training minimises: a function of the projections of two views of every image of a batch."""
+
+    def embed(self, raw: Tensor) -> Tensor:
+        """(m, d) raw projections -> (m, d) the space in which the loss compares images; what Embedding probes."""
+        return raw
+
+    def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
+        """What tells which rows belong together. index: (2b,) which image each row is a view of; labels: (2b,) -> (2b,)."""
+        return index
+
+    def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """raw: (2b, d) projections, first one view of b images, then the other in the same order; targets: (2b,), equal for
+        rows that belong together -> scalar loss."""
+        raise NotImplementedError
+
+
+@gin.register
+@dataclass(frozen=True)
+class Contrastive(Objective):
+    """SimCLR's contrastive loss (Chen et al., arXiv:2002.05709, equation 1) on unit projections.
+
+    temperature: divides the cosine similarities.
+    """
+
+    temperature: Positive = 0.2
+
+    def embed(self, raw: Tensor) -> Tensor:
+        return F.normalize(raw, dim=-1)
+
+    def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
+        return contrastive_loss(self.embed(raw), targets, self.temperature)
+
+
+@gin.register
+@dataclass(frozen=True)
+class NonNegative(Contrastive):
+    """Non-negative contrastive loss: Contrastive after a rectifier (Wang et al., arXiv:2403.12459, section 3).
+
+    z = normalise(activation(normalise(raw))), loss = contrastive(z) - regulariser * mean|z|.
+
+    activation: the rectifier. 'rep_relu' has the value of ReLU and the gradient of GELU.
+    regulariser: weight of the - mean|z| term over all entries of z, which the reference adds with weight 1. As rows are
+        unit vectors it rewards dense ones; 0, as in the NCL paper and its code, leaves it out.
+    unit_first: whether projections are normalised before the rectifier too, as in the reference. The NCL paper's code does not,
+        which matters to rectifiers whose slope depends on size: 'gelu', 'rep_relu', 'sigmoid', 'softplus', 'exp'.
+    """
+
+    activation: Activation = "relu"
+    regulariser: AtLeastZero = 1.0
+    unit_first: bool = True
+
+    def embed(self, raw: Tensor) -> Tensor:
+        return F.normalize(
+            ACTIVATIONS[self.activation](super().embed(raw) if self.unit_first else raw), dim=-1
+        )
+
+    def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
+        z = self.embed(raw)
+        return contrastive_loss(z, targets, self.temperature) - self.regulariser * z.abs().mean()
+
+
+@gin.register
+@dataclass(frozen=True)
+class Supervised(Contrastive):
+    """Contrastive, but rows of one class belong together, as the reference's SupCon has it: z = normalise(activation(raw)).
+
+    All positives are summed inside one log, where Khosla et al. (arXiv:2004.11362) take the mean of logs.
+    activation: 'identity', or a rectifier for the non-negative kind.
+    label_noise: share of the rows of every batch, not of images, that get a label uniform over all classes, anew at every
+        step and possibly the true one; the two views of an image may then disagree. The reference has 0.55.
+    """
+
+    activation: Activation = "identity"
+    label_noise: Fraction = 0.0
+
+    def embed(self, raw: Tensor) -> Tensor:
+        return F.normalize(ACTIVATIONS[self.activation](raw), dim=-1)
+
+    def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
+        n = len(labels)
+        wrong = torch.randperm(n, generator=generator, device=generator.device)[
+            : int(self.label_noise * n)
+        ]
+        told = labels.clone()
+        told[wrong] = torch.randint(
+            classes, (len(wrong),), generator=generator, device=generator.device
+        )
+        return told
+
+
+@gin.register
+@dataclass(frozen=True)
+class OnlineClassifier(Part):
+    """A linear classifier of the backbone's features, trained on the true labels beside the objective.
+
+    joint: False stops its gradient at the features, so that it only watches. True lets it through, as the reference really
+        does: its "self-supervised" encoders are trained on clean labels as well.
+    lr, weight_decay: of the classifier alone.
+    """
+
+    joint: bool = False
+    lr: Positive = 0.1
+    weight_decay: AtLeastZero = 0.0
+
+    def build(self, width: int, classes: int) -> nn.Module:
+        return nn.Linear(width, classes)
+
+    def loss(
+        self, classifier: nn.Module, features: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """features: (m, width), labels: (m,) -> the mean cross-entropy and the share that is classified correctly."""
+        logits = classifier(features if self.joint else features.detach())
+        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()

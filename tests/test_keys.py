@@ -1,0 +1,53 @@
+"""No key changes unless somebody means it: the keys of every stage of every Gin file, against a recorded list.
+
+A key that differs computes everything anew for everybody. Where that is meant, record the list again and say so in the commit:
+
+    python tests/test_keys.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from monosem.core.stage import closure, key
+from monosem.data.packed import Packed
+from monosem.evaluation.experiment import Experiment
+from monosem.models.checkpoint import Checkpoint
+from monosem.specs import load as loading
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = Path(__file__).with_name("keys.json")
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "gin").rglob("*.gin")
+    if "Experiment.name" in path.read_text()
+)
+
+
+def keys_of(file: str) -> dict[str, list[str]]:
+    """The keys of all stages of an experiment by their kind, as if every file that is read from disk held the same."""
+    bindings = ["Checkpoint.path = '/x.ckpt'"] if "checkpoint" in file else []
+    with (
+        mock.patch.object(Packed, "content", lambda self: "content"),
+        mock.patch.object(Checkpoint, "content", lambda self: "content"),
+        mock.patch.object(Experiment, "preflight", lambda self: None),
+        mock.patch.object(loading, "closure", lambda stages: []),  # no look at the data
+    ):
+        experiment = loading.load([str(ROOT / file)], bindings).experiment
+        keys: dict[str, list[str]] = {}
+        for stage in closure(experiment.stages):
+            keys.setdefault(type(stage).__name__, []).append(key(stage))
+    return {kind: sorted(found) for kind, found in sorted(keys.items())}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_keys_of_a_gin_file_are_the_recorded_ones(file: str) -> None:
+    assert keys_of(file) == json.loads(RECORDED.read_text())[file]
+
+
+if __name__ == "__main__":
+    RECORDED.write_text(json.dumps({file: keys_of(file) for file in FILES}, indent=0) + "\n")
