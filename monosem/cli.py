@@ -168,16 +168,17 @@ def job(flags: argparse.Namespace) -> int:
         print(f"run.py: {error}", file=sys.stderr)
         return WRONG
 
-    from monosem.running import sweep as compute
+    from monosem.running.local import experiment
+    from monosem.running.sweep import RunOptions, sweep
     from monosem.specs.sweep import ClusterError
 
     try:
         if isinstance(asked, Study):
-            how = compute.RunOptions(
+            how = RunOptions(
                 flags.address or os.environ.get("RAY_ADDRESS"), flags.cpus, flags.gpus, flags.jobs
             )
-            return DONE if compute.sweep(asked, folder, store, how) else FAILED
-        compute.experiment(asked, folder, store)
+            return DONE if sweep(asked, folder, store, how) else FAILED
+        experiment(asked, folder, store)
         return DONE
     except ClusterError as error:
         print(f"run.py: {error}", file=sys.stderr)

@@ -49,20 +49,20 @@ def compiled(module: M) -> M:
 
 
 class BatchLoader:
-    """Images by index, on the device: kept there if they take up at most half of what is free, else gathered where they are,
+    """Inputs by index, on the device: kept there if they take up at most half of what is free, else gathered where they are,
     a memory map say, by a thread that is one batch ahead, and sent from pinned memory.
 
-    images: (n, c, h, w) uint8.
+    inputs: (n, ...), as a dataset stores them.
     """
 
-    def __init__(self, images: Tensor):
-        self.streams = device().type == "cuda" and images.nbytes > torch.cuda.mem_get_info()[0] / 2
-        self.images = images if self.streams else images.to(device())
+    def __init__(self, inputs: Tensor):
+        self.streams = device().type == "cuda" and inputs.nbytes > torch.cuda.mem_get_info()[0] / 2
+        self.inputs = inputs if self.streams else inputs.to(device())
 
     def __call__(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
         """order: for every batch, which images -> the batches, on the device."""
         if not self.streams:
-            yield from (self.images[index] for index in order)
+            yield from (self.inputs[index] for index in order)
             return
         with ThreadPoolExecutor(1) as thread:
             indices = iter(order)
@@ -81,7 +81,7 @@ class BatchLoader:
                 yield batch.to(device(), non_blocking=True)
 
     def _gather(self, index: Tensor) -> Tensor:
-        batch = self.images[index.cpu()]
+        batch = self.inputs[index.cpu()]
         return batch.pin_memory() if torch.cuda.is_available() else batch
 
 

@@ -17,15 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from monosem.core.fields import AtLeastZero, Count, Fraction, Part, Positive
-
-
-@dataclass(frozen=True)
-class Augmentation(Part):
-    """A random change of images that leaves their meaning as it is."""
-
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        raise NotImplementedError
+from monosem.core.fields import AtLeastZero, Count, Fraction, Positive
+from monosem.data.dataset import Augmentation
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...] | int, generator: Generator) -> Tensor:

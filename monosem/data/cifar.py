@@ -21,7 +21,8 @@ import numpy as np
 from monosem.core.fields import NotInKey, PathField, Positive
 from monosem.core.files import file_digest, lock
 from monosem.data import pack
-from monosem.data.dataset import SplitName, must_be_rgb
+from monosem.data.dataset import SplitName
+from monosem.data.images import must_be_rgb
 from monosem.data.packed import Packed, Source, as_it_is, described, nearest
 
 

@@ -1,135 +1,167 @@
-"""Datasets: two tensors a split, and the constants that normalise them."""
+"""What a dataset is, whatever its inputs are: two splits of inputs and labels, seen one batch at a time."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from monosem.core.fields import Part, Positive
+from monosem.core.fields import Part
 
 SplitName = Literal["train", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+MOST_LEVELS = 10_000  # of a factor: counts are kept for each of them
 
 
 class Examples(NamedTuple):
-    """images: (n, channels, height, width) uint8; labels: (n,) int64, 0 .. classes - 1.
+    """One split.
 
-    factors: where it is known what made the images, the level of each factor, (n,) int64 from 0 on, by name.
+    inputs: (n, *sample_shape), as they are stored: uint8 pixels of images, say.
+    labels: (n,) int64, from 0 to classes - 1.
+    factors: where it is known what made the inputs, the level of each factor by its name,
+        (n,) int64 from 0 on.
     """
 
-    images: Tensor
+    inputs: Tensor
     labels: Tensor
     factors: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Dataset(Part):
-    """Labelled images in a train and a test split. A subclass says how to `load` them.
+class Augmentation(Part):
+    """A random change of inputs that leaves their meaning as it is."""
 
-    mean, std: per channel, in units of the pixel range [0, 1]; normalised = (pixel / 255 - mean) / std.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[Positive, ...]
-
-    def validate(self) -> None:
-        if not self.mean:
-            self.refuse("mean", "must hold a value for every channel, got ()")
-        if len(self.mean) != len(self.std):
-            self.refuse(
-                "std",
-                f"must have one value per channel like mean ({len(self.mean)}), got {len(self.std)}",
-            )
-
-    def load(self, split: SplitName) -> Examples:
+    def __call__(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """inputs: (n, ...) on the device of the generator. Returns as many, changed."""
         raise NotImplementedError
 
+
+@dataclass(frozen=True)
+class Dataset(Part):
+    """Labelled inputs in a train and a test split.
+
+    A subclass says how to `load` them and how stored inputs become what a network takes.
+    `ImageDataset` does the latter for images.
+    """
+
+    def load(self, split: SplitName) -> Examples:
+        """Read or make a split. Called once a process."""
+        raise NotImplementedError
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Stored inputs (n, ...) -> what a network takes, on the device, as an evaluation sees them."""
+        raise NotImplementedError
+
+    def augment(
+        self, inputs: Tensor, views: Sequence[Augmentation], generator: Generator
+    ) -> Tensor:
+        """Stored inputs (n, ...) on the device -> what a network takes, changed by `views` in turn."""
+        raise NotImplementedError
+
+    def show(self, indices: Sequence[int]) -> Tensor | list[str]:
+        """Examples of the test split for a person: pictures (k, side, side, 3) uint8, or texts."""
+        raise NotImplementedError
+
+    def mismatch(self, other: Dataset) -> str | None:
+        """Why a network of these inputs cannot take those of `other`, if it cannot.
+
+        Goes on from the name of a field. Asked when a spec is read: it loads nothing.
+        """
+        if isinstance(other, type(self)):
+            return None
+        return f"must be {type(self).__name__}, as the encoder was made for, got {type(other).__name__}"
+
+    def problem_of_inputs(self, inputs: Tensor) -> str | None:
+        """What keeps the inputs of a split from being used; goes on from the name of a field."""
+        return None
+
     def split(self, name: SplitName) -> Examples:
-        """What `load` gave the first time a process asked: stages ask often, some of them at every step."""
+        """What `load` gave the first time: stages ask often, some of them at every step."""
         return _loaded(self, name)
 
-    def seen(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) uint8 -> what an evaluation sees of them."""
-        return images
-
     @property
-    def channels(self) -> int:
-        return len(self.mean)
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one stored input."""
+        return tuple(self.split("train").inputs.shape[1:])
 
     @property
     def classes(self) -> int:
+        """How many there are."""
         return int(self.split("train").labels.max()) + 1
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What people call the classes."""
+        """What people call the classes, by label."""
         return tuple(map(str, range(self.classes)))
 
     def problem(self) -> str | None:
-        """What keeps the splits from being used, if anything: for datasets that somebody has just written."""
-        for split in get_args(SplitName):
-            loaded: Any = self.split(split)  # anybody's code
-            if not isinstance(loaded, Examples) or not isinstance(loaded.factors, Mapping):
-                return f"must load Images(images, labels, factors), the factors a dictionary; the {split} split has {type(loaded).__name__}"
-            images, labels, factors = loaded
-            kinds = [type(each).__name__ for each in (images, labels)]
-            if kinds != ["Tensor", "Tensor"]:
-                return f"must load torch tensors; the {split} split has {kinds[0]} and {kinds[1]}"
-            if (
-                images.dtype != torch.uint8
-                or images.ndim != 4
-                or images.shape[1] != self.channels
-                or labels.dtype != torch.int64
-            ):
-                return (
-                    f"must hold uint8 images (n, {self.channels}, height, width), a channel for each mean, and int64 labels (n,); "
-                    f"the {split} split has {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
-                )
-            if len(images) != len(labels) or not images.numel():
-                return f"must hold a label for every image, and some of them; the {split} split has {tuple(images.shape)} and {len(labels)}"
-            if images.shape[1:] != self.split("train").images.shape[1:]:
-                sizes = tuple(self.split("train").images.shape[1:]), tuple(images.shape[1:])
-                return f"must have images of one size in both splits, got {sizes[0]} and {sizes[1]}"
-            if odd := [name for name, each in factors.items() if not _levels(each, labels)]:
-                return (
-                    f"must have factors that are int64 (n,), from 0 on, like labels, and below 10000; "
-                    f"not so {', '.join(map(str, odd))} of the {split} split"
-                )
-            if labels.min() < 0 or labels.max() >= self.classes:
-                return f"must label every image with a class of the training split, 0 to {self.classes - 1}; not so the {split} split"
-        there = set(self.split("train").labels.unique().tolist())
-        missing = [
-            number for number in range(min(self.classes, len(there) + 5)) if number not in there
-        ]  # the first few will do
-        return (
-            f"must number classes from 0 without gaps; the training split has none of {missing}"
-            if missing
-            else None
-        )
+        """What keeps the dataset from being used, if anything; goes on from the name of a field.
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(n, c, h, w) in [0, 1] -> zero mean and unit deviation per channel over the training split."""
-        mean, std = (
-            torch.tensor(each, dtype=pixels.dtype, device=pixels.device)
-            for each in (self.mean, self.std)
-        )
-        return (pixels - mean[:, None, None]) / std[:, None, None]
+        For datasets that somebody has just written.
+        """
+        for name in SPLITS:
+            if problem := self._problem_of_split(name):
+                return problem
+        present = set(self.split("train").labels.unique().tolist())
+        candidates = range(min(self.classes, len(present) + 5))  # the first few will do
+        missing = [label for label in candidates if label not in present]
+        if missing:
+            return (
+                f"must number classes from 0 without gaps; the training split has none of {missing}"
+            )
+        return None
+
+    def _problem_of_split(self, name: SplitName) -> str | None:
+        where = f"the {name} split"
+        loaded: Any = self.split(name)  # anybody's code
+        if not isinstance(loaded, Examples) or not isinstance(loaded.factors, Mapping):
+            return (
+                "must load Examples(inputs, labels, factors), the factors a dictionary; "
+                f"{where} has {type(loaded).__name__}"
+            )
+        inputs, labels, factors = loaded
+        if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+            kinds = f"{type(inputs).__name__} and {type(labels).__name__}"
+            return f"must load torch tensors; {where} has {kinds}"
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            return f"must hold int64 labels (n,); {where} has {labels.dtype} {tuple(labels.shape)}"
+        if problem := self.problem_of_inputs(inputs):
+            return f"{problem}; {where} has {inputs.dtype} {tuple(inputs.shape)}"
+        if len(inputs) != len(labels) or not inputs.numel():
+            return (
+                "must hold a label for every input, and some of them; "
+                f"{where} has {tuple(inputs.shape)} and {len(labels)}"
+            )
+        if inputs.shape[1:] != self.sample_shape:
+            return (
+                "must have inputs of one size in both splits, "
+                f"got {self.sample_shape} and {tuple(inputs.shape[1:])}"
+            )
+        if unfit := [name for name, levels in factors.items() if not _are_levels(levels, labels)]:
+            return (
+                "must have factors that are int64 (n,), from 0 on, like labels, "
+                f"and below {MOST_LEVELS}; not so {', '.join(map(str, unfit))} of {where}"
+            )
+        if labels.min() < 0 or labels.max() >= self.classes:
+            return (
+                "must label every input with a class of the training split, "
+                f"0 to {self.classes - 1}; not so {where}"
+            )
+        return None
 
 
-def _levels(factor: object, labels: Tensor) -> bool:
-    """Whether these are levels, one an image."""
-    if (
-        not isinstance(factor, Tensor)
-        or factor.dtype != torch.int64
-        or factor.shape != labels.shape
-    ):
+def _are_levels(levels: object, labels: Tensor) -> bool:
+    """Whether these are levels of a factor, one for each label."""
+    if not isinstance(levels, Tensor):
         return False
-    return bool(factor.min() >= 0 and factor.max() < 10_000)
+    if levels.dtype != torch.int64 or levels.shape != labels.shape:
+        return False
+    return bool(levels.min() >= 0 and levels.max() < MOST_LEVELS)
 
 
 @functools.lru_cache(maxsize=8)
@@ -137,17 +169,14 @@ def _loaded(dataset: Dataset, name: SplitName) -> Examples:
     return dataset.load(name)
 
 
-def stratified(labels: Tensor, draw: torch.Generator) -> Tensor:
-    """(n,) indices in a random order of which every beginning holds the classes in their proportions, up to rounding."""
+def stratified(labels: Tensor, draw: Generator) -> Tensor:
+    """A random order of which every beginning holds the classes in their proportions.
+
+    labels: (n,). Returns (n,) indices; proportions hold up to rounding.
+    """
     order = torch.randperm(len(labels), generator=draw)
     place = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
         members = order[labels[order] == label]
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return place.argsort(stable=True)
-
-
-def must_be_rgb(data: Dataset) -> None:
-    """Refuse constants of another number of channels."""
-    if len(data.mean) != 3:
-        data.refuse("mean", f"must hold 3 values, for red, green and blue, got {data.mean}")

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 
 from monosem.core.fields import Count, Positive
 from monosem.core.identity import generator
-from monosem.data.dataset import Dataset, Examples, SplitName, stratified
+from monosem.data.dataset import Examples, SplitName, stratified
+from monosem.data.images import ImageDataset
 
 
 @gin.register
 @dataclass(frozen=True)
-class Digits(Dataset):
+class Digits(ImageDataset):
     """1,797 real handwritten digits, scanned at 8 x 8 (UCI ML, shipped inside scikit-learn; nothing is downloaded).
 
     size: side in pixels after bicubic enlargement; crops and blur mean little at 8.

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from monosem.core.fields import Count, PathField, Positive
 from monosem.data import pack
-from monosem.data.dataset import SplitName, must_be_rgb
+from monosem.data.dataset import SplitName
+from monosem.data.images import must_be_rgb
 from monosem.data.packed import Folder, Packed, Source, nearest
 
 
@@ -48,7 +49,7 @@ class ImageFolder(Packed):
         if self.crop is not None and self.crop > self.size:
             self.refuse("crop", f"must be at most size, {self.size}, got {self.crop}")
 
-    def seen(self, images: Tensor) -> Tensor:
+    def crop_for_evaluation(self, images: Tensor) -> Tensor:
         if self.crop is None:
             return images
         start = round((self.size - self.crop) / 2)

@@ -15,7 +15,8 @@ import numpy as np
 from monosem.core.fields import NotInKey, PathField
 from monosem.core.identity import digest
 from monosem.data import pack
-from monosem.data.dataset import Dataset, Examples, SplitName
+from monosem.data.dataset import Examples, SplitName
+from monosem.data.images import ImageDataset
 
 # ------------------------------------------------------------------------------------------------ packed from files
 
@@ -28,7 +29,7 @@ Source = Callable[[], pack.Source]
 
 
 @dataclass(frozen=True)
-class Packed(Dataset):
+class Packed(ImageDataset):
     """A dataset that is read from files once, into one array a split on disk (monosem.pack), and mapped into memory then on.
 
     packs: where the arrays are kept; in `packed/` beside the files unless set, as it must be where that cannot be written to.

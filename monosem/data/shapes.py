@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 
 from monosem.core.fields import Positive, Range, Seed
 from monosem.core.identity import generator
-from monosem.data.dataset import Dataset, Examples, SplitName, must_be_rgb
+from monosem.data.dataset import Examples, SplitName
+from monosem.data.images import ImageDataset, must_be_rgb
 
 SHAPES = (
     "circle",
@@ -107,7 +108,7 @@ FINE = 2  # points an image is sampled at for a pixel, along each axis
 
 @gin.register
 @dataclass(frozen=True)
-class Shapes(Dataset):
+class Shapes(ImageDataset):
     """Drawn RGB images of a textured shape: 10 shapes x 10 textures are 100 classes; colour, size, position, rotation and
     background are nuisance. Images come with their factors, named as in FACTORS; label = 10 shape + texture.
 

@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 from monosem.core.fields import AtLeastZero, Count, Fraction, Part, conform
+from monosem.data.dataset import Dataset
+from monosem.data.images import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,19 @@ class Corruption(Part):
         """(n,) true training labels -> (m,) the indices of the training examples that the probe sees, ascending."""
         return torch.arange(len(labels))
 
-    def images(
-        self, images: Tensor, pixel: Tensor, severity: float, generator: Generator
+    def incompatibility(self, data: Dataset) -> str | None:
+        """Why it cannot be done to `data`, if it cannot; goes on from the name of a field."""
+        return None
+
+    def inputs(
+        self, inputs: Tensor, data: Dataset, severity: float, generator: Generator
     ) -> Tensor:
-        """(n, c, h, w) normalised test images -> the same, corrupted. pixel: (c, 1, 1), the pixel range 0..1 in their units."""
-        return images
+        """Prepared test inputs (n, ...) -> the same, corrupted.
+
+        data: what they are of. Images have `data.pixel_range`, (c, 1, 1), how much of their
+            normalised scale the pixel range 0 to 1 takes.
+        """
+        return inputs
 
     def touches_training(self, severity: float) -> bool:
         """Whether the probe learns from other labels or other examples than the clean ones."""
@@ -53,9 +63,9 @@ class Corruption(Part):
             severity != 0 and own.labels is not Corruption.labels
         )
 
-    def touches_images(self, severity: float) -> bool:
-        """Whether the test images have to be encoded anew at this severity."""
-        return severity != 0 and type(self).images is not Corruption.images
+    def touches_inputs(self, severity: float) -> bool:
+        """Whether the test inputs have to be encoded anew at this severity."""
+        return severity != 0 and type(self).inputs is not Corruption.inputs
 
 
 @gin.register
@@ -135,11 +145,18 @@ class InputNoise(Corruption):
         """Noise of severity 1 in the shape of `images`, drawn where the generator is."""
         raise NotImplementedError
 
-    def images(
-        self, images: Tensor, pixel: Tensor, severity: float, generator: Generator
+    def incompatibility(self, data: Dataset) -> str | None:
+        return (
+            None if isinstance(data, ImageDataset) else "must be of images, to which noise is added"
+        )
+
+    def inputs(
+        self, inputs: Tensor, data: Dataset, severity: float, generator: Generator
     ) -> Tensor:
+        assert isinstance(data, ImageDataset), "as incompatibility has told"
+        pixel = data.pixel_range
         unit = pixel if self.space == "pixel" else torch.ones_like(pixel)
-        return images + severity * unit * self.noise(images, generator).to(images.device)
+        return inputs + severity * unit * self.noise(inputs, generator).to(inputs.device)
 
 
 @gin.register

@@ -123,6 +123,8 @@ class Curve(SeverityCurve):
 
     def preflight(self) -> None:
         super().preflight()
+        if mismatch := self.corruption.incompatibility(self.data):
+            self.refuse("data", mismatch)
         self.probe.check_size(len(self.data.split("train").labels))
 
     @property

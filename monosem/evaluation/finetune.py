@@ -14,15 +14,14 @@ from monosem.core.device import BatchLoader, Precision, device, seeded, to_devic
 from monosem.core.fields import Count, Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.data.augment import Augmentation
-from monosem.data.dataset import Dataset
+from monosem.data.dataset import Augmentation, Dataset
 from monosem.evaluation.corruptions import Corruption
 from monosem.evaluation.probes import Predictions, Probe, Task
 from monosem.learning.loop import train
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.models.features import encode
 from monosem.models.representation import Get, Representation, innermost
-from monosem.models.training import Learning, augmented
+from monosem.models.training import Learning
 
 
 @gin.register
@@ -81,10 +80,10 @@ class FineTune(Probe):
         return (*task.encoder.stages, *tuned)  # what does not learn is read from below
 
     def predictions(self, task: Task, company: tuple[Task, ...], job: Job) -> Iterator[Predictions]:
-        images = task.data.split("test").images
+        inputs = task.data.split("test").inputs
         for cell in task.cells:
             network = self.tuned(task, *cell).network(job.get)
-            yield Predictions(encode(network, task.data, images, task.corrupt(*cell)), len(images))
+            yield Predictions(encode(network, task.data, inputs, task.corrupt(*cell)), len(inputs))
 
 
 class Classified(nn.Module):
@@ -143,7 +142,7 @@ class Tuned(Learning):
         return head.examples, head.labels
 
     def run(self, job: Job) -> Artifact:
-        probe, feed = self.probe, BatchLoader(self.data.split("train").images)
+        probe, loader = self.probe, BatchLoader(self.data.split("train").inputs)
         network, learns = self.learner(job.get)
         network.train()
         examples, told = (each.to(device()) for each in self.examples())
@@ -155,8 +154,8 @@ class Tuned(Learning):
             order = examples[torch.randperm(len(examples), generator=draw, device=device())][
                 : steps * size
             ].split(size)
-            for index, batch in zip(order, feed(order), strict=True):
-                yield self.data.normalise(augmented(batch, probe.views, draw)), told[index]
+            for index, batch in zip(order, loader(order), strict=True):
+                yield self.data.augment(batch, probe.views, draw), told[index]
 
         def losses(views: Tensor, labels: Tensor) -> dict[str, Tensor]:
             logits = network(views)

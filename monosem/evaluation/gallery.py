@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -19,8 +17,6 @@ from monosem.core.stage import Artifact
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
-
-SIDE = 48  # pixels of a thumbnail at most
 
 
 class View(NamedTuple):
@@ -98,14 +94,10 @@ def _order(
 
 
 def thumbnails(data: Dataset, indices: Sequence[int]) -> np.ndarray[Any, Any]:
-    """(k, side, side, 3) uint8: test images as an evaluation sees them, square, at most SIDE pixels; one channel is grey, and of more
-    than three the first three are shown."""
-    images = data.seen(data.split("test").images[torch.tensor(indices, dtype=torch.int64)]).float()
-    side = min(SIDE, max(images.shape[-2:]))
-    if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-    images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
-    return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    """(k, side, side, 3) uint8: test images as an evaluation sees them."""
+    pictures = data.show(indices)
+    assert isinstance(pictures, Tensor), "texts are not drawn yet"
+    return pictures.numpy()
 
 
 def tops(view: View, dimension: int) -> list[tuple[int, float]]:

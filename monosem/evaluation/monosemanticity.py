@@ -63,10 +63,10 @@ class Monosemanticity(Measurement):
         return {name: valid[metric] for metric in self.metrics for name in metric.better}
 
     def preflight(self) -> None:
-        if self.reference_encoder.incompatibility(self.data):
-            reason = f"must take images of {self.data.channels} channels, as the data has, got one for {self.reference_encoder.channels}"
+        if mismatch := self.reference_encoder.incompatibility(self.data):
+            reason = f"must take the inputs of the data, which {mismatch}"
             raise FieldError(
-                "Experiment", "judge", self.reference_encoder, reason
+                "Experiment", "reference_encoder", self.reference_encoder, reason
             )  # in the words that were typed: nobody types this stage
         try:
             self.names()

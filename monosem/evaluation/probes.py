@@ -14,8 +14,7 @@ from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Part, Range
 from monosem.core.identity import generator, seed_for
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.data.augment import Augmentation
-from monosem.data.dataset import Dataset
+from monosem.data.dataset import Augmentation, Dataset
 from monosem.evaluation.batched_probes import (
     BatchedProbes,
     EarlyStopping,
@@ -50,8 +49,8 @@ class Task(Part):
         ]
 
     @property
-    def touches_images(self) -> bool:
-        return any(map(self.corruption.touches_images, self.severities))
+    def touches_inputs(self) -> bool:
+        return any(map(self.corruption.touches_inputs, self.severities))
 
     def draw(self, repeat: int) -> Generator:
         """Neither the encoder nor the severity is among what names the noise; and it is drawn on the CPU, so that encoders
@@ -68,10 +67,9 @@ class Task(Part):
         return [self.head(*cell) for cell in self.cells]
 
     def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
-        """What is done to the normalised test images, chunk by chunk from the first one on."""
-        pixel = 1 / torch.tensor(self.data.std, device=device())[:, None, None]
+        """What is done to the prepared test inputs, chunk by chunk from the first one on."""
         draw = self.draw(repeat)
-        return lambda images: self.corruption.images(images, pixel, severity, draw)
+        return lambda inputs: self.corruption.inputs(inputs, self.data, severity, draw)
 
 
 class Predictions(NamedTuple):
@@ -178,20 +176,20 @@ class LinearProbe(Probe):
         fitted: tuple[Stage, ...] = (
             (self._together(task, company),) if self.in_company else self.kept(task)
         )
-        encoders = task.encoder.stages if task.touches_images else ()
+        encoders = task.encoder.stages if task.touches_inputs else ()
         return (*encoders, *fitted, Features(task.encoder, task.data, "test"))
 
     def predictions(self, task: Task, company: tuple[Task, ...], job: Job) -> Iterator[Predictions]:
         heads, member = self._heads(task, company, job)
         clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
-        images, network = task.data.split("test").images, None
+        inputs, network = task.data.split("test").inputs, None
         for head, cell in zip(member, task.cells, strict=True):
             features, passes = clean, 0
-            if task.corruption.touches_images(cell[0]):
+            if task.corruption.touches_inputs(cell[0]):
                 network = network or task.encoder.network(job.get)
                 features, passes = (
-                    encode(network, task.data, images, task.corrupt(*cell)),
-                    len(images),
+                    encode(network, task.data, inputs, task.corrupt(*cell)),
+                    len(inputs),
                 )
             yield Predictions(heads.logits(features, head), passes)
 
@@ -237,13 +235,13 @@ class FittedProbes(Learning):
         return [head for task in self.tasks for head in task.heads()]
 
     def run(self, job: Job) -> Artifact:
-        network, feed = self.encoder.network(job.get), BatchLoader(self.data.split("train").images)
+        network, feed = self.encoder.network(job.get), BatchLoader(self.data.split("train").inputs)
         different, _ = unique_probes(self.heads())
 
         def features(epoch: int) -> Tensor:
             return encode_views(network, self.data, feed, self.probe.views, view_draw(epoch))
 
         fitted = fit_probes(features, self.data.classes, different, self.probe.recipe, job)
-        passes = self.probe.epochs * len(feed.images)
+        passes = self.probe.epochs * len(feed.inputs)
         job.log(self.probe.epochs, self.probe.epochs, encoder_passes=passes)
         return {"weight": fitted.weight, "bias": fitted.bias, "passes": torch.tensor(passes)}

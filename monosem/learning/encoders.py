@@ -20,8 +20,14 @@ class Encoder(Part):
     def width(self) -> int:
         raise NotImplementedError
 
-    def build(self, channels: int) -> nn.Module:
-        """A freshly initialised backbone. Draws from torch's current generator: seed it around the call."""
+    def build(self, sample_shape: tuple[int, ...]) -> nn.Module:
+        """A freshly initialised backbone.
+
+        sample_shape: of one input, (channels, height, width) for images. Of a checkpoint only the
+            channels are known.
+
+        Draws from torch's current generator: seed it around the call.
+        """
         raise NotImplementedError
 
 
@@ -41,8 +47,8 @@ class SmallConv(Encoder):
     def width(self) -> int:
         return self.features
 
-    def build(self, channels: int) -> nn.Module:
-        c = self.channels
+    def build(self, sample_shape: tuple[int, ...]) -> nn.Module:
+        channels, c = sample_shape[0], self.channels
         plan = [(channels, c, 2), (c, 2 * c, 1), (2 * c, 4 * c, 2), (4 * c, self.features, 1)]
         layers: list[nn.Module] = []
         for wide_in, wide_out, stride in plan:
@@ -74,7 +80,8 @@ class ResNet(Encoder):
     def width(self) -> int:
         return 2048 if self.depth == 50 else 512
 
-    def build(self, channels: int) -> nn.Module:
+    def build(self, sample_shape: tuple[int, ...]) -> nn.Module:
+        channels = sample_shape[0]
         from torchvision.models import resnet
 
         network = getattr(resnet, f"resnet{self.depth}")(weights=None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from monosem.core.device import seeded, to_device
 from monosem.core.fields import Count, Positive
 from monosem.core.stage import Artifact, Job, Stage
+from monosem.data.dataset import Dataset
 from monosem.learning.sparse import Autoencoder, Code, Sparsifier
 from monosem.models.representation import Get, Representation, Then, frozen
 from monosem.models.training import Training
@@ -56,9 +57,8 @@ class SparseAutoencoder(Training, Representation):
     def width(self) -> int:
         return self.latents
 
-    @property
-    def channels(self) -> int | None:
-        return self.encoder.channels
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.encoder.incompatibility(data)
 
     def build(self) -> Autoencoder:
         """The autoencoder with the weights that `seed` names."""

@@ -16,6 +16,7 @@ from monosem.core.fields import Count, Range, Seed
 from monosem.core.identity import generator, seed_for
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
+from monosem.data.images import ImageDataset
 from monosem.learning.sparse import Sparsifier
 from monosem.models.features import Features
 from monosem.models.representation import Get, Representation, Then, frozen
@@ -30,17 +31,16 @@ class Pixels(Representation):
     data: whose images.
     """
 
-    data: Dataset
+    data: ImageDataset
     side: Count = 16
 
-    @property
-    def channels(self) -> int:
-        return self.data.channels
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.data.mismatch(data)
 
     @property
     def width(self) -> int:
-        height, width = (min(self.side, each) for each in self.data.split("test").images.shape[-2:])
-        return self.channels * height * width
+        height, width = (min(self.side, size) for size in self.data.sample_shape[-2:])
+        return self.data.channels * height * width
 
     def network(self, get: Get) -> nn.Module:
         return frozen(nn.Sequential(Shrink(self.side), nn.Flatten()))
@@ -84,9 +84,8 @@ class Mapped(Representation):
     def width(self) -> int:
         return self.features
 
-    @property
-    def channels(self) -> int | None:
-        return self.encoder.channels
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.encoder.incompatibility(data)
 
 
 @dataclass(frozen=True, kw_only=True)

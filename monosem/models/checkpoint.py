@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from monosem.core.fields import Count, PathField
 from monosem.core.files import file_digest
 from monosem.core.stage import Artifact, Job, Stage
+from monosem.data.dataset import Dataset
+from monosem.data.images import channel_mismatch
 from monosem.learning.encoders import Encoder, Network, Projector
 from monosem.learning.objectives import Objective
 from monosem.learning.sparse import Autoencoder, Sparsifier
@@ -72,6 +74,9 @@ class Checkpoint(Stage, Pretrained):
     def width(self) -> int:
         return self.encoder.width
 
+    def incompatibility(self, data: Dataset) -> str | None:
+        return channel_mismatch(self.channels, data)
+
     @property
     def features(self) -> int | None:
         return self.projector.features if self.projector else None
@@ -83,7 +88,7 @@ class Checkpoint(Stage, Pretrained):
 
     def _build(self) -> Network:
         network = Network(
-            self.encoder.build(self.channels),
+            self.encoder.build((self.channels,)),
             self.projector.build(self.width) if self.projector else nn.Identity(),
         )
         if self.latents is not None and self.sparsity is not None and self.features is not None:
@@ -151,9 +156,8 @@ class Latents(Representation):
         assert self.autoencoder.latents is not None, "as validate has seen"
         return self.autoencoder.latents
 
-    @property
-    def channels(self) -> int | None:
-        return self.encoder.channels
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.encoder.incompatibility(data)
 
     def network(self, get: Get) -> nn.Module:
         return frozen(Then(self.encoder.network(get), Encode(self.autoencoder.autoencoder(get))))

@@ -12,10 +12,8 @@ from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage, StageError
-from monosem.data.augment import Augmentation
-from monosem.data.dataset import Dataset, SplitName
+from monosem.data.dataset import Augmentation, Dataset, SplitName
 from monosem.models.representation import Representation
-from monosem.models.training import augmented
 
 CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
 
@@ -24,26 +22,26 @@ CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn c
 def encode(
     network: nn.Module,
     data: Dataset,
-    images: Tensor,
+    inputs: Tensor,
     corrupt: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
-    """(n, c, h, w) uint8 -> (n, d) features of the normalised and then corrupted images, one pass for every image."""
-    chunks = (data.seen(chunk).to(device()).float() / 255 for chunk in images.split(CHUNK))
-    return _finite(torch.cat([network(corrupt(data.normalise(chunk))) for chunk in chunks]))
+    """Features (n, d) of stored inputs (n, ...), prepared and then corrupted: one pass for each."""
+    chunks = inputs.split(CHUNK)
+    return _finite(torch.cat([network(corrupt(data.prepare(chunk))) for chunk in chunks]))
 
 
 @torch.no_grad()
 def encode_views(
     network: nn.Module,
     data: Dataset,
-    feed: BatchLoader,
+    loader: BatchLoader,
     views: Sequence[Augmentation],
     draw: Generator,
 ) -> Tensor:
-    """(n, d) features of one augmented view of every image."""
-    order = torch.arange(len(feed.images)).split(CHUNK)
+    """Features (n, d) of one augmented view of every input."""
+    order = torch.arange(len(loader.inputs)).split(CHUNK)
     return _finite(
-        torch.cat([network(data.normalise(augmented(chunk, views, draw))) for chunk in feed(order)])
+        torch.cat([network(data.augment(chunk, views, draw)) for chunk in loader(order)])
     )
 
 
@@ -72,15 +70,15 @@ class Features(Stage):
         return self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
-        images, network = self.data.split(self.split).images, self.encoder.network(job.get)
+        inputs, network = self.data.split(self.split).inputs, self.encoder.network(job.get)
         if self.views:
             features = encode_views(
-                network, self.data, BatchLoader(images), self.views, view_draw(self.number)
+                network, self.data, BatchLoader(inputs), self.views, view_draw(self.number)
             )
         else:
-            features = encode(network, self.data, images)
-        job.log(1, 1, encoder_passes=len(images))
-        return {"features": features, "passes": torch.tensor(len(images))}
+            features = encode(network, self.data, inputs)
+        job.log(1, 1, encoder_passes=len(inputs))
+        return {"features": features, "passes": torch.tensor(len(inputs))}
 
 
 def view_draw(number: int) -> Generator:

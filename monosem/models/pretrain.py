@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from monosem.core.device import compiled, seeded, to_device
 from monosem.core.stage import Artifact, Job
+from monosem.data.dataset import Dataset
 from monosem.learning.encoders import Encoder, Network, Projector
 from monosem.learning.objectives import Objective, OnlineClassifier
 from monosem.models.representation import Get, Pretrained
@@ -40,9 +41,8 @@ class Pretrain(Training, Pretrained):
     def width(self) -> int:
         return self.encoder.width
 
-    @property
-    def channels(self) -> int:
-        return self.data.channels
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.data.mismatch(data)
 
     @property
     def features(self) -> int:
@@ -58,7 +58,7 @@ class Pretrain(Training, Pretrained):
         """The network with the weights that `seed` names."""
         with seeded("Pretrain", "weights", self.seed):
             backbone, projector = (
-                self.encoder.build(self.data.channels),
+                self.encoder.build(self.data.sample_shape),
                 self.projector.build(self.width),
             )
             online = (

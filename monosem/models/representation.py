@@ -27,16 +27,9 @@ class Representation(Part):
     def width(self) -> int:
         raise NotImplementedError
 
-    @property
-    def channels(self) -> int | None:
-        """Of the images it takes; None takes any."""
-        return None
-
     def incompatibility(self, data: Dataset) -> str | None:
-        """Why images of `data` cannot be encoded, if they cannot."""
-        if self.channels in (None, data.channels):
-            return None
-        return f"must have {self.channels} channels like the images of the encoder, got {data.channels}"
+        """Why inputs of `data` cannot be encoded, if they cannot; goes on from the name of a field."""
+        return None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -106,9 +99,8 @@ class Projected(Representation):
         assert self.encoder.features is not None, "as validate has seen"
         return self.encoder.features
 
-    @property
-    def channels(self) -> int | None:
-        return self.encoder.channels
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.encoder.incompatibility(data)
 
     def after(self, raw: Tensor) -> Tensor:
         """(n, d) raw projections -> (n, d) features."""

@@ -26,6 +26,7 @@ from monosem.core.fields import Count, Positive, Range, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job
 from monosem.data.dataset import Dataset, Examples, SplitName
+from monosem.data.images import ImageDataset
 from monosem.learning.loop import train
 from monosem.learning.optimizers import Constant, Optimizer
 from monosem.models.representation import Get, Representation, frozen
@@ -52,7 +53,7 @@ def features(n: int, density: float, draw: Generator) -> Tensor:
 
 @gin.register
 @dataclass(frozen=True)
-class TwoFeatures(Dataset):
+class TwoFeatures(ImageDataset):
     """Two sparse features x1 and x2 as images of 2 channels and one pixel; label 1 where x1 > x2, else 0, as where both are off.
 
     Class 1 has a share of density - density^2 / 2. A feature is 0 or one of the 255 levels above; normalised images are the features.
@@ -132,12 +133,8 @@ class Superposition(Learning, Representation):
     def width(self) -> int:
         return 1
 
-    @property
-    def channels(self) -> int:
-        return 2
-
     def incompatibility(self, data: Dataset) -> str | None:
-        shape = tuple(data.split("train").images.shape[1:])
+        shape = data.sample_shape
         return (
             None
             if shape == (2, 1, 1)

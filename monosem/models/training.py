@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,7 @@ from monosem.core.device import BatchLoader, Precision, device
 from monosem.core.fields import Count, Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Job, Stage
-from monosem.data.augment import Augmentation
-from monosem.data.dataset import Dataset
+from monosem.data.dataset import Augmentation, Dataset
 from monosem.learning.loop import train
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.metrics.base import FeatureBatch, Metric, PerDimension
@@ -73,8 +72,8 @@ class Training(Learning):
     ) -> None:
         """Minimise losses(views (2b, c, h, w) normalised, targets (2b,), labels (2b,)); what is left of an epoch is dropped.
         represent(views): what the monosemanticity of is logged at every epoch."""
-        images, labels, _ = self.data.split("train")
-        feed, labels = BatchLoader(images), labels.to(device())
+        inputs, labels, _ = self.data.split("train")
+        loader, labels = BatchLoader(inputs), labels.to(device())
         steps = len(labels) // self.batch_size
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -85,10 +84,11 @@ class Training(Learning):
             own = generator(
                 type(self).__name__, "targets", self.seed, epoch, on=device()
             )  # or views would depend on the objective
-            for index, batch in zip(order, feed(order), strict=True):
-                pixels = self.data.normalise(augmented(batch.repeat(2, 1, 1, 1), self.views, draw))
+            for index, batch in zip(order, loader(order), strict=True):
+                twice = torch.cat([batch, batch])
+                views = self.data.augment(twice, self.views, draw)
                 index = index.repeat(2)
-                yield pixels, self.targets(index, labels[index], own), labels[index]
+                yield views, self.targets(index, labels[index], own), labels[index]
 
         optimizer = self.optimizer.for_batches(self.batch_size).build(groups)
 
@@ -132,11 +132,3 @@ def described(
     seen = FeatureBatch(features, labels, features)
     found = [finding for metric in WATCHED for finding in metric(seen).items()]
     return {name: value.mean if isinstance(value, PerDimension) else value for name, value in found}
-
-
-def augmented(images: Tensor, views: Sequence[Augmentation], draw: Generator) -> Tensor:
-    """(n, c, h, w) uint8 -> the same in [0, 1], augmented one after the other."""
-    pixels = images.float() / 255
-    for augmentation in views:
-        pixels = augmentation(pixels, draw)
-    return pixels
