@@ -1,4 +1,4 @@
-"""TODO."""
+"""The device: where tensors live, how they get there, and what they are computed in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, TypeVar, cast
 
 import torch
@@ -15,21 +15,25 @@ from torch import Tensor, nn
 
 from monosem.core.identity import seed_for
 
+Module = TypeVar("Module", bound=nn.Module)
+Precision = Literal["float32", "float16", "bfloat16"]
+
 
 @functools.cache
 def device() -> torch.device:
-    """The one place that says where tensors live: the first GPU that torch sees, else the CPU. Deterministic either way."""
+    """The one place that says where tensors live: the first GPU that torch sees, else the CPU.
+
+    Deterministic either way.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # torch would also fill memory that nobody has written yet, a twentieth of a step; nothing here reads such memory
+    # torch would also fill memory that nobody has written to yet, which takes a twentieth of a
+    # step; nothing here reads such memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-M = TypeVar("M", bound=nn.Module)
-
-
-def to_device(module: M) -> M:
+def to_device(module: Module) -> Module:
     """The module on the device; on a GPU with channels last, which its convolutions want."""
     module.to(device())
     if device().type == "cuda":
@@ -37,20 +41,47 @@ def to_device(module: M) -> M:
     return module
 
 
-def compiled(module: M) -> M:
-    """The module, compiled where MONOSEM_COMPILE is set, as run.py --compile does: quicker after most of a minute, and rounded
-    otherwise. How and not what, so no key knows of it."""
+def compiled(module: Module) -> Module:
+    """The module, compiled where MONOSEM_COMPILE is set, as --compile does.
+
+    It takes most of a minute, is quicker then and rounds otherwise. That is how and not what, so no
+    key knows of it.
+    """
     if not os.environ.get("MONOSEM_COMPILE"):
         return module
-    logging.getLogger("torch.utils.cpp_extension").setLevel(
-        logging.ERROR
-    )  # where there is no GPU it warns of that
-    return cast(M, torch.compile(module))
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns without a GPU
+    return cast(Module, torch.compile(module))
+
+
+def autocast_dtype(precision: Precision) -> torch.dtype:
+    """What products are computed in.
+
+    On a GPU what is asked for. On a CPU either half is bfloat16 where there are instructions for it
+    (AVX-512 BF16, AMX), which halves the time of a step, else float32.
+    """
+    if device().type == "cuda" or precision == "float32":
+        return getattr(torch, precision)
+    has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return torch.bfloat16 if has_instructions else torch.float32
+
+
+@contextlib.contextmanager
+def seeded(*what: object) -> Iterator[None]:
+    """Inside, torch's CPU generator is seeded by `what`; outside it is untouched.
+
+    The initialisers of nn.Module draw from that generator.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_for(*what))
+        yield
 
 
 class BatchLoader:
-    """Inputs by index, on the device: kept there if they take up at most half of what is free, else gathered where they are,
-    a memory map say, by a thread that is one batch ahead, and sent from pinned memory.
+    """Inputs by index, on the device.
+
+    They are kept there if they take up at most half of what is free. Else they stay where they are,
+    in a memory map say, and a thread that is one batch ahead gathers them and sends them from
+    pinned memory.
 
     inputs: (n, ...), as a dataset stores them.
     """
@@ -60,48 +91,22 @@ class BatchLoader:
         self.inputs = inputs if self.streams else inputs.to(device())
 
     def __call__(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
-        """order: for every batch, which images -> the batches, on the device."""
-        if not self.streams:
-            yield from (self.inputs[index] for index in order)
-            return
+        """The batches, on the device. order: for every batch, the indices of its inputs, (b,)."""
+        if self.streams:
+            yield from self._stream(order)
+        else:
+            yield from (self.inputs[indices] for indices in order)
+
+    def _stream(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
         with ThreadPoolExecutor(1) as thread:
-            indices = iter(order)
-            ahead = (
-                thread.submit(self._gather, first)
-                if (first := next(indices, None)) is not None
-                else None
-            )
-            while ahead is not None:
-                batch = ahead.result()
-                ahead = (
-                    thread.submit(self._gather, index)
-                    if (index := next(indices, None)) is not None
-                    else None
-                )
-                yield batch.to(device(), non_blocking=True)
+            ahead: Future[Tensor] | None = None
+            for indices in order:
+                ready, ahead = ahead, thread.submit(self._gather, indices)
+                if ready is not None:
+                    yield ready.result().to(device(), non_blocking=True)
+            if ahead is not None:
+                yield ahead.result().to(device(), non_blocking=True)
 
-    def _gather(self, index: Tensor) -> Tensor:
-        batch = self.inputs[index.cpu()]
+    def _gather(self, indices: Tensor) -> Tensor:
+        batch = self.inputs[indices.cpu()]
         return batch.pin_memory() if torch.cuda.is_available() else batch
-
-
-@contextlib.contextmanager
-def seeded(*what: object) -> Iterator[None]:
-    """Inside, torch's CPU generator (which nn.Module initialisers draw from) is seeded by `what`; outside it is untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_for(*what))
-        yield
-
-
-# ------------------------------------------------------------------------------------------------ the loop
-
-Precision = Literal["float32", "float16", "bfloat16"]
-
-
-def autocast_dtype(precision: Precision) -> torch.dtype:
-    """What products are made in: what is asked for on a GPU; for either half on a CPU bfloat16 where it has instructions for
-    that (AVX-512 BF16, AMX), which halves the time of a step, else float32."""
-    if device().type == "cuda" or precision == "float32":
-        return getattr(torch, precision)
-    quick = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    return torch.bfloat16 if quick else torch.float32

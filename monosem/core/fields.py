@@ -1,4 +1,9 @@
-"""TODO."""
+"""Fields: what the parts of a spec may hold, and the part itself, checked when it is made.
+
+The annotation of a field is the whole rule: `lr: Positive`, `stem: Literal["cifar", "imagenet"]`,
+`views: tuple[Augmentation, ...]`. What breaks it is refused in words that go on from the field's
+name: "must be above 0, got -1".
+"""
 
 from __future__ import annotations
 
@@ -9,175 +14,223 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Union
 
+UNIONS = (Union, types.UnionType)
+
 
 class FieldError(ValueError):
-    """A field that holds what it may not. `owner` and `field` name it, `value` is what it holds, `reason` says why not."""
+    """A field that holds what it may not.
+
+    owner: the name of the class.
+    field: the name of the field.
+    value: what it holds.
+    reason: why not; goes on from the name of the field.
+    """
 
     def __init__(self, owner: str, field: str, value: object, reason: str):
         super().__init__(f"{owner}.{field} {reason}")
         self.owner, self.field, self.value = owner, field, value
 
 
-# ------------------------------------------------------------------------------------------------ what fields may hold
+# Annotations
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers a field may hold: at least `low` (above it if `open`) and at most `high`."""
+    """The numbers that a field may hold.
+
+    low: the least of them.
+    high: the largest of them.
+    open: whether `low` itself is left out.
+    """
 
     low: float = -math.inf
     high: float = math.inf
     open: bool = False
 
     def __contains__(self, number: float) -> bool:
-        return (number > self.low if self.open else number >= self.low) and number <= self.high
+        above = number > self.low if self.open else number >= self.low
+        return above and number <= self.high
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"between {self.low:g} and {self.high:g}" + (
-                f", {self.low:g} excluded" if self.open else ""
-            )
+            excluded = f", {self.low:g} excluded" if self.open else ""
+            return f"between {self.low:g} and {self.high:g}{excluded}"
         return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
 
 
 @dataclass(frozen=True)
 class NotInKey:
-    """Marks a field that stays out of the key, and says why. path: made absolute, as workers start in folders of their own."""
+    """Marks a field that stays out of the key.
+
+    why: for the reader.
+    path: whether it is a path, which is made absolute, as workers start in folders of their own.
+    """
 
     why: str
     path: bool = False
 
 
 Positive = Annotated[float, Range(0, open=True)]
-
-
 AtLeastZero = Annotated[float, Range(0)]
-
-
 Fraction = Annotated[float, Range(0, 1)]
-
-
 Count = Annotated[int, Range(1)]
-
-
 Seed = Annotated[int, Range(0)]
-
-
 Label = Annotated[str, NotInKey("a label: names a result without changing it")]
-
-
 PathField = Annotated[
     str,
-    NotInKey("where a file or folder is; what it holds counts, through `Part.content`", path=True),
+    NotInKey("where a file or folder is; what it holds counts, by `Part.content`", path=True),
 ]
 
 
-def conform(value: Any, kind: Any) -> Any:
-    """`value` as the annotation `kind` wants it (lists become tuples, whole numbers floats), or ValueError saying what it must be."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+@functools.cache
+def annotations_of(cls: type) -> dict[str, Any]:
+    """The annotations of a class, resolved, by field."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def is_in_key(annotation: Any) -> bool:
+    """Whether a field of this annotation counts in the key; `PathField | None` does not either."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) in UNIONS:
+        return all(map(is_in_key, arguments))
+    return not any(isinstance(mark, NotInKey) for mark in arguments[1:])
+
+
+# Values
+
+
+def conform(value: Any, annotation: Any) -> Any:
+    """`value` as `annotation` wants it: lists become tuples, whole numbers become floats.
+
+    Raises ValueError that says what it must be.
+    """
+    origin = typing.get_origin(annotation)
     if origin is Annotated:
-        checked = conform(value, args[0])
-        for limit in args[1:]:
-            if isinstance(limit, Range) and checked not in limit:
-                raise ValueError(f"must be {limit}, got {value!r}")
-            if isinstance(limit, NotInKey) and limit.path:
-                if not checked:
-                    raise ValueError("must be a path, got ''")
-                checked = os.path.abspath(os.path.expanduser(checked))
-        return checked
-    if origin in (Union, types.UnionType):
-        return _conform_any(
-            value, [arg for arg in args if arg is not types.NoneType], types.NoneType in args
-        )
+        return _conform_annotated(value, annotation)
+    if origin in UNIONS:
+        return _conform_union(value, typing.get_args(annotation))
     if origin is tuple:
-        if not isinstance(value, tuple | list):
-            raise ValueError(f"must be a tuple such as (a, b), got {_say(value)}")
-        if args[-1] is not Ellipsis and len(value) != len(args):
-            raise ValueError(f"must hold {len(args)} values, got {len(value)}")
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(conform(item, each) for item, each in zip(value, kinds, strict=True))
+        return _conform_tuple(value, typing.get_args(annotation))
     if origin is Literal:
-        if type(value) not in {type(choice) for choice in args} or value not in args:
-            raise ValueError(f"must be one of {', '.join(map(repr, args))}, got {_say(value)}")
-        return value
-    if kind is float and type(value) in (int, float):
-        if not abs(value) <= sys.float_info.max:
-            raise ValueError(f"must be a finite number, got {value!r:.20}")
-        return float(value) + 0.0  # -0.0 becomes 0.0: equal specs have equal keys
-    if kind is Any or not isinstance(kind, type) or issubclass(kind, list | dict | set):
-        raise ValueError(
-            f"is annotated {kind}; a field holds numbers, strings, parts or tuples of them, as it must be hashable"
-        )
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise ValueError(
-            f"must be {_NAMES.get(kind, f'{article} {kind.__name__}')}, got {_say(value)}"
-        )
+        return _conform_literal(value, typing.get_args(annotation))
+    if annotation is float and type(value) in (int, float):
+        return _conform_number(value)
+    return _conform_class(value, annotation)
+
+
+def _conform_annotated(value: Any, annotation: Any) -> Any:
+    kind, *marks = typing.get_args(annotation)
+    checked = conform(value, kind)
+    for mark in marks:
+        if isinstance(mark, Range) and checked not in mark:
+            raise ValueError(f"must be {mark}, got {value!r}")
+        if isinstance(mark, NotInKey) and mark.path:
+            if not checked:
+                raise ValueError("must be a path, got ''")
+            checked = os.path.abspath(os.path.expanduser(checked))
+    return checked
+
+
+def _conform_union(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """The first kind that takes it; what is wrong is said of the last one."""
+    if value is None and types.NoneType in kinds:
+        return None
+    *others, last = [kind for kind in kinds if kind is not types.NoneType]
+    for kind in others:
+        with contextlib.suppress(ValueError):
+            return conform(value, kind)
+    return conform(value, last)
+
+
+def _conform_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"must be a tuple such as (a, b), got {describe_value(value)}")
+    if kinds[-1] is Ellipsis:
+        return tuple(conform(item, kinds[0]) for item in value)
+    if len(value) != len(kinds):
+        raise ValueError(f"must hold {len(kinds)} values, got {len(value)}")
+    return tuple(conform(item, kind) for item, kind in zip(value, kinds, strict=True))
+
+
+def _conform_literal(value: Any, choices: tuple[Any, ...]) -> Any:
+    types_of_choices = {type(choice) for choice in choices}  # or True would pass for 1
+    if type(value) not in types_of_choices or value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise ValueError(f"must be one of {allowed}, got {describe_value(value)}")
     return value
 
 
-def _conform_any(value: Any, kinds: Sequence[Any], optional: bool) -> Any:
-    if optional and value is None:
-        return None
-    for kind in kinds[:-1]:
-        with contextlib.suppress(ValueError):
-            return conform(value, kind)
-    return conform(value, kinds[-1])
+def _conform_number(value: float) -> float:
+    if not abs(value) <= sys.float_info.max:
+        raise ValueError(f"must be a finite number, got {value!r:.20}")
+    return float(value) + 0.0  # -0.0 becomes 0.0: equal specs have equal keys
 
 
-_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "True or False"}
+def _conform_class(value: Any, kind: Any) -> Any:
+    if kind is Any or not isinstance(kind, type) or issubclass(kind, list | dict | set):
+        raise ValueError(
+            f"is annotated {kind}; a field holds numbers, strings, parts or tuples of them, "
+            "as it must be hashable"
+        )
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"must be {_describe_kind(kind)}, got {describe_value(value)}")
+    return value
 
 
-def _say(value: object) -> str:
+_PLAIN_KINDS = {float: "a number", int: "a whole number", str: "a string", bool: "True or False"}
+
+
+def _describe_kind(kind: type) -> str:
+    if kind in _PLAIN_KINDS:
+        return _PLAIN_KINDS[kind]
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    return f"{article} {kind.__name__}"
+
+
+def describe_value(value: object) -> str:
+    """A value as a person would type it into Gin."""
     if isinstance(value, type):
         return f"the class {value.__name__} (write @{value.__name__}() to make one)"
-    return type(value).__name__ + "()" if isinstance(value, Part) else repr(value)
+    return f"{type(value).__name__}()" if isinstance(value, Part) else repr(value)
 
 
-# ------------------------------------------------------------------------------------------------ parts and stages
+# Parts
 
 
 @dataclass(frozen=True)
 class Part:
-    """A leaf of a spec: it describes one thing. Plain data, hashable, picklable; checked when it is made."""
+    """A leaf of a spec: it describes one thing. Plain data, hashable, picklable.
 
-    VERSION: ClassVar[int] = 1  # raised when code that a class calls changes what its fields mean
+    VERSION: raised when code that a class calls changes what its fields mean; it is in the key.
+    """
+
+    VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        cls: Any = type(self)
-        kinds = annotations_of(cls)
+        annotations = annotations_of(type(self))
         for field in fields(self):
             value = getattr(self, field.name)
             try:
-                object.__setattr__(self, field.name, conform(value, kinds[field.name]))
+                checked = conform(value, annotations[field.name])
             except ValueError as error:
-                raise FieldError(type(self).__name__, field.name, value, str(error)) from None
+                owner = type(self).__name__
+                raise FieldError(owner, field.name, value, str(error)) from None
+            object.__setattr__(self, field.name, checked)
         self.validate()
 
     def validate(self) -> None:
         """Refuse fields that contradict one another."""
 
     def content(self) -> str | None:
-        """A digest of what the files hold that its fields point to, for a part that reads some. It counts in the key."""
+        """A digest of what the files hold that its fields point to; None where it reads none.
+
+        It counts in the key.
+        """
         return None
 
     def refuse(self, field: str, reason: str) -> typing.NoReturn:
+        """Raise a FieldError of one of its fields; `reason` goes on from the field's name."""
         raise FieldError(type(self).__name__, field, getattr(self, field), reason)
-
-
-def is_not_in_key(kind: Any) -> bool:
-    """Whether a field of this annotation stays out of the key: `Place`, and `Place | None` as well."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(map(is_not_in_key, args))
-    return any(isinstance(each, NotInKey) for each in args[1:])
-
-
-@functools.cache
-def annotations_of(cls: type) -> dict[str, Any]:
-    """The annotations of a class, resolved."""
-    return typing.get_type_hints(cls, include_extras=True)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that one process holds at a time."""
+"""Files that are whole or absent, and folders that one process locks at a time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 
 
 def file_digest(path: Path, method: str = "sha256") -> str:
+    """The digest of what a file holds, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, method).hexdigest()
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write, and wait until it is on the disk."""
+    """Write a file and wait until it is on the disk."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -40,30 +41,39 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[Path | None]:
-    """Hold `folder`, made if need be, against other processes; the kernel lets go when the holder dies.
+    """Lock `folder`, made if need be, against other processes; waits for whoever has it.
 
-    Yields None where the folder was renamed or removed while this process waited for it: whoever held it has finished.
+    The kernel unlocks it when the process that has it dies. Yields None where the folder was
+    renamed or removed while this process waited: whoever had it has finished.
     """
+    handle = _open_folder(folder)
+    try:
+        _lock_handle(handle, folder)
+        yield folder if _is_still_there(folder, handle) else None
+    finally:
+        os.close(handle)
+
+
+def _open_folder(folder: Path) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            handle = os.open(folder, os.O_RDONLY)
-            break
-        except FileNotFoundError:  # renamed by another process, just between the two
+            return os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process renamed it, just between the two
             continue
+
+
+def _lock_handle(handle: int, folder: Path) -> None:
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"another process is at work on {folder.parent.name}/{folder.stem}: waiting for it",
-                file=sys.stderr,
-            )
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            same = os.path.samestat(os.fstat(handle), folder.stat())
-        except FileNotFoundError:
-            same = False
-        yield folder if same else None
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        place = f"{folder.parent.name}/{folder.stem}"
+        print(f"another process is at work on {place}: waiting for it", file=sys.stderr)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _is_still_there(folder: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False

@@ -1,4 +1,7 @@
-"""TODO."""
+"""Identity: what a part is as plain data, the hash of that, and seeds named by what is drawn.
+
+The same in every process and on every machine: no memory address, no order of a set, no path.
+"""
 
 from __future__ import annotations
 
@@ -11,46 +14,39 @@ from typing import Any
 
 import torch
 
-from monosem.core.fields import Part, annotations_of, is_not_in_key
-
-
-def is_seed(binding: str) -> bool:
-    """Whether a binding, as it is typed, is a seed: then its values are draws of one thing and not different things."""
-    return binding.rpartition(".")[2] == "seed"
-
-
-# ------------------------------------------------------------------------------------------------ identity
+from monosem.core.fields import Part, annotations_of, is_in_key
 
 
 def to_plain(value: object) -> Any:
-    """`value` as plain JSON data: class names, versions, all fields that count, and a digest of what is read from files."""
-    if isinstance(value, Part):
-        cls: Any = type(value)
-        kinds = annotations_of(cls)
-        spelled = {
-            f.name: to_plain(getattr(value, f.name))
-            for f in fields(value)
-            if not is_not_in_key(kinds[f.name])
-        }
-        content = value.content()
-        files = {} if content is None else {"content": content}
-        return {"class": cls.__qualname__, "version": _version(cls), "fields": spelled, **files}
+    """`value` as JSON data: class names, versions, all fields that count, digests of files read."""
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
-    return value
+    if not isinstance(value, Part):
+        return value
+    annotations = annotations_of(type(value))
+    counting = {
+        field.name: to_plain(getattr(value, field.name))
+        for field in fields(value)
+        if is_in_key(annotations[field.name])
+    }
+    plain = {
+        "class": type(value).__qualname__,
+        "version": _version(type(value)),
+        "fields": counting,
+    }
+    content = value.content()
+    return plain if content is None else {**plain, "content": content}
 
 
-def _version(cls: Any) -> int | str:
-    """VERSION; for a class from outside monosem, which is edited while it is tried out, its module and source as well."""
-    return (
-        cls.VERSION
-        if cls.__module__.startswith("monosem.")
-        else f"{cls.VERSION} {cls.__module__} {_source(cls)}"
-    )
+def _version(cls: type[Part]) -> int | str:
+    """VERSION; of a class from outside monosem, which is edited while tried, the source too."""
+    if cls.__module__.startswith("monosem."):
+        return cls.VERSION
+    return f"{cls.VERSION} {cls.__module__} {_source_digest(cls)}"
 
 
 @functools.cache
-def _source(cls: type) -> str:
+def _source_digest(cls: type) -> str:
     try:
         return hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()[:20]
     except (OSError, TypeError):
@@ -58,10 +54,9 @@ def _source(cls: type) -> str:
 
 
 def digest(*values: object) -> str:
-    """64 hex digits that are the same in every process and on every machine."""
-    return hashlib.sha256(
-        json.dumps(to_plain(values), sort_keys=True, allow_nan=False).encode()
-    ).hexdigest()
+    """64 hex digits of parts, numbers, strings, or tuples of them."""
+    text = json.dumps(to_plain(values), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def seed_for(*what: object) -> int:
@@ -70,4 +65,10 @@ def seed_for(*what: object) -> int:
 
 
 def generator(*what: object, on: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded by what is drawn, on a device."""
     return torch.Generator(device=on).manual_seed(seed_for(*what))
+
+
+def is_seed(binding: str) -> bool:
+    """Whether a binding, as it is typed, is a seed: its values are draws of one thing."""
+    return binding.rpartition(".")[2] == "seed"

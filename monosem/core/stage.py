@@ -1,27 +1,27 @@
-"""The spine: what a spec may hold, what its key is, and in which order stages are computed.
+"""Stages: parts that leave an artifact, what their keys are, and in which order they are computed.
 
-A *part* is a frozen dataclass whose annotations say what may be written into it. A *stage* is a part with a `run` that
-leaves an artifact. The key of a stage is the hash of everything that its artifact depends on. No particular part, no file
-and no Gin is known here.
+A stage is a frozen dataclass with a `run`. Its fields are its whole spec, and a field may be
+another stage. Its key is the hash of that tree, so equal specs share one artifact. No particular
+stage, no file and no Gin is known here.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
-from monosem.core.fields import Part, annotations_of, is_not_in_key
+from monosem.core.fields import Part, annotations_of, is_in_key
 from monosem.core.identity import digest
 
 Artifact = dict[str, Tensor]
 
 
 class StageError(RuntimeError):
-    """A stage that cannot go on: a loss that is no number, say. The message is for the person who ran it."""
+    """A stage that cannot go on: its loss is no number, say. The message is for whoever ran it."""
 
 
 class Job(Protocol):
@@ -31,10 +31,13 @@ class Job(Protocol):
         """The artifact of an upstream stage."""
 
     def log(self, step: int, of: int, **scalars: float) -> None:
-        """Scalars at `step` of `of`, kept with the artifact."""
+        """Keep scalars at `step` of `of` with the artifact."""
 
     def on_step(self, step: int, of: int, images: int, loss: Tensor) -> None:
-        """A sign of life between logs: `images` seen so far in this process; nothing of it is kept."""
+        """Give a sign of life between logs. Nothing of it is kept.
+
+        images: how many inputs this process has trained on so far.
+        """
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep a state of tensors and numbers from which `run` can go on."""
@@ -45,88 +48,118 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Stage(Part):
-    """A part that leaves an artifact: a dictionary of tensors, a function of the fields alone."""
+    """A part that leaves an artifact: named tensors, a function of its fields alone."""
 
     def upstream(self) -> tuple[Stage, ...]:
         """The stages that `run` may ask for: those among the fields, however deep inside parts."""
-        return tuple(
-            stage for field in fields(self) for stage in _stages(getattr(self, field.name))
-        )
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(stage for value in values for stage in _stages_in(value))
 
     def preflight(self) -> None:
-        """Refuse what only the data can tell to be wrong. Called for every stage before the first one runs."""
+        """Refuse what only the data can tell to be wrong. Every stage is asked before any runs."""
 
     def run(self, job: Job) -> Artifact:
         raise NotImplementedError
 
+    def shared_work(self) -> Hashable | None:
+        """What `run` can share with the `run` of other stages of its class; None: nothing.
+
+        Stages that are missing together and give equal values are computed by one call of
+        `run_together`. This is about how and not about what: each stage has its own key and its
+        own artifact, which must be the same whether it is computed alone or together.
+        """
+        return None
+
+    @classmethod
+    def run_together(cls, stages: Sequence[Self], jobs: Sequence[Job]) -> list[Artifact]:
+        """The artifacts of stages that share work, in their order; every stage has its own job."""
+        return [stage.run(job) for stage, job in zip(stages, jobs, strict=True)]
+
 
 def title(stage: Stage) -> str:
-    """The stage, the classes of its parts and its words, for people: Features(Embedding, Digits, test)."""
-    cls: Any = type(stage)
-    values = [
-        getattr(stage, field.name)
-        for field in fields(stage)
-        if not is_not_in_key(annotations_of(cls)[field.name])
-    ]
-    words = [
-        type(value).__name__ if isinstance(value, Part) else value
-        for value in values
-        if isinstance(value, Part | str)
-    ]
-    return f"{cls.__name__}({', '.join(words)})"
+    """A stage for people, with the classes of its parts: Features(Embedding, Digits, test)."""
+    annotations = annotations_of(type(stage))
+    described = []
+    for field in fields(stage):
+        value = getattr(stage, field.name)
+        if not is_in_key(annotations[field.name]):
+            continue
+        if isinstance(value, Part):
+            described.append(type(value).__name__)
+        elif isinstance(value, str):
+            described.append(value)
+    return f"{type(stage).__name__}({', '.join(described)})"
 
 
-def _stages(value: object) -> Iterator[Stage]:
+def _stages_in(value: object) -> Iterator[Stage]:
+    """The first stages on every way down into `value`."""
     if isinstance(value, Stage):
         yield value
     elif isinstance(value, Part):
         for field in fields(value):
-            yield from _stages(getattr(value, field.name))
+            yield from _stages_in(getattr(value, field.name))
     elif isinstance(value, tuple):
         for item in value:
-            yield from _stages(item)
+            yield from _stages_in(item)
 
 
 @functools.cache
 def key(stage: Stage) -> str:
-    """The identity of a stage's artifact. The upstream keys count too, for stages that are no field but derived from fields."""
+    """The identity of a stage's artifact, 20 hex digits.
+
+    The keys of what is upstream count too, for stages that are no field but derived from fields.
+    """
     return digest(stage, [key(above) for above in stage.upstream()])[:20]
 
 
-# ------------------------------------------------------------------------------------------------ order
-
-
 def closure(stages: Sequence[Stage]) -> list[Stage]:
-    """Every stage that takes part, once each, upstream first."""
-    found: dict[str, Stage] = {}
+    """Every stage that takes part, once, upstream first."""
+    ordered: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
-        if key(stage) not in found:
-            for above in stage.upstream():
-                visit(above)
-            found[key(stage)] = stage
+        if key(stage) in ordered:
+            return
+        for above in stage.upstream():
+            visit(above)
+        ordered[key(stage)] = stage
 
     for stage in stages:
         visit(stage)
-    return list(found.values())
+    return list(ordered.values())
 
 
-def plan(stages: Sequence[Stage], done: Callable[[Stage], bool]) -> list[list[Stage]]:
-    """Waves of missing, unique stages. What is done needs nothing above it; a wave needs only the waves before it."""
-    depth: dict[str, int] = {}
+def plan(stages: Sequence[Stage], is_done: Callable[[Stage], bool]) -> list[list[Stage]]:
+    """Waves of missing stages, each stage once.
+
+    What is done needs nothing above it. A wave needs only the waves before it.
+    """
+    depths: dict[str, int] = {}  # 0 is done, 1 the first wave
     waves: list[list[Stage]] = []
 
     def visit(stage: Stage) -> int:
-        if key(stage) not in depth:
-            if done(stage):
-                depth[key(stage)] = 0
-            else:
-                level = 1 + max((visit(above) for above in stage.upstream()), default=0)
-                depth[key(stage)] = level
-                waves.extend([] for _ in range(level - len(waves)))
-                waves[level - 1].append(stage)
-        return depth[key(stage)]
+        name = key(stage)
+        if name in depths:
+            return depths[name]
+        if is_done(stage):
+            depths[name] = 0
+            return 0
+        depth = 1 + max((visit(above) for above in stage.upstream()), default=0)
+        while len(waves) < depth:
+            waves.append([])
+        waves[depth - 1].append(stage)
+        depths[name] = depth
+        return depth
 
     for stage in stages:
         visit(stage)
     return waves
+
+
+def group_shared(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
+    """Stages in groups that share work, in order of first appearance; most are groups of one."""
+    groups: dict[Hashable, list[Stage]] = {}
+    for stage in stages:
+        shared = stage.shared_work()
+        group = key(stage) if shared is None else (type(stage), shared)
+        groups.setdefault(group, []).append(stage)
+    return [tuple(group) for group in groups.values()]

@@ -1,14 +1,17 @@
-"""The store: key -> artifact, on a disk that processes share.
+"""The store: from keys to artifacts, on a disk that processes share.
 
-    <root>/<Stage>/<key>/           artifact.safetensors, history.json, spec.json (with the digests of the other two; written last)
-    <root>/<Stage>/<key>.partial/   a stage that is being computed, or was when its process ended; held by a lock on the folder
-    <root>/<Stage>/<key>.damaged/   what was found truncated or altered, set aside
+    <root>/<Stage>/<key>/           artifact.safetensors, history.json, and, written last,
+                                    spec.json with the digests of the other two
+    <root>/<Stage>/<key>.partial/   a stage that is being computed, or was when its process ended;
+                                    a lock on the folder says which
+    <root>/<Stage>/<key>.damaged/   what was truncated or altered, set aside
 
-A folder gets its final name only when everything in it is written, so an artifact is whole or absent.
+A folder gets its final name only when everything in it is written: an artifact is whole or absent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -16,6 +19,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +31,10 @@ from monosem.core.files import file_digest, lock, write_synced
 from monosem.core.identity import to_plain
 from monosem.core.stage import Artifact, Stage, key
 
+ARTIFACT, HISTORY, MANIFEST = "artifact.safetensors", "history.json", "spec.json"
+DIGEST_BYTES = 32  # of the SHA-256 that a checkpoint begins with
+ENOUGH_TO_GUESS = 20  # finished stages whose durations are read
+
 
 class LogEntry(NamedTuple):
     """One line of a stage's history: scalars at `step` of `of`."""
@@ -37,13 +45,13 @@ class LogEntry(NamedTuple):
 
 
 class Callback:
-    """Somebody who looks on while stages are computed. All methods may be overridden, none has to be."""
+    """Somebody who looks on while stages are computed. Override what is of interest."""
 
     def on_start(self, stage: Stage) -> None:
         """A stage starts, or goes on."""
 
     def on_log(self, stage: Stage, entry: LogEntry) -> None:
-        """A line of history, new or (after a resumption) told again."""
+        """A line of history: a new one, or after a resumption an old one once more."""
 
     def on_step(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
         """A step was taken."""
@@ -55,11 +63,14 @@ class Callback:
         """A trial has ended and its artifact is there."""
 
     def on_failure(self, stage: Stage, reason: str) -> None:
-        """A trial failed; it may be tried again."""
+        """A trial failed. It may be tried again."""
 
 
 class Store:
-    """Artifacts by key under `root`. `get` computes what is missing, upstream first; a finished stage is never computed again."""
+    """Artifacts by key under `root`.
+
+    `get` computes what is missing, upstream first. A finished stage is never computed again.
+    """
 
     def __init__(self, root: str | Path, callbacks: tuple[Callback, ...] = ()):
         self.root = Path(root).absolute()
@@ -70,103 +81,112 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether there is a finished artifact whose files are all there; `get` looks closer."""
-        return _record(self.folder(stage)) is not None
+        return _read_manifest(self.folder(stage)) is not None
 
     def history(self, stage: Stage) -> list[LogEntry]:
         """The scalars that the stage logged; empty if it has not finished."""
-        path = self.folder(stage) / "history.json"
-        return [LogEntry(*line) for line in json.loads(path.read_text())] if path.exists() else []
+        path = self.folder(stage) / HISTORY
+        if not path.exists():
+            return []
+        return [LogEntry(*line) for line in json.loads(path.read_text())]
 
-    def made(self, stage: Stage) -> dict[str, Any]:
-        """When, how long, with which torch, on what and with how many threads a finished stage was computed."""
-        record = _record(self.folder(stage))
-        return {} if record is None else dict(record["made"])
+    def provenance(self, stage: Stage) -> dict[str, Any]:
+        """When, how long, with which torch, on what and with how many threads it was computed."""
+        manifest = _read_manifest(self.folder(stage))
+        return {} if manifest is None else dict(manifest["made"])
 
-    def seconds(self, kind: type[Stage]) -> list[float]:
-        """What some finished stages of a kind took, to guess by."""
-        folders = itertools.islice((self.root / kind.__name__).glob("*/"), 20)
+    def durations(self, kind: type[Stage]) -> list[float]:
+        """Seconds that some finished stages of a kind took, to guess by."""
+        folders = (self.root / kind.__name__).glob("*/")
+        manifests = map(_read_manifest, itertools.islice(folders, ENOUGH_TO_GUESS))
         return [
-            record["made"]["seconds_in_last_process"]
-            for folder in folders
-            if (record := _record(folder)) is not None
+            manifest["made"]["seconds_in_last_process"]
+            for manifest in manifests
+            if manifest is not None
         ]
 
     def get(self, stage: Stage) -> Artifact:
+        """The artifact of a stage, computed first if need be."""
         artifact = self._read(stage)
         while artifact is None:
-            with lock(self.folder(stage).with_suffix(".partial")) as folder:
-                if folder is not None and self._read(stage) is None:  # nobody was faster
-                    self._set_aside(self.folder(stage))
-                    self._compute(stage, folder)
-                elif folder is not None:
-                    shutil.rmtree(folder)
+            self._compute_missing([stage])
             artifact = self._read(stage)
         return artifact
 
+    def get_together(self, stages: Sequence[Stage]) -> None:
+        """See to it that all of some stages are there that share work (core.stage.group_shared).
+
+        The missing ones among them are computed by one call of their class's `run_together`.
+        """
+        while missing := [stage for stage in stages if self._read(stage) is None]:
+            self._compute_missing(missing)
+
+    def _compute_missing(self, stages: Sequence[Stage]) -> None:
+        """Lock the stages against other processes and compute those that nobody was faster with."""
+        claimed: dict[Stage, Path] = {}
+        with contextlib.ExitStack() as locks:
+            unique = {key(stage): stage for stage in stages}
+            for _, stage in sorted(unique.items()):  # one order for all processes: no deadlock
+                partial = locks.enter_context(lock(self.folder(stage).with_suffix(".partial")))
+                if partial is None:  # another process has just finished with it
+                    continue
+                if self._read(stage) is None:
+                    claimed[stage] = partial
+                else:
+                    shutil.rmtree(partial)
+            if claimed:
+                self._compute(claimed)
+
     def _read(self, stage: Stage) -> Artifact | None:
-        """The artifact if there is one and every byte of it is as it was written."""
+        """The artifact, if there is one and every byte of it is as it was written."""
         folder = self.folder(stage)
-        record = _record(folder)
+        manifest = _read_manifest(folder)
+        if manifest is None:
+            return None
         try:
-            if record is None or any(
-                file_digest(folder / name) != digest for name, digest in record["files"].items()
-            ):
-                return None
-            return load_file(folder / "artifact.safetensors")
+            for name, digest in manifest["files"].items():
+                if file_digest(folder / name) != digest:
+                    return None
+            return load_file(folder / ARTIFACT)
         except FileNotFoundError:  # another process has just set it aside
             return None
 
     def _set_aside(self, folder: Path) -> None:
         if not folder.exists():
             return
-        names = (folder.with_suffix(f".damaged{number or ''}") for number in itertools.count())
-        target = next(name for name in names if not name.exists())
+        candidates = (folder.with_suffix(f".damaged{count or ''}") for count in itertools.count())
+        target = next(candidate for candidate in candidates if not candidate.exists())
         folder.rename(target)
         print(
             f"{folder} is truncated or altered: set aside as {target.name}, computed again",
             file=sys.stderr,
         )
 
-    def _compute(self, stage: Stage, folder: Path) -> None:
-        job = _Job(self, stage, folder)
+    def _compute(self, folders: dict[Stage, Path]) -> None:
+        """Run stages of one class together, each in its locked folder, and name these folders."""
+        stages = list(folders)
+        jobs = [_StoreJob(self, stage, folder) for stage, folder in folders.items()]
+        for stage in stages:
+            self._set_aside(self.folder(stage))
         started = time.time()
-        for callback in self.callbacks:
-            callback.on_start(stage)
-        try:
-            artifact = stage.run(job)
-        finally:
+        for stage in stages:
             for callback in self.callbacks:
-                callback.on_end(stage)
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.items()},
-            folder / "artifact.safetensors",
-        )
-        write_synced(folder / "history.json", json.dumps(job.history).encode())
-        record = {
-            "key": key(stage),
-            "spec": to_plain(stage),
-            "files": {
-                name: file_digest(folder / name)
-                for name in ("artifact.safetensors", "history.json")
-            },
-            "made": {
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "seconds_in_last_process": round(time.time() - started, 3),
-                "torch": torch.__version__,
-                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-                "threads": torch.get_num_threads(),
-            },
-        }
-        job.checkpoint.unlink(missing_ok=True)
-        write_synced(folder / "spec.json", json.dumps(record, indent=1).encode())
-        folder.rename(self.folder(stage))
+                callback.on_start(stage)
+        try:
+            artifacts = type(stages[0]).run_together(stages, jobs)
+        finally:
+            for stage in stages:
+                for callback in self.callbacks:
+                    callback.on_end(stage)
+        for job, artifact in zip(jobs, artifacts, strict=True):
+            job.finish(artifact, time.time() - started)
 
 
-class _Job:
-    """What a running stage sees of the store (monosem.stage.Job)."""
+class _StoreJob:
+    """What a running stage sees of the store (core.stage.Job)."""
 
     def __init__(self, store: Store, stage: Stage, folder: Path):
-        self.store, self.stage = store, stage
+        self.store, self.stage, self.folder = store, stage, folder
         self.checkpoint = folder / "checkpoint"
         self.history: list[LogEntry] = []
 
@@ -174,47 +194,68 @@ class _Job:
         return self.store.get(stage)
 
     def log(self, step: int, of: int, **scalars: float) -> None:
-        self.history.append(LogEntry(step, of, scalars))
+        entry = LogEntry(step, of, scalars)
+        self.history.append(entry)
         for callback in self.store.callbacks:
-            callback.on_log(self.stage, self.history[-1])
+            callback.on_log(self.stage, entry)
 
     def on_step(self, step: int, of: int, images: int, loss: Tensor) -> None:
         for callback in self.store.callbacks:
             callback.on_step(self.stage, step, of, images, loss)
 
     def save(self, state: dict[str, Any]) -> None:
-        buffer, aside = io.BytesIO(), self.checkpoint.with_suffix(".aside")
+        buffer = io.BytesIO()
         torch.save({"history": [tuple(entry) for entry in self.history], "state": state}, buffer)
-        write_synced(aside, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
+        content = buffer.getbuffer()
+        aside = self.checkpoint.with_suffix(".aside")
+        write_synced(aside, hashlib.sha256(content).digest() + content)
         aside.replace(self.checkpoint)
 
     def restore(self) -> dict[str, Any] | None:
         if not self.checkpoint.exists():
             return None
-        data = self.checkpoint.read_bytes()
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            print(
-                f"{self.checkpoint} is truncated or altered: {type(self.stage).__name__} starts anew",
-                file=sys.stderr,
-            )
+        kind, data = type(self.stage).__name__, self.checkpoint.read_bytes()
+        digest, content = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            print(f"{self.checkpoint} is truncated or altered: {kind} starts anew", file=sys.stderr)
             return None
-        saved = torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True)
-        for line in saved["history"]:
-            self.log(line[0], line[1], **line[2])
-        print(
-            f"{type(self.stage).__name__} goes on after {self.history[-1].step} of {self.history[-1].of}",
-            file=sys.stderr,
-        )
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        for step, of, scalars in saved["history"]:
+            self.log(step, of, **scalars)
+        last = self.history[-1]
+        print(f"{kind} goes on after {last.step} of {last.of}", file=sys.stderr)
         return dict(saved["state"])
 
+    def finish(self, artifact: Artifact, seconds: float) -> None:
+        """Write everything, the manifest last, and give the folder its final name."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.items()}
+        save_file(tensors, self.folder / ARTIFACT)
+        write_synced(self.folder / HISTORY, json.dumps(self.history).encode())
+        # safetensors keeps its files to their owner: take the mode that the umask gives to others
+        (self.folder / ARTIFACT).chmod((self.folder / HISTORY).stat().st_mode)
+        manifest = {
+            "key": key(self.stage),
+            "spec": to_plain(self.stage),
+            "files": {name: file_digest(self.folder / name) for name in (ARTIFACT, HISTORY)},
+            "made": {
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "seconds_in_last_process": round(seconds, 3),
+                "torch": torch.__version__,
+                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                "threads": torch.get_num_threads(),
+            },
+        }
+        self.checkpoint.unlink(missing_ok=True)
+        write_synced(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        self.folder.rename(self.store.folder(self.stage))
 
-def _record(folder: Path) -> dict[str, Any] | None:
-    """spec.json if it is whole and belongs here, else None."""
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """spec.json if it is whole, belongs here and all its files are there, else None."""
     try:
-        record = json.loads((folder / "spec.json").read_text())
-        whole = record["key"] == folder.name and all(
-            (folder / name).exists() for name in record["files"]
-        )
+        manifest = json.loads((folder / MANIFEST).read_text())
+        belongs = manifest["key"] == folder.name
+        complete = all((folder / name).exists() for name in manifest["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return dict(record) if whole else None
+    return dict(manifest) if belongs and complete else None

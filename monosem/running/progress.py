@@ -71,7 +71,7 @@ class SweepProgress(Callback):
         for kind in {
             type(stage) for stage in missing
         }:  # what such stages took before is a first guess
-            self.seconds[kind.__name__] = store.seconds(kind)
+            self.seconds[kind.__name__] = store.durations(kind)
         self.trainings = {
             kind.__name__
             for kind in {type(stage) for stage in missing}

@@ -117,7 +117,7 @@ def facts(experiment: Experiment, store: Store) -> str:
             lines.append(
                 f"encoder passes for {what}: {logged[0].scalars['encoder_passes']:.0f} images"
             )
-    made = [store.made(stage) for stage in stages]
+    made = [store.provenance(stage) for stage in stages]
     lines += dict.fromkeys(
         f"computed with torch {each['torch']} on {each['device']}, {each['threads']} threads"
         for each in made

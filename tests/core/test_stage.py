@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 import pytest
 from conftest import ROOT, tiny_pretrain
 
-from monosem.core import stage as spine
-from monosem.core.fields import Count, FieldError, Part, Range, conform
+from monosem.core.fields import Count, FieldError, Part, Range, annotations_of, conform, is_in_key
 from monosem.core.identity import generator, seed_for
 from monosem.core.stage import Stage, closure, key, plan
 from monosem.data.digits import Digits
@@ -81,7 +80,7 @@ def changes(part: Part):
     """The part with one value changed, for every value anywhere inside it that counts for a result."""
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
-        if spine.is_not_in_key(spine.annotations_of(type(part))[field.name]):
+        if not is_in_key(annotations_of(type(part))[field.name]):
             continue
         if isinstance(value, Part):
             yield from (
@@ -107,13 +106,11 @@ def test_a_label_is_no_part_of_the_key():
 
 
 def test_the_same_spec_gives_the_same_key_in_every_process():
-    code = (
-        "from test_stage import EXAMPLES\nfrom monosem.stage import key\nprint(*map(key, EXAMPLES))"
-    )
+    code = "from test_stage import EXAMPLES\nfrom monosem.core.stage import key\nprint(*map(key, EXAMPLES))"
     for salt in ("0", "1"):
         out = subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONHASHSEED": salt, "PATH": ""},
+            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'core'}", "PYTHONHASHSEED": salt, "PATH": ""},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert out.stdout.split() == [key(stage) for stage in EXAMPLES]
@@ -229,10 +226,10 @@ def test_editing_a_class_from_outside_changes_its_key(tmp_path, monkeypatch):
     keys = set()
     for body in ("return 1", "return 2", "return 1"):
         (tmp_path / "outside.py").write_text(
-            "from dataclasses import dataclass\nfrom monosem.stage import Stage\n\n"
+            "from dataclasses import dataclass\nfrom monosem.core.stage import Stage\n\n"
             f"@dataclass(frozen=True)\nclass Mine(Stage):\n    def run(self, job):\n        {body}\n"
         )
-        code = "import outside, monosem.stage as s; print(s.key(outside.Mine()))"
+        code = "import outside; from monosem.core.stage import key; print(key(outside.Mine()))"
         out = subprocess.run(
             [sys.executable, "-B", "-c", code],
             env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": ""},
@@ -282,7 +279,7 @@ def test_every_annotation_of_every_part_can_be_checked():
             yield from (sub, *below(sub))
 
     for cls in set(below(Part)):
-        for name, kind in spine.annotations_of(cls).items():
+        for name, kind in annotations_of(cls).items():
             if typing.get_origin(kind) is not typing.ClassVar:
                 with pytest.raises(ValueError):
                     conform(object(), kind)

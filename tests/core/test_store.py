@@ -17,8 +17,8 @@ import pytest
 import torch
 from conftest import ROOT, tiny_pretrain
 
-from monosem.core.stage import Artifact, Job, Stage, key
-from monosem.core.store import Callback, LogEntry, Store, _Job
+from monosem.core.stage import Artifact, Job, Stage, group_shared, key
+from monosem.core.store import Callback, LogEntry, Store, _StoreJob
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def spawn(store, code: str) -> subprocess.Popen:
 
 TRAIN = """
     from conftest import tiny_pretrain
-    from monosem.store import Store
+    from monosem.core.store import Store
     Store(sys.argv[1]).get(tiny_pretrain(epochs=12))
 """
 
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_starts_the_stage_anew_with_the_same_bits(tmp_path,
     checkpoint = store.folder(stage).with_suffix(".partial") / "checkpoint"
     checkpoint.parent.mkdir(parents=True)
     state = {"module": expected, "optimizer": {}, "epoch": 2}
-    saved = _Job(Store(tmp_path / "third"), stage, checkpoint.parent)
+    saved = _StoreJob(Store(tmp_path / "third"), stage, checkpoint.parent)
     saved.save(state)
     data = checkpoint.read_bytes()
     half = len(data) // 2
@@ -193,8 +193,8 @@ def test_two_processes_on_one_store_compute_a_stage_once(tmp_path):
         import time
         from dataclasses import dataclass
         from pathlib import Path
-        from monosem.stage import Stage
-        from monosem.store import Store
+        from monosem.core.stage import Stage
+        from monosem.core.store import Store
 
         @dataclass(frozen=True)
         class Slow(Stage):
@@ -230,3 +230,65 @@ def test_two_processes_that_find_one_damaged_artifact_compute_it_once(tmp_path, 
     assert sorted(
         path.name.rpartition(".")[2] for path in (tmp_path / "Add").glob(f"{key(TOP)}*")
     ) == sorted([key(TOP), "damaged"])
+
+
+# ------------------------------------------------------------------------------------------------ shared work
+
+
+@dataclass(frozen=True)
+class Scaled(Stage):
+    """`factor` times a number that is costly to make; stages with one `source` make it once."""
+
+    source: int
+    factor: int
+    passes: ClassVar[list[int]] = []
+
+    def shared_work(self) -> int:
+        return self.source
+
+    @classmethod
+    def run_together(cls, stages, jobs):
+        cls.passes.append(len(stages))
+        for stage, job in zip(stages, jobs, strict=True):
+            job.log(1, 1, factor=float(stage.factor))
+        return [{"x": torch.tensor(stage.source * stage.factor)} for stage in stages]
+
+
+@pytest.fixture
+def passes():
+    Scaled.passes.clear()
+    return Scaled.passes
+
+
+def test_stages_that_share_work_are_grouped_by_it_and_others_stay_alone():
+    one, two, three = Scaled(1, 1), Scaled(2, 1), Scaled(1, 3)
+    assert group_shared([TOP, one, two, three]) == [(TOP,), (one, three), (two,)]
+
+
+def test_the_missing_ones_of_a_group_are_computed_by_one_call_with_an_artifact_each(
+    tmp_path, passes
+):
+    store, group = Store(tmp_path), [Scaled(5, factor) for factor in (1, 2, 3)]
+    store.get(group[1])
+    store.get_together(group)
+    assert passes == [1, 2]
+    assert [int(store.get(stage)["x"]) for stage in group] == [5, 10, 15] and passes == [1, 2]
+    assert store.history(group[2]) == [LogEntry(1, 1, {"factor": 3.0})]
+    store.get_together(group)
+    assert passes == [1, 2]
+
+
+def test_one_stage_twice_in_a_group_is_computed_once(tmp_path, passes):
+    Store(tmp_path).get_together([Scaled(5, 1), Scaled(5, 1)])
+    assert passes == [1]
+
+
+def test_an_artifact_has_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o022)
+    try:
+        store = Store(tmp_path)
+        store.get(TOP)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in store.folder(TOP).iterdir()}
+    assert modes == dict.fromkeys(("artifact.safetensors", "history.json", "spec.json"), 0o644)
