@@ -17,6 +17,7 @@ from monosem.core.stage import Artifact
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
+from monosem.metrics.base import PerDimension, from_artifact
 
 
 class View(NamedTuple):
@@ -54,13 +55,9 @@ def views(experiment: Experiment, store: Store, title: str) -> list[View]:
         experiment.probed.items(), experiment.measures, experiment.dashboards, strict=True
     ):
         artifact, portrait = store.get(measure), store.get(stage)
-        measures = {
-            key.removesuffix("/dimensions"): (
-                artifact[key],
-                artifact[key.removesuffix("dimensions") + "said"],
-            )
-            for key in artifact
-            if key.endswith("/dimensions")
+        results = from_artifact(artifact)
+        measures: dict[str, tuple[Tensor, Tensor]] = {
+            key: result for key, result in results.items() if isinstance(result, PerDimension)
         }
         better = measure.better
         by = experiment.gallery.by or next((each for each in measures if each in better), "")

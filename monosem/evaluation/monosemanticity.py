@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from monosem.core.device import device
 from monosem.core.fields import FieldError
 from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.evaluation.curves import Measurement, Result
-from monosem.metrics.base import FeatureBatch, Metric, MetricResult, PerDimension
-from monosem.metrics.factors import TRUTH, FactorInformation
+from monosem.metrics.base import (
+    Declaration,
+    FeatureBatch,
+    Metric,
+    MetricResult,
+    PerDimension,
+    declared,
+    measure,
+    to_artifact,
+)
+from monosem.metrics.factors import GROUND_TRUTH, FactorInformation
 from monosem.models.features import Features
 from monosem.models.representation import Representation
 from monosem.results.stats import rank_correlation
@@ -27,8 +31,8 @@ class Monosemanticity(Measurement):
     """How monosemantic a representation is on the clean test split. Where the factors that made the images are known, also how well
     each measure of dimensions tracks what is known: Spearman's rank correlation over dimensions with their mutual information gap.
 
-    judge: what says how alike images are. Artifact, float64: name, a number; and name/dimensions, name/said, both (d,), for what is
-    measured dimension by dimension: the numbers, and for which dimensions they count.
+    reference_encoder: says how alike images are.
+    Artifact: see `monosem.metrics.base.to_artifact`.
     """
 
     VERSION = 3
@@ -44,23 +48,37 @@ class Monosemanticity(Measurement):
             self.reference_encoder, self.data, "test"
         )
 
+    @property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """What its metrics find, and then how well that tracks the known factors."""
+        factors = tuple(self.data.split("test").factors)
+        declarations = declared(self.metrics, factors)
+        tracking_names = [f"{name}_tracks_gap" for name in tracked(declarations)]
+        return (*declarations, *map(Declaration, tracking_names))
+
     def names(self) -> tuple[str, ...]:
         """What its metrics find."""
-        return found_by(self.metrics, self.encoder.width, tuple(self.data.split("test").factors))
+        return tuple(declaration.name for declaration in self.declarations)
 
     @property
     def better(self) -> dict[str, str]:
         """Of what is found dimension by dimension, whether high or low is monosemantic."""
-        return better_of(self.metrics)
+        return {
+            declaration.name: declaration.better
+            for declaration in self.declarations
+            if declaration.better
+        }
 
     @property
     def about(self) -> dict[str, str]:
         """Of the same, the first paragraph that the metric says of itself."""
-        valid = {
-            metric: " ".join((metric.__doc__ or "").partition("\n\n")[0].split())
-            for metric in self.metrics
-        }
-        return {name: valid[metric] for metric in self.metrics for name in metric.better}
+        texts: dict[str, str] = {}
+        for metric in self.metrics:
+            paragraph = " ".join((metric.__doc__ or "").partition("\n\n")[0].split())
+            for declaration in metric.declares(tuple(self.data.split("test").factors)):
+                if declaration.better:
+                    texts[declaration.name] = paragraph
+        return texts
 
     def preflight(self) -> None:
         if mismatch := self.reference_encoder.incompatibility(self.data):
@@ -79,27 +97,17 @@ class Monosemanticity(Measurement):
         )
         _, labels, factors = self.data.split("test")
         where = features.device
-        seen = FeatureBatch(
+        batch = FeatureBatch(
             features,
             labels.to(where),
             reference_features,
             {name: levels.to(where) for name, levels in factors.items()},
         )
-        artifact: Artifact = {}
         try:
-            found = findings(self.metrics, seen)
+            results = measure(self.metrics, batch)
         except ValueError as error:
             raise StageError(f"Experiment.metrics {error}") from None
-        for name, value in found.items():
-            if isinstance(value, PerDimension):
-                artifact |= {
-                    f"{name}/dimensions": value.values.clone(),
-                    f"{name}/said": value.valid.clone(),
-                }  # files hold no tensor twice
-            artifact[name] = torch.tensor(
-                value.mean if isinstance(value, PerDimension) else value, dtype=torch.float64
-            )
-        return artifact
+        return to_artifact({**results, **tracking_results(results, self.declarations)})
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
@@ -108,78 +116,45 @@ class Monosemanticity(Measurement):
                 yield Result(0.0, 0, name, value.item(), n)
 
 
-def findings(metrics: tuple[Metric, ...], seen: FeatureBatch) -> dict[str, MetricResult]:
-    """What all metrics find. ValueError where two give one name to what they find, or something is no number."""
-    values: dict[str, MetricResult] = {}
-    better = better_of(metrics)
-    for metric in metrics:
-        for name, value in _found(metric, seen).items():
-            if name in values:
-                raise ValueError(
-                    f"must find each thing once, got {name} twice, the second time from {metric}"
-                )
-            if not isinstance(value, int | float | PerDimension):
-                raise ValueError(f"must find numbers, got {value!r} as {name} from {metric}")
-            width = seen.features.shape[1]
-            if isinstance(value, PerDimension) and any(
-                not isinstance(each, Tensor) or each.shape != (width,) for each in value
-            ):
-                valid = f"must find a number for each of {width} dimensions, as two tensors, got"
-                raise ValueError(f"{valid} {value!r} as {name} from {metric}".replace("\n", " "))
-            if not math.isfinite(value.mean if isinstance(value, PerDimension) else value):
-                raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
-            values[name] = value
-    if isinstance(truth := values.get(TRUTH), PerDimension):
-        for name, value in [*values.items()]:
-            if (
-                isinstance(value, PerDimension)
-                and name in better
-                and name not in FactorInformation.better
-            ):
-                values[f"{name}_tracks_gap"] = tracking(value, truth, better[name])
-    return values
+def tracked(declarations: Sequence[Declaration]) -> dict[str, str]:
+    """The names that are compared with the known factors, and which end of each is monosemantic.
+
+    Empty where no factors are known, or FactorInformation is not among the metrics.
+    """
+    better = {
+        declaration.name: declaration.better for declaration in declarations if declaration.better
+    }
+    if GROUND_TRUTH not in better:
+        return {}
+    from_factors = {declaration.name for declaration in FactorInformation().declares(("any",))}
+    return {name: end for name, end in better.items() if name not in from_factors}
 
 
-def better_of(metrics: tuple[Metric, ...]) -> dict[str, str]:
-    """Of what metrics find dimension by dimension, whether high or low is monosemantic."""
-    return {name: word for metric in metrics for name, word in metric.better.items()}
+def tracking_results(
+    results: Mapping[str, MetricResult], declarations: Sequence[Declaration]
+) -> dict[str, MetricResult]:
+    """How well each result per dimension tracks the known factors, by `name_tracks_gap`."""
+    correlations: dict[str, MetricResult] = {}
+    for name, better in tracked(declarations).items():
+        result, truth = results[name], results[GROUND_TRUTH]
+        assert isinstance(result, PerDimension) and isinstance(truth, PerDimension)
+        correlations[f"{name}_tracks_gap"] = tracking(result, truth, better)
+    return correlations
 
 
-@functools.cache
-def found_by(metrics: tuple[Metric, ...], width: int, factors: tuple[str, ...]) -> tuple[str, ...]:
-    """What metrics find, as they find it in a made-up sample of so many features; a sweep asks of every cell."""
-    n = 12
-    levels = dict.fromkeys(factors, torch.arange(n) % 2)
-    return tuple(
-        findings(
-            metrics, FeatureBatch(torch.eye(n, width), torch.arange(n) % 3, torch.eye(n), levels)
-        )
+def tracking(result: PerDimension, truth: PerDimension, better: str) -> float:
+    """Spearman's rank correlation of two results over the dimensions that are valid in both.
+
+    better: which end of the result is monosemantic, 'high' or 'low'; high is, of the truth.
+    Returns a number in [-1, 1], 1 where they agree on which dimensions are more monosemantic; 0
+    where there is nothing to rank, as of one dimension or of many that do not differ.
+    """
+    both = result.valid & truth.valid
+    if not both.any():
+        return 0.0
+    correlation = float(
+        rank_correlation(result.values[both].cpu().numpy(), truth.values[both].cpu().numpy())
     )
-
-
-def _found(metric: Metric, seen: FeatureBatch) -> dict[str, MetricResult]:
-    """What a metric finds, or ValueError: it may be anybody's code."""
-    try:
-        found: dict[Any, MetricResult] = dict(metric(seen))
-        if odd := [name for name in found if type(name) is not str]:
-            raise TypeError(f"what it finds must be called by strings, got {odd[0]!r}")
-    except Exception as error:
-        size = " x ".join(map(str, seen.features.shape))
-        raise ValueError(
-            f"must measure {size} features, but {type(metric).__name__} failed: {type(error).__name__}: {error}"
-        ) from error
-    return found
-
-
-def tracking(measure: PerDimension, truth: PerDimension, better: str) -> float:
-    """The rank correlation of the two over the dimensions that both speak of, in [-1, 1], 1 where they agree on which is more
-    monosemantic; 0 where there is nothing to tell, as of one dimension or of many that do not differ."""
-    both = measure.valid & truth.valid
-    found = (
-        float(
-            rank_correlation(measure.values[both].cpu().numpy(), truth.values[both].cpu().numpy())
-        )
-        if both.any()
-        else math.nan
-    )
-    return 0.0 if math.isnan(found) else found if better == "high" else -found
+    if math.isnan(correlation):
+        return 0.0
+    return correlation if better == "high" else -correlation

@@ -1,18 +1,15 @@
-"""Monosemanticity of features, in matrix form over what was cached.
+"""What a metric is, what it sees and gives back, and how results are checked and kept in an artifact.
 
-A metric maps what is seen of a split to named numbers: one for the representation, or one a dimension, of which the mean is then
-the representation's. Dimensions are *dead* where they are 0 on every image, *constant* where they hold one other value on all of
-them, else they vary. Each metric says of which dimensions it speaks; the others are left out of means, hold 0 and are never nan.
-Where there is none to speak of, a mean is 0. Sources: NCL is Wang et al., arXiv:2403.12459 (main_eval.py of its code); BI is the
-log_stats of the code of arXiv:2410.21331.
+No metric in particular is known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +20,15 @@ CHUNK = 2048  # rows or columns at a time, which bounds memory
 
 
 class FeatureBatch(NamedTuple):
-    """What a metric sees. features: (n, d); labels: (n,); judged: (n, e), how a judge that had no part in the features sees the
-    same images; factors: the level of each factor that made the images, (n,) by name, where that is known."""
+    """What a metric sees of n images.
+
+    features: (n, d) float, of the representation that is measured.
+    labels: (n,) int64, classes from 0 on.
+    reference_features: (n, e) float, of the same images by a reference encoder that had no part
+        in the features.
+    factors: (n,) int64 by name, the level of every factor that made the images; empty where
+        nobody knows them.
+    """
 
     features: Tensor
     labels: Tensor
@@ -33,49 +37,230 @@ class FeatureBatch(NamedTuple):
 
 
 class PerDimension(NamedTuple):
-    """values: (d,) float64, one a dimension; said: (d,) booleans, of which dimensions. The others hold 0."""
+    """A result that has one number for each dimension.
+
+    values: (d,) float64; 0 where a dimension has no value.
+    valid: (d,) bool, the dimensions that have a value.
+    """
 
     values: Tensor
     valid: Tensor
 
     @property
     def mean(self) -> float:
-        return _mean(self.values[self.valid])
+        """Over the valid dimensions; 0 where there are none."""
+        return mean_or_zero(self.values[self.valid])
 
 
 MetricResult = float | PerDimension
 
 
-@dataclass(frozen=True)
-class Metric(Part):
-    """Something measured on the features of a split.
+class Declaration(NamedTuple):
+    """One result that a metric announces.
 
-    better: of what it finds dimension by dimension, whether 'high' or 'low' values are monosemantic; what is not named is neither.
+    name: in tables; without '/'.
+    per_dimension: whether the result is a PerDimension; else it is one number.
+    better: which end is monosemantic, for results per dimension alone; '' is neither. The
+        gallery can sort dimensions by what has one.
     """
 
-    better: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    name: str
+    per_dimension: bool = False
+    better: Literal["high", "low", ""] = ""
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        raise NotImplementedError
+
+@dataclass(frozen=True)
+class Metric(Part):
+    """Something measured on the features of a split. A subclass has `declares` and `__call__`."""
+
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        """What a call gives back, in this order.
+
+        factors: the names of those that are known of the data.
+        """
+        raise NotImplementedError("it has no method `declares` that names its results")
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        """The results by name: exactly what is declared for the factors of the batch."""
+        raise NotImplementedError("it has no method `__call__` that measures")
 
 
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean()) if values.numel() else 0.0
+# ---------------------------------------------------------------------------- running metrics
+
+
+def declared(metrics: Sequence[Metric], factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+    """What several metrics give together.
+
+    Raises ValueError where two results share a name, or a metric cannot say what it finds.
+    """
+    declarations: dict[str, Declaration] = {}
+    for metric in metrics:
+        for declaration in _declarations_of(metric, factors):
+            name = declaration.name
+            if name in declarations:
+                raise ValueError(
+                    f"must find each thing once, got {name} twice, the second time from {metric}"
+                )
+            declarations[name] = declaration
+    return tuple(declarations.values())
+
+
+def measure(metrics: Sequence[Metric], batch: FeatureBatch) -> dict[str, MetricResult]:
+    """The results of several metrics by name, in the order in which they are declared.
+
+    Raises ValueError where a metric fails, or gives something else than it declares.
+    """
+    factors = tuple(batch.factors)
+    declared(metrics, factors)  # refuses a name that stands twice
+    results: dict[str, MetricResult] = {}
+    for metric in metrics:
+        declarations = _declarations_of(metric, factors)
+        own_results = _call(metric, batch)
+        _check_names(own_results, declarations, metric)
+        for declaration in declarations:
+            result = own_results[declaration.name]
+            _check_result(result, declaration, metric, batch.features.shape[1])
+            results[declaration.name] = result
+    return results
+
+
+def as_number(result: MetricResult) -> float:
+    """The number of a whole representation: a mean where the result is one per dimension."""
+    return result.mean if isinstance(result, PerDimension) else result
+
+
+def _declarations_of(metric: Metric, factors: Sequence[str]) -> tuple[Declaration, ...]:
+    """What a metric declares, or ValueError: it may be anybody's code."""
+    try:
+        declarations = tuple(metric.declares(factors))
+    except Exception as error:
+        raise ValueError(
+            f"must declare what they find, but {type(metric).__name__} failed: {_in_words(error)}"
+        ) from error
+    for declaration in declarations:
+        if not isinstance(declaration, Declaration):
+            raise ValueError(f"must give a Declaration each, got {declaration!r} from {metric}")
+        if not isinstance(declaration.name, str) or "/" in declaration.name:
+            raise ValueError(
+                f"must have strings without '/' as names of what they find, "
+                f"got {declaration.name!r} from {metric}"
+            )
+    return declarations
+
+
+def _call(metric: Metric, batch: FeatureBatch) -> dict[str, MetricResult]:
+    """What a metric gives back, or ValueError: it may be anybody's code."""
+    try:
+        return dict(metric(batch))
+    except Exception as error:
+        size = " x ".join(map(str, batch.features.shape))
+        raise ValueError(
+            f"must measure {size} features, but {type(metric).__name__} failed: {_in_words(error)}"
+        ) from error
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def _check_names(
+    results: Mapping[str, MetricResult], declarations: Sequence[Declaration], metric: Metric
+) -> None:
+    names = [declaration.name for declaration in declarations]
+    if set(results) != set(names):
+        raise ValueError(
+            f"must find what they declare, got {_listed(results)} from {metric}, "
+            f"which declares {_listed(names)}"
+        )
+
+
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    return ", ".join(map(str, names)) or "nothing"
+
+
+def _check_result(result: object, declaration: Declaration, metric: Metric, width: int) -> None:
+    name = declaration.name
+    if not isinstance(result, int | float | PerDimension):
+        raise ValueError(f"must find numbers, got {result!r} as {name} from {metric}")
+    if declaration.per_dimension or isinstance(result, PerDimension):
+        if not _has_width(result, width):
+            words = f"must find a number for each of {width} dimensions, as two tensors, got"
+            raise ValueError(f"{words} {result!r} as {name} from {metric}".replace("\n", " "))
+        if not declaration.per_dimension:
+            raise ValueError(
+                f"must find what they declare, got {name} for each dimension from {metric}, "
+                f"which declares one number"
+            )
+    if not math.isfinite(as_number(result)):
+        raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
+
+
+def _has_width(result: object, width: int) -> bool:
+    """Whether it is a PerDimension of `width` dimensions."""
+    if not isinstance(result, PerDimension):
+        return False
+    if not isinstance(result.values, Tensor) or not isinstance(result.valid, Tensor):
+        return False
+    shapes = {tuple(result.values.shape), tuple(result.valid.shape)}
+    return shapes == {(width,)} and result.valid.dtype == torch.bool
+
+
+# ---------------------------------------------------------------------------- in an artifact
+
+
+def to_artifact(results: Mapping[str, MetricResult]) -> dict[str, Tensor]:
+    """Results as tensors by name.
+
+    name                 ()     float64, the number of the whole representation
+    name/dimensions      (d,)   float64, one a dimension; only of a PerDimension
+    name/valid           (d,)   bool, which dimensions have a value; only of a PerDimension
+    """
+    artifact: dict[str, Tensor] = {}
+    for name, result in results.items():
+        if isinstance(result, PerDimension):
+            # clones, as a file holds no tensor twice and a metric may give one `valid` to several
+            artifact[f"{name}/dimensions"] = result.values.clone()
+            artifact[f"{name}/valid"] = result.valid.clone()
+        artifact[name] = torch.tensor(as_number(result), dtype=torch.float64)
+    return artifact
+
+
+def from_artifact(artifact: Mapping[str, Tensor]) -> dict[str, MetricResult]:
+    """The results that `to_artifact` wrote."""
+    results: dict[str, MetricResult] = {}
+    for name, number in artifact.items():
+        if "/" in name:
+            continue
+        if f"{name}/dimensions" in artifact:
+            results[name] = PerDimension(artifact[f"{name}/dimensions"], artifact[f"{name}/valid"])
+        else:
+            results[name] = number.item()
+    return results
+
+
+# ---------------------------------------------------------------------------- for metrics
 
 
 def per_dimension(values: Tensor, valid: Tensor) -> PerDimension:
+    """(d,) values and (d,) bool -> a result whose invalid dimensions hold 0."""
     return PerDimension(torch.where(valid, values.double(), 0.0), valid)
 
 
+def mean_or_zero(values: Tensor) -> float:
+    """The mean in float64; 0 of no values."""
+    return float(values.double().mean()) if values.numel() else 0.0
+
+
 def live(features: Tensor) -> Tensor:
-    """(n, d) -> (d,) booleans: dimensions that are not zero everywhere."""
+    """(n, d) -> (d,) bool: dimensions that are not zero on every image."""
     return features.abs().amax(0) > 0
 
 
 def varying(features: Tensor) -> Tensor:
-    """(n, d) -> (d,) booleans: dimensions that are not the same on every image; neither dead nor constant."""
+    """(n, d) -> (d,) bool: dimensions that are not the same on every image."""
     return features.amax(0) > features.amin(0)
 
 
 def rows_of(n: int) -> Iterator[slice]:
+    """The rows from 0 to n, `CHUNK` at a time."""
     return (slice(first, first + CHUNK) for first in range(0, n, CHUNK))

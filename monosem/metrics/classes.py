@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated
 
 import gin
@@ -12,7 +11,14 @@ import torch
 from torch import Tensor
 
 from monosem.core.fields import Range
-from monosem.metrics.base import FeatureBatch, Metric, MetricResult, live, per_dimension
+from monosem.metrics.base import (
+    Declaration,
+    FeatureBatch,
+    Metric,
+    MetricResult,
+    live,
+    per_dimension,
+)
 
 # ------------------------------------------------------------------------------------------------ classes
 
@@ -63,10 +69,14 @@ class ClassConsistency(Metric):
 
     epsilon: Annotated[float, Range(0, 1, open=True)] = 1e-5
 
-    better = MappingProxyType({"class_consistency": "high", "class_entropy": "low"})
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (
+            Declaration("class_consistency", per_dimension=True, better="high"),
+            Declaration("class_entropy", per_dimension=True, better="low"),
+        )
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        counts = class_counts(seen.features, seen.labels, self.epsilon)
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        counts = class_counts(batch.features, batch.labels, self.epsilon)
         active = counts.sum(0) > 0
         return {
             "class_consistency": per_dimension(class_consistency(counts), active),
@@ -83,15 +93,16 @@ class ClassSelectivity(Metric):
     Of live dimensions. There they are rectified; here |f| stands for the activation, so that signed features have one too.
     """
 
-    better = MappingProxyType({"class_selectivity": "high"})
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (Declaration("class_selectivity", per_dimension=True, better="high"),)
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        means = class_means(seen.features.abs(), seen.labels)
-        present = seen.labels.bincount() > 0
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        means = class_means(batch.features.abs(), batch.labels)
+        present = batch.labels.bincount() > 0
         best = means.amax(0)
         rest = (means.sum(0) - best) / max(int(present.sum()) - 1, 1)
         return {
             "class_selectivity": per_dimension(
-                (best - rest) / (best + rest).clamp(min=1e-300), live(seen.features)
+                (best - rest) / (best + rest).clamp(min=1e-300), live(batch.features)
             )
         }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated
 
 import gin
@@ -12,7 +11,15 @@ import torch
 from torch import Tensor
 
 from monosem.core.fields import Range
-from monosem.metrics.base import CHUNK, FeatureBatch, Metric, MetricResult, per_dimension, varying
+from monosem.metrics.base import (
+    CHUNK,
+    Declaration,
+    FeatureBatch,
+    Metric,
+    MetricResult,
+    per_dimension,
+    varying,
+)
 
 # ------------------------------------------------------------------------------------------------ the truth
 
@@ -71,17 +78,23 @@ class FactorInformation(Metric):
     bins: Annotated[int, Range(2, 1000)] = 20
     least: Annotated[float, Range(0, 1)] = 0.05
 
-    better = MappingProxyType(
-        {"factor_information": "high", "factor_share": "high", "factor_gap": "high"}
-    )
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        if not factors:
+            return ()
+        overall = ("factor_information", "factor_share", "factor_gap")
+        single = [f"information_of_{name}" for name in factors]
+        return (
+            *(Declaration(name, per_dimension=True, better="high") for name in overall),
+            *(Declaration(name, per_dimension=True) for name in single),
+        )
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        if not seen.factors:
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        if not batch.factors:
             return {}
         parts = [
-            self._explained(part, seen.factors) for part in seen.features.split(CHUNK // 8, dim=1)
+            self._explained(part, batch.factors) for part in batch.features.split(CHUNK // 8, dim=1)
         ]
-        explained, valid = torch.cat(parts, 1), varying(seen.features)  # (factors, d)
+        explained, valid = torch.cat(parts, 1), varying(batch.features)  # (factors, d)
         top = (
             torch.cat([explained, torch.zeros_like(explained[:1])]).sort(0, descending=True).values
         )
@@ -93,7 +106,7 @@ class FactorInformation(Metric):
             "factor_gap": per_dimension(top[0] - top[1], valid),
             **{
                 f"information_of_{name}": per_dimension(each, valid)
-                for name, each in zip(seen.factors, explained, strict=True)
+                for name, each in zip(batch.factors, explained, strict=True)
             },
         }
 
@@ -109,4 +122,4 @@ class FactorInformation(Metric):
         return torch.stack(found)
 
 
-TRUTH = "factor_gap"  # what the other measures are judged by, where factors are known
+GROUND_TRUTH = "factor_gap"  # what other metrics are compared with where factors are known

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import gin
 import torch
@@ -13,7 +12,14 @@ from torch import Tensor
 
 from monosem.core.fields import Count
 from monosem.core.identity import generator
-from monosem.metrics.base import FeatureBatch, Metric, MetricResult, per_dimension, rows_of
+from monosem.metrics.base import (
+    Declaration,
+    FeatureBatch,
+    Metric,
+    MetricResult,
+    per_dimension,
+    rows_of,
+)
 
 # ------------------------------------------------------------------------------------------------ images alike
 
@@ -62,24 +68,27 @@ class MonosemanticityScore(Metric):
     alone: the chance that two images drawn by activation share their class; and the score of a dimension that is alike on all images.
     """
 
-    better = MappingProxyType(
-        {"monosemanticity_score": "high", "monosemanticity_score_of_classes": "high"}
-    )
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (
+            Declaration("monosemanticity_score", per_dimension=True, better="high"),
+            Declaration("monosemanticity_score_of_classes", per_dimension=True, better="high"),
+            Declaration("monosemanticity_score_of_all_images"),
+        )
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        low, high = seen.features.amin(0), seen.features.amax(0)
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        low, high = batch.features.amin(0), batch.features.amax(0)
         found: dict[str, MetricResult] = {}
-        classes = F.one_hot(seen.labels).to(seen.features.dtype)
+        classes = F.one_hot(batch.labels).to(batch.features.dtype)
         for name, reference_features in (
-            ("monosemanticity_score", seen.reference_features),
+            ("monosemanticity_score", batch.reference_features),
             ("monosemanticity_score_of_classes", classes),
         ):
             scores, pairs = pair_similarity(
-                reference_features, (seen.features - low) / (high - low).clamp(min=1e-30)
+                reference_features, (batch.features - low) / (high - low).clamp(min=1e-30)
             )
             found[name] = per_dimension(scores.clamp(-1, 1), (pairs > 0) & (high > low))
         everyone, _ = pair_similarity(
-            seen.reference_features, torch.ones_like(seen.features[:, :1])
+            batch.reference_features, torch.ones_like(batch.features[:, :1])
         )
         return {**found, "monosemanticity_score_of_all_images": float(everyone[0])}
 
@@ -127,12 +136,15 @@ class RetrievalPrecision(Metric):
 
     k: Count = 10
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        n = len(seen.labels)
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (Declaration(f"precision_at_{self.k}"), Declaration("mean_average_precision"))
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        n = len(batch.labels)
         shuffled = torch.randperm(n, generator=generator("ties of neighbours", n)).to(
-            seen.labels.device
+            batch.labels.device
         )
-        rows, labels = F.normalize(seen.features[shuffled], dim=1), seen.labels[shuffled]
+        rows, labels = F.normalize(batch.features[shuffled], dim=1), batch.labels[shuffled]
         return {
             f"precision_at_{self.k}": precision_at(rows, labels, self.k),
             "mean_average_precision": mean_average_precision(rows, labels),

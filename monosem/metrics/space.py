@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gin
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from monosem.core.fields import Positive
 from monosem.metrics.base import (
+    Declaration,
     FeatureBatch,
     Metric,
     MetricResult,
-    _mean,
     live,
+    mean_or_zero,
     per_dimension,
     varying,
 )
@@ -32,8 +34,16 @@ class Sparsity(Metric):
 
     epsilon: Positive = 1e-5
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        features = seen.features
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (
+            Declaration("sparsity"),
+            Declaration("l0"),
+            Declaration("hoyer"),
+            Declaration("activity", per_dimension=True),
+        )
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        features = batch.features
         on = (features.abs() > self.epsilon).to(features.dtype)
         norm, root = torch.linalg.vector_norm(features, dim=1), features.shape[1] ** 0.5
         spread = (
@@ -41,7 +51,7 @@ class Sparsity(Metric):
         )  # from 1, a single dimension, to the root, all alike
         hoyer = (root - spread) / (root - 1) if root > 1 else torch.ones_like(spread)
         return {
-            "sparsity": 1 - _mean(on), "l0": float(on.sum(1).double().mean()), "hoyer": _mean(hoyer.clamp(0, 1)),
+            "sparsity": 1 - mean_or_zero(on), "l0": float(on.sum(1).double().mean()), "hoyer": mean_or_zero(hoyer.clamp(0, 1)),
             "activity": per_dimension(on.mean(0, dtype=torch.float64), live(features)),
         }  # fmt: skip
 
@@ -51,12 +61,19 @@ class Sparsity(Metric):
 class Dimensions(Metric):
     """Live dimensions (not zero on every image of the split) and dead ones; and those of the live that are the same on every image."""
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        alive = live(seen.features)
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (
+            Declaration("live_dimensions"),
+            Declaration("dead_dimensions"),
+            Declaration("constant_dimensions"),
+        )
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        alive = live(batch.features)
         return {
             "live_dimensions": int(alive.sum()),
             "dead_dimensions": int((~alive).sum()),
-            "constant_dimensions": int((alive & ~varying(seen.features)).sum()),
+            "constant_dimensions": int((alive & ~varying(batch.features)).sum()),
         }
 
 
@@ -77,8 +94,14 @@ def spectral_entropy(features: Tensor) -> Tensor:
 class EffectiveRank(Metric):
     """exp of the spectral entropy (Roy & Vetterli, EUSIPCO 2007), in [1, min(n, d)]. BI reports the entropy itself, in nats."""
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        entropy = spectral_entropy(seen.features)
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (
+            Declaration("effective_rank"),
+            Declaration("spectral_entropy"),
+        )
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        entropy = spectral_entropy(batch.features)
         return {"effective_rank": float(entropy.exp()), "spectral_entropy": float(entropy)}
 
 
@@ -99,8 +122,11 @@ def correlation_error(features: Tensor) -> Tensor:
 class Orthogonality(Metric):
     """mean |C - I| over live dimensions, C the cosines between columns (BI log_stats), in [0, 1]; 0 is orthogonal."""
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        return {"correlation": _mean(correlation_error(seen.features))}
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return (Declaration("correlation"),)
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        return {"correlation": mean_or_zero(correlation_error(batch.features))}
 
 
 def by_activity(features: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import gin
 import torch
 
 from monosem.core.fields import Range
-from monosem.metrics.base import FeatureBatch, Metric, MetricResult, _mean
+from monosem.metrics.base import Declaration, FeatureBatch, Metric, MetricResult, mean_or_zero
 
 
 @gin.register
@@ -31,8 +32,13 @@ class FeatureMonosemanticity(Metric):
     p: Annotated[int, Range(1, 100)] = 1
     n: Annotated[int, Range(1, 20)] = 2
 
-    def __call__(self, seen: FeatureBatch) -> dict[str, MetricResult]:
-        table, labels = seen.features.float().cpu().numpy(), seen.labels.cpu()
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return tuple(
+            Declaration(name) for name in ("fms", "fms_capacity", "fms_local", "fms_global")
+        )
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        table, labels = batch.features.float().cpu().numpy(), batch.labels.cpu()
         with ThreadPoolExecutor(
             torch.get_num_threads()
         ) as threads:  # trees grow outside of Python's lock
@@ -43,8 +49,8 @@ class FeatureMonosemanticity(Metric):
             ]
         capacity, local, whole = torch.tensor(scores, dtype=torch.float64).reshape(-1, 3).T
         return {
-            "fms": _mean(capacity * (local + whole) / 2), "fms_capacity": _mean(capacity), "fms_local": _mean(local),
-            "fms_global": _mean(whole),
+            "fms": mean_or_zero(capacity * (local + whole) / 2), "fms_capacity": mean_or_zero(capacity), "fms_local": mean_or_zero(local),
+            "fms_global": mean_or_zero(whole),
         }  # fmt: skip
 
     def of_concept(self, table: Any, concept: Any) -> tuple[float, float, float]:

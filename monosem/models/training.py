@@ -15,7 +15,7 @@ from monosem.core.stage import Job, Stage
 from monosem.data.dataset import Augmentation, Dataset
 from monosem.learning.loop import train
 from monosem.learning.optimizers import Optimizer, Schedule
-from monosem.metrics.base import FeatureBatch, Metric, PerDimension
+from monosem.metrics.base import FeatureBatch, Metric, as_number, measure
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
 from monosem.metrics.space import EffectiveRank, Orthogonality, Sparsity
 
@@ -129,6 +129,5 @@ def described(
     module.eval()
     features = represent(views).float()
     module.train()
-    seen = FeatureBatch(features, labels, features)
-    found = [finding for metric in WATCHED for finding in metric(seen).items()]
-    return {name: value.mean if isinstance(value, PerDimension) else value for name, value in found}
+    results = measure(WATCHED, FeatureBatch(features, labels, features))
+    return {name: as_number(result) for name, result in results.items()}

@@ -68,13 +68,13 @@ def measures(experiment: Experiment, store: Store) -> str:
             {name: value for name, value in artifact.items() if value.ndim == 0},
         )
         for name, value in single.items():
-            valid = artifact.get(f"{name}/said")
+            valid = artifact.get(f"{name}/valid")
             writer.writerow(
                 [*place, name, "", value.item(), "" if valid is None else int(valid.sum()), n]
             )
         for name in single:
             if (values := artifact.get(f"{name}/dimensions")) is not None:
-                valid = artifact[f"{name}/said"]
+                valid = artifact[f"{name}/valid"]
                 writer.writerows(
                     [*place, name, d, values[d].item(), "", n]
                     for d in valid.nonzero().flatten().tolist()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from conftest import tiny_pretrain
 from torch.testing import assert_close
 
 from monosem.core.fields import FieldError
-from monosem.core.stage import key
+from monosem.core.stage import StageError, key
 from monosem.core.store import Store
 from monosem.data.digits import Digits
 from monosem.data.shapes import Shapes
@@ -23,7 +21,7 @@ from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.probes import LinearProbe
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
-from monosem.metrics.base import FeatureBatch, Metric, PerDimension
+from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
 from monosem.metrics.classes import ClassConsistency
 from monosem.metrics.space import Dimensions
 from monosem.models.baselines import Pixels
@@ -191,7 +189,7 @@ def test_monosemanticity_is_measured_for_every_representation_of_an_experiment(s
     }
     artifact = store.get(measure)
     assert torch.equal(artifact["class_consistency/dimensions"], found["class_consistency"].values)
-    assert artifact["class_consistency/said"].dtype == torch.bool
+    assert artifact["class_consistency/valid"].dtype == torch.bool
     assert key(measure) == key(experiment.measures[0])
 
 
@@ -220,43 +218,36 @@ def test_impossible_experiments_are_refused():
             Experiment(**{"name": "x", "curves": (one,), "metrics": (Dimensions(),), **fields})
 
 
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (math.nan, "must find finite numbers, got odd that is none"),
-        ("much", "must find numbers, got 'much' as odd"),
-        (
-            PerDimension(torch.zeros(2), torch.ones(2, dtype=torch.bool)),
-            "must find a number for each of 16 dimensions, as two tensors, got",
-        ),
-    ],
-    ids=["nan", "a word", "too few"],
-)
-def test_a_metric_that_finds_no_numbers_is_refused_before_any_work(found, words):
-    class Odd(Metric):
-        def __call__(self, seen):
-            return {"odd": found}
+def test_what_metrics_cannot_declare_is_refused_before_any_work():
+    class Nameless(Metric):
+        def __call__(self, batch):
+            return {"x": 1.0}
 
     (measure,) = Experiment(
-        name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Odd(),)
+        name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Nameless(),)
     ).measures
-    with pytest.raises(FieldError, match=f"Experiment.metrics {words}"):
+    with pytest.raises(
+        FieldError, match="Experiment.metrics must declare what they find, but Nameless failed"
+    ):
         measure.preflight()
 
 
-def test_a_metric_that_raises_is_told_in_one_line_before_any_work():
+def test_a_metric_that_raises_is_told_in_one_line(store):
     class Broken(Metric):
-        def __call__(self, seen):
-            return {"x": float(seen.features[0, 10**6])}
+        def declares(self, factors=()):
+            return (Declaration("x"),)
+
+        def __call__(self, batch):
+            return {"x": float(batch.features[0, 10**6])}
 
     (measure,) = Experiment(
         name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Broken(),)
     ).measures
     with pytest.raises(
-        FieldError,
-        match="Experiment.metrics must measure 12 x 16 features, but Broken failed: IndexError",
+        StageError,
+        match="Experiment.metrics must measure 360 x 16 features, but Broken failed: IndexError",
     ):
-        measure.preflight()
+        store.get(measure)
 
 
 def test_a_judge_of_other_images_is_refused():
@@ -266,6 +257,6 @@ def test_a_judge_of_other_images_is_refused():
     ).measures
     with pytest.raises(
         FieldError,
-        match="Experiment.judge must take images of 1 channels, as the data has, got one for 3",
+        match="Experiment.reference_encoder must take the inputs of the data, which",
     ):
         measure.preflight()

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, mu
 from sklearn.tree import DecisionTreeClassifier
 from torch.testing import assert_close
 
-from monosem.metrics import base as metrics
+from monosem.metrics import base as metrics, classes, factors as factors_module, neighbours, space
 from monosem.metrics.base import FeatureBatch, PerDimension
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
 from monosem.metrics.factors import FactorInformation

@@ -1,0 +1,170 @@
+"""What comes out of a metric is what it declared; results keep their bits in an artifact."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from monosem.metrics import ALL_METRICS, fitting_metrics
+from monosem.metrics.base import (
+    Declaration,
+    FeatureBatch,
+    Metric,
+    PerDimension,
+    declared,
+    from_artifact,
+    measure,
+    per_dimension,
+    to_artifact,
+)
+from monosem.metrics.classes import ClassConsistency, ClassSelectivity
+from monosem.metrics.factors import FactorInformation
+from monosem.metrics.neighbours import RetrievalPrecision
+from monosem.metrics.space import Dimensions
+
+LABELS = torch.arange(12) % 3
+FEATURES = torch.rand(12, 5, generator=torch.Generator().manual_seed(0))
+FACTORS = {"hue": torch.arange(12) % 2}
+BATCH = FeatureBatch(FEATURES, LABELS, FEATURES, FACTORS)
+TWO = PerDimension(torch.zeros(2), torch.ones(2, dtype=torch.bool))
+FIVE = PerDimension(torch.zeros(5), torch.ones(5, dtype=torch.bool))
+
+
+def metric_that(finds, declares):
+    """A metric that finds and declares what it is told to."""
+
+    class Odd(Metric):
+        def declares(self, factors=()):
+            return declares
+
+        def __call__(self, batch):
+            return finds
+
+    return Odd()
+
+
+@pytest.mark.parametrize("metric", ALL_METRICS, ids=lambda metric: type(metric).__name__)
+def test_a_metric_finds_exactly_what_it_declares(metric):
+    declarations = metric.declares(tuple(FACTORS))
+    results = metric(BATCH)
+    assert list(results) == [declaration.name for declaration in declarations]
+    for declaration in declarations:
+        is_per_dimension = isinstance(results[declaration.name], PerDimension)
+        assert is_per_dimension == declaration.per_dimension
+
+
+@pytest.mark.parametrize("metric", ALL_METRICS, ids=lambda metric: type(metric).__name__)
+def test_only_results_per_dimension_say_which_end_is_monosemantic(metric):
+    for declaration in metric.declares(tuple(FACTORS)):
+        assert declaration.per_dimension or not declaration.better
+
+
+def test_names_follow_fields_and_factors():
+    assert RetrievalPrecision(k=3).declares()[0] == Declaration("precision_at_3")
+    names = [declaration.name for declaration in FactorInformation().declares(("hue", "size"))]
+    assert names[-2:] == ["information_of_hue", "information_of_size"]
+
+
+def test_the_default_metrics_are_those_that_find_something_in_the_data():
+    assert fitting_metrics(("hue",)) == ALL_METRICS
+    without_factors = set(ALL_METRICS) - set(fitting_metrics())
+    assert without_factors == {FactorInformation()}
+
+
+def test_measure_gives_all_results_in_the_order_of_their_declarations():
+    metrics = (ClassSelectivity(), Dimensions(), ClassConsistency())
+    names = [declaration.name for declaration in declared(metrics)]
+    assert list(measure(metrics, BATCH)) == names
+
+
+NUMBER = (Declaration("odd"),)
+PER_DIMENSION = (Declaration("odd", per_dimension=True),)
+
+
+@pytest.mark.parametrize(
+    ("finds", "declares", "message"),
+    [
+        ({"odd": math.nan}, NUMBER, "must find finite numbers, got odd that is none"),
+        ({"odd": "much"}, NUMBER, "must find numbers, got 'much' as odd"),
+        ({"odd": FIVE}, NUMBER, "got odd for each dimension from .*Odd.*declares one number"),
+        ({"odd": 1.0}, PER_DIMENSION, "must find a number for each of 5 dimensions.*got 1.0"),
+        ({"odd": TWO}, PER_DIMENSION, "must find a number for each of 5 dimensions, as two tens"),
+        ({"odd": PerDimension([0], [1])}, PER_DIMENSION, "must find a number for each of 5 dim"),
+        ({"even": 1.0}, NUMBER, "must find what they declare, got even from .*Odd.*declares odd"),
+        ({}, NUMBER, "must find what they declare, got nothing from .*Odd"),
+        ({7: 1.0}, NUMBER, "must find what they declare, got 7 from .*Odd"),
+        (None, NUMBER, "must measure 12 x 5 features, but Odd failed: TypeError"),
+    ],
+    ids=["nan", "word", "many", "one", "few", "lists", "other", "none", "no string", "no dict"],
+)
+def test_what_is_not_as_declared_is_refused_with_the_metric_s_name(finds, declares, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        measure([metric_that(finds, declares)], BATCH)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_metric_that_raises_is_named_with_the_size_and_the_error():
+    class Broken(Metric):
+        def declares(self, factors=()):
+            return NUMBER
+
+        def __call__(self, batch):
+            return {"odd": float(batch.features[0, 10**6])}
+
+    with pytest.raises(ValueError, match="must measure 12 x 5 features, but Broken failed: Index"):
+        measure([Broken()], BATCH)
+
+
+def test_a_metric_without_declarations_is_refused():
+    class Silent(Metric):
+        def __call__(self, batch):
+            return {"x": 1.0}
+
+    with pytest.raises(ValueError, match="must declare what they find, but Silent failed: NotImp"):
+        declared([Silent()])
+
+
+@pytest.mark.parametrize(
+    ("declares", "message"),
+    [
+        (("odd",), "must give a Declaration each, got 'odd' from .*Odd"),
+        ((Declaration("odd/valid"),), "strings without '/' as names .* got 'odd/valid' from .*Odd"),
+        ((Declaration(7),), "strings without '/' as names .* got 7 from .*Odd"),
+    ],
+)
+def test_what_is_no_declaration_is_refused(declares, message):
+    with pytest.raises(ValueError, match=message):
+        declared([metric_that({}, declares)])
+
+
+def test_two_results_of_one_name_are_refused():
+    metrics = (ClassConsistency(), ClassConsistency(epsilon=0.1))
+    message = "must find each thing once, got class_consistency twice, the second time from Class"
+    with pytest.raises(ValueError, match=message):
+        declared(metrics)
+    with pytest.raises(ValueError, match=message):
+        measure(metrics, BATCH)
+
+
+def test_results_keep_their_bits_in_an_artifact():
+    results = measure(ALL_METRICS, BATCH)
+    artifact = to_artifact(results)
+    restored = from_artifact(artifact)
+    assert list(restored) == list(results)
+    for name, result in results.items():
+        if isinstance(result, PerDimension):
+            assert torch.equal(restored[name].values, result.values)
+            assert torch.equal(restored[name].valid, result.valid)
+            assert artifact[name].item() == result.mean
+        else:
+            assert restored[name] == result
+
+
+def test_no_two_tensors_of_an_artifact_share_memory():
+    valid = torch.ones(5, dtype=torch.bool)
+    first = per_dimension(torch.zeros(5), valid)
+    second = per_dimension(torch.zeros(5), valid)
+    artifact = to_artifact({"first": first, "second": second})
+    assert len({tensor.data_ptr() for tensor in artifact.values()}) == len(artifact)
