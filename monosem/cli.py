@@ -238,8 +238,9 @@ def show_plan(asked: Spec | Study, root: Path) -> int:
 
 def gather(flags: argparse.Namespace) -> int:
     from monosem.core.files import write_text
+    from monosem.results.rows import join, read_table
     from monosem.results.summary import overview, tables
-    from monosem.results.table import Table, join, read_table
+    from monosem.results.table import Table
     from monosem.running import run_folder as report
 
     try:

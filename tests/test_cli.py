@@ -19,7 +19,7 @@ import matplotlib.image
 import pytest
 from conftest import ROOT, TINY, here, run
 
-from monosem.results.table import Row, read_table
+from monosem.results.rows import Row, read_table
 
 CURVES = {"label_noise": 6, "gaussian": 6, "uniform": 6, "few_shot": 6}
 

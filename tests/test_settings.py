@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, here
 from PIL import Image
 
-from monosem.results.table import read_table
+from monosem.results.rows import read_table
 from monosem.specs import load as spec
 from monosem.specs.load import load
 

@@ -23,7 +23,7 @@ from monosem.metrics.neighbours import precision_at
 from monosem.metrics.space import by_activity
 from monosem.models.features import Features
 from monosem.models.representation import Representation
-from monosem.results.table import MONOSEMANTICITY
+from monosem.results.rows import MONOSEMANTICITY
 
 
 class Result(NamedTuple):

@@ -17,7 +17,7 @@ from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.metrics.base import Metric
 from monosem.models.baselines import Pixels
 from monosem.models.representation import Representation
-from monosem.results.table import MONOSEMANTICITY
+from monosem.results.rows import MONOSEMANTICITY
 
 
 @gin.register

@@ -11,9 +11,10 @@ import gin
 import numpy as np
 
 from monosem.core.fields import Part, Range
+from monosem.results.rows import MONOSEMANTICITY
 from monosem.results.stats import Array, Sample, rank_correlation, residual_ranks
 from monosem.results.summary import markdown
-from monosem.results.table import MONOSEMANTICITY, Line, Table, areas
+from monosem.results.table import Line, Table, areas
 
 CLEAN, SEED, SPEC = "clean accuracy", "training seed", "spec"
 

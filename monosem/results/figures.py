@@ -13,9 +13,10 @@ from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 
 from monosem.results.correlation import ScatterPanel
+from monosem.results.rows import label
 from monosem.results.stats import estimate, logarithmic
 from monosem.results.summary import measured, over, spoken
-from monosem.results.table import Line, Table, label
+from monosem.results.table import Line, Table
 
 matplotlib.use("Agg")
 

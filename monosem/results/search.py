@@ -9,8 +9,8 @@ from typing import Literal
 import gin
 
 from monosem.core.fields import Part
+from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.results.summary import markdown
-from monosem.results.table import MONOSEMANTICITY, Row, Swept
 
 # ------------------------------------------------------------------------------------------------ the best cell
 

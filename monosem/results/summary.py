@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from monosem.results.rows import MONOSEMANTICITY
 from monosem.results.stats import Estimate, Sample, crossing, estimate, holm
-from monosem.results.table import MONOSEMANTICITY, Line, Table, areas
+from monosem.results.table import Line, Table, areas
 
 # ------------------------------------------------------------------------------------------------ words
 

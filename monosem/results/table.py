@@ -1,112 +1,13 @@
-"""TODO."""
+"""The table of results: rows by line, curve, metric, severity, seeds and repeat."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-from monosem.core.identity import digest, is_seed
+from monosem.core.identity import is_seed
+from monosem.results.rows import MONOSEMANTICITY, Row, Swept, label
 from monosem.results.stats import Sample, area
-
-MONOSEMANTICITY = (
-    "monosemanticity"  # the name, in the column `curve`, of what is measured on clean features
-)
-
-
-Swept = tuple[tuple[str, str], ...]
-
-
-class Row(NamedTuple):
-    """One number. `axis` says what `severity` is, with its unit; accuracies are in percent; `n` images were measured.
-    swept: bindings that a sweep varied and their values, a column each in the file; those that the experiment lacks are left out."""
-
-    experiment: str
-    curve: str
-    severity: float
-    repeat: int
-    metric: str
-    value: float
-    n: int
-    axis: str
-    swept: Swept = ()
-
-
-PLAIN: dict[str, type] = {
-    name: kind for name, kind in get_type_hints(Row).items() if name != "swept"
-}  # columns of every table
-
-
-def table_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV. Numbers are written in full, so that reading gives the same bits."""
-    swept = list(dict.fromkeys(name for row in rows for name, _ in row.swept))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*PLAIN, *swept])
-    for row in rows:
-        values = dict(row.swept)
-        writer.writerow([*row[: len(PLAIN)], *(values.get(name, "") for name in swept)])
-    return text.getvalue()
-
-
-def read_table(path: Path) -> list[Row]:
-    """Raises ValueError where the file is no such table."""
-    if not path.is_file():
-        raise ValueError(f"there is no {path}; a finished run leaves one")
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    try:
-        return [
-            Row(
-                **{name: kind(line[name]) for name, kind in PLAIN.items()},
-                swept=tuple(
-                    (name, value)
-                    for name, value in line.items()
-                    if name not in PLAIN and value.strip()
-                ),
-            )
-            for line in lines
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no table of curves with the columns {', '.join(PLAIN)}: {error!r}"
-        ) from None
-
-
-def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
-    """One table of several. Raises ValueError where they do not go together: lines of one name would become one line."""
-    rows = [row for table in tables for row in table]
-    owners: dict[str, int] = {}
-    axes: dict[str, str] = {}
-    images: dict[str, int] = {}
-    for number, table in enumerate(tables):
-        for row in table:
-            if images.setdefault(row.curve, row.n) != row.n:
-                raise ValueError(
-                    f"{row.curve} was measured on {images[row.curve]} images in one table and {row.n} in another: not to be compared"
-                )
-            if owners.setdefault(row.experiment, number) != number:
-                raise ValueError(f"two of the tables hold an experiment called {row.experiment}")
-            if axes.setdefault(row.curve, row.axis) != row.axis:
-                raise ValueError(
-                    f"the severities of {row.curve} are {axes[row.curve]} in one table and {row.axis} in another"
-                )
-    if twice := [
-        row for row, count in Counter(row._replace(value=0.0) for row in rows).items() if count > 1
-    ]:
-        raise ValueError(
-            f"{twice[0].metric} of {twice[0].curve} at {twice[0].severity:g} is there twice for {twice[0].experiment}"
-        )
-    if not axes.keys() - {MONOSEMANTICITY}:
-        raise ValueError("there is no curve in the table")
-    return rows
-
-
-# ------------------------------------------------------------------------------------------------ lines
 
 
 class Line(NamedTuple):
@@ -114,29 +15,6 @@ class Line(NamedTuple):
 
     experiment: str
     values: Swept
-
-
-def label(name: str, values: Swept, joint: str = ", ", equals: str = " ") -> str:
-    """simclr, or sae, k 16: parameters without their classes unless two would be the same."""
-    last = [binding.rpartition(".")[2] for binding, _ in values]
-    text: dict[str, str] = {}
-    for (binding, value), short in zip(values, last, strict=True):
-        alike = {other for (_, other), each in zip(values, last, strict=True) if each == short}
-        text[short if len(alike) == 1 else binding] = (
-            value  # bindings that take one value at a time are said once
-        )
-    return joint.join([name, *(f"{word}{equals}{value}" for word, value in text.items())])
-
-
-def cell_name(experiment: str, swept: Swept) -> str:
-    """The folder of a cell: sae,k=16,seed=0. A long one ends in a digest, as file systems allow 255 bytes."""
-    text = label(experiment, swept, ",", "=")
-    name = re.sub(r"[^\w.+=,-]+", "_", text)
-    return (
-        name
-        if len(name.encode()) <= 120
-        else f"{name.encode()[:100].decode(errors='ignore')}~{digest(text)[:12]}"
-    )
 
 
 class Table:

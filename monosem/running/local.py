@@ -9,8 +9,9 @@ from pathlib import Path
 from monosem.core.files import lock, write_text
 from monosem.core.stage import closure, plan
 from monosem.core.store import Store
+from monosem.results.rows import table_text
 from monosem.results.summary import tables
-from monosem.results.table import Table, table_text
+from monosem.results.table import Table
 from monosem.running import run_folder as report
 from monosem.running.sweep import EVENTS
 from monosem.specs.load import Spec

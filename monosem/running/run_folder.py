@@ -21,8 +21,9 @@ from monosem.models.representation import Representation
 from monosem.models.training import Training
 from monosem.results.correlation import CorrelationReport
 from monosem.results.gallery_page import encoders_of, page
+from monosem.results.rows import Row, Swept, table_text
 from monosem.results.summary import tables
-from monosem.results.table import Row, Swept, Table, table_text
+from monosem.results.table import Table
 
 FILES = (
     "curves.png",

@@ -16,9 +16,10 @@ from monosem.core.stage import Stage, StageError, closure, key, plan
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.results.correlation import CorrelationReport, correlation_report
+from monosem.results.rows import Row, table_text
 from monosem.results.search import search
 from monosem.results.summary import overview, tables
-from monosem.results.table import Row, Table, table_text
+from monosem.results.table import Table
 from monosem.running import run_folder as report
 from monosem.specs.cells import Cell, Study
 from monosem.specs.sweep import Resources, Scheduler, Sweep

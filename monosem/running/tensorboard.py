@@ -18,8 +18,9 @@ from monosem.evaluation.curves import SeverityCurve
 from monosem.evaluation.experiment import Experiment
 from monosem.models.features import Features
 from monosem.models.training import Learning
+from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.results.stats import estimate
-from monosem.results.table import MONOSEMANTICITY, Row, Swept, Table
+from monosem.results.table import Table
 from monosem.specs.cells import Cell
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
-from monosem.results.table import MONOSEMANTICITY, Swept, cell_name
+from monosem.results.rows import MONOSEMANTICITY, Swept, cell_name
 from monosem.specs.bindings import _address, _deciding, _read, _selector
 from monosem.specs.errors import Address, SpecError, Unread, _nearest
 from monosem.specs.gin_reader import _Reader

@@ -9,8 +9,9 @@ from conftest import here
 from matplotlib.image import imread
 
 from monosem.results.correlation import Claim, correlate, correlation_report, encoder_points
+from monosem.results.rows import MONOSEMANTICITY, Row
 from monosem.results.stats import Crossing, crossing, rank_correlation, ranks, residual_ranks
-from monosem.results.table import MONOSEMANTICITY, Line, Row, Table
+from monosem.results.table import Line, Table
 from monosem.running import run_folder as report
 
 CLAIM = Claim(measure="class_consistency", curves=("label_noise",), controls=("l0",), draws=300)

@@ -9,20 +9,18 @@ import matplotlib.image
 import pytest
 
 from monosem.results.figures import draw_curves
-from monosem.results.stats import estimate
-from monosem.results.summary import overview, tables
-from monosem.results.table import (
+from monosem.results.rows import (
     MONOSEMANTICITY,
-    Line,
     Row,
-    Table,
-    areas,
     cell_name,
     join,
     label,
     read_table,
     table_text,
 )
+from monosem.results.stats import estimate
+from monosem.results.summary import overview, tables
+from monosem.results.table import Line, Table, areas
 
 
 def row(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, run
 
-from monosem.results.table import read_table
+from monosem.results.rows import read_table
 
 SWEEP = f"""
 {TINY}
