@@ -176,6 +176,27 @@ def test_no_comprehension_goes_over_two_levels(name):
     assert not deep, f"{name}, lines {deep}"
 
 
+BRANCHES = (
+    ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler, ast.Assert, ast.comprehension
+)  # fmt: skip
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def complexity(function: ast.AST) -> int:
+    """1, and one more for every branch, loop, handler, comprehension and boolean operand."""
+    nodes = list(ast.walk(function))
+    operands = sum(len(node.values) - 1 for node in nodes if isinstance(node, ast.BoolOp))
+    return 1 + operands + sum(isinstance(node, BRANCHES) for node in nodes)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_function_is_branched_more_than_eleven_times(name):
+    nodes = ast.walk(ast.parse(FILES[name].read_text()))
+    functions = [node for node in nodes if isinstance(node, FUNCTIONS)]
+    branched = {node.name: complexity(node) for node in functions if complexity(node) > 11}
+    assert not branched, f"{name}: {branched}"
+
+
 def test_no_two_classes_have_one_name():
     names: dict[str, str] = {}
     for file, path in FILES.items():
