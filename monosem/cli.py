@@ -147,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def job(flags: argparse.Namespace) -> int:
     from monosem.core.stage import StageError
-    from monosem.specs.cells import Study, study
+    from monosem.specs.cells import Study
+    from monosem.specs.study import study
     from monosem.specs.errors import SpecError
     from monosem.specs.load import Spec, load
 
@@ -170,7 +171,7 @@ def job(flags: argparse.Namespace) -> int:
 
     from monosem.running.local import experiment
     from monosem.running.sweep import RunOptions, sweep
-    from monosem.specs.sweep import ClusterError
+    from monosem.specs.errors import ClusterError
 
     try:
         if isinstance(asked, Study):

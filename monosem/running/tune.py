@@ -33,7 +33,8 @@ from torch import Tensor
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
-from monosem.specs.sweep import ClusterError, Resources, Scheduler
+from monosem.specs.errors import ClusterError
+from monosem.specs.sweep import Resources, Scheduler
 
 SETTINGS = {  # each of these is read by Ray from the environment
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,140 +1,208 @@
-"""TODO."""
+"""Bindings: what was typed, what was replaced, what building read, and what decides nothing."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Container, Iterator
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import gin
-
-from monosem.core.fields import Part
-from monosem.specs.errors import Address, Binding, SpecError, Unread, _nearest
-from monosem.specs.gin_reader import _Reader
-
-
-def _plain(value: object) -> object:
-    return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
+from monosem.core.fields import FieldError
+from monosem.specs import gin_state
+from monosem.specs.errors import SpecError, nearest
+from monosem.specs.gin_state import MACRO, Address, Reference, deciding, references
 
 
-def _address(binding: str) -> Address:
-    """Of a binding's name as it is typed: pretrain/Adam.lr; or the name of a macro."""
-    if "." not in binding:
-        return binding, "gin.macro", "value"
-    key: Address = gin.config.ParsedBindingKey.parse(binding).scope_selector_arg
-    return key
+class Binding(NamedTuple):
+    """A binding as it was typed.
+
+    text: the statement; its first line if it has several.
+    where: `gin/ncl.gin:4`, `--set` or `Sweep.grid`.
+    value: as Gin reads it, with references unresolved.
+    order: how many bindings were typed before it.
+    """
+
+    text: str
+    where: str
+    value: object
+    order: int
+
+    def __str__(self) -> str:
+        return as_typed(self.text, self.where)
 
 
-def _selector(what: type[Part]) -> str:
-    selector: str = gin.config.ParsedBindingKey.parse(("", what.__name__, "name")).complete_selector
-    return selector
+def as_typed(text: str, where: str) -> str:
+    """A statement and its place, as messages end with them."""
+    return f"(--set '{text}')" if where == "--set" else f"({where}: {text})"
 
 
-def _deciding(address: Address, bound: Container[Address]) -> Address | None:
-    """The binding that decides what `address` reads: that of the narrowest scope around it, if there is one."""
-    scope, selector, name = address
-    parts = scope.split("/") if scope else []
-    around = (("/".join(parts[:n]), selector, name) for n in range(len(parts), -1, -1))
-    return next((candidate for candidate in around if candidate in bound), None)
+class Replaced(NamedTuple):
+    """A value that a later binding of the same address took the place of."""
+
+    value: object
+    order: int  # of the later binding
 
 
-def _read() -> list[Address]:
-    """All that was looked up while building, bound or not. Gin keeps it, by scope and selector, in its operative config."""
-    return [
-        (*place, name) for place, values in gin.config._OPERATIVE_CONFIG.items() for name in values
-    ]
+class Lookups:
+    """What building looked up, and which of the typed bindings decided it."""
+
+    def __init__(self, addresses: Iterable[Address], typed: Iterable[Address]):
+        bound = set(typed)
+        self.addresses = list(addresses)
+        self.deciding: set[Address] = set()
+        for address in self.addresses:
+            decider = deciding(address, bound)
+            if decider is not None:
+                self.deciding.add(decider)
+
+    def would_read(self, address: Address) -> bool:
+        """Whether something was built that reads `address`, unless a narrower binding is there."""
+        places = {Reference(lookup.scope, lookup.selector) for lookup in self.addresses}
+        return any(place.reads(address) for place in places)
+
+    def narrower(self, address: Address) -> list[str]:
+        """The bindings of other scopes that decide the same parameter."""
+        same = [other for other in self.deciding if other[1:] == address[1:]]
+        return sorted(map(str, same))
+
+    def names(self) -> set[str]:
+        """Every name that a binding could have here, with and without its scope."""
+        scoped = {str(address) for address in self.addresses}
+        return scoped | {str(address._replace(scope="")) for address in self.addresses}
 
 
-def _drop_unread(reader: _Reader) -> Unread:
-    """A binding that decides nothing is a mistake, unless a later binding has replaced what would have read it: then it is
-    dropped. So `Experiment.curves = (@gaussian/Curve(),)` after a setting may leave out what that says of other curves.
-    What was said beside a spec is dropped too, and answered with what is wrong about it if no other spec reads it either."""
-    typed, read = reader.typed, _read()
-    deciding = {_deciding(address, typed) for address in read}
-    superseded = _superseded(reader)
-    unread: Unread = {}
-    for address, binding in typed.items():
-        if address in deciding:
-            continue
-        if address not in superseded:
-            problem = functools.partial(_no_effect, address, binding, deciding, read)
-            if not binding.beside:
-                raise problem()
-            unread[address] = problem
-        bound = gin.config._CONFIG[address[:2]]
-        del bound[address[2]]
-        if not bound:
-            del gin.config._CONFIG[address[:2]]
-    return unread
+class Unread(NamedTuple):
+    """A binding that decides nothing in an experiment."""
+
+    address: Address
+    binding: Binding
+    lookups: Lookups
+
+    def message(self, scope: str = "this experiment") -> str:
+        """What to say of it. scope: where it has no effect, in words."""
+        start = f"{self.binding.text} has no effect:"
+        if self.address.selector == MACRO:
+            macro = self.address.scope
+            reason = f"it names no parameter, and nothing uses %{macro} as a macro"
+            return f"{start} {reason} {self.binding}"
+        if self.lookups.would_read(self.address):
+            others = ", ".join(self.lookups.narrower(self.address))
+            return f"{start} {others} decide instead {self.binding}"
+        hint = nearest(str(self.address), self.lookups.names(), ". Did you mean {}?")
+        return f"{start} nothing in {scope} reads it {self.binding}{hint}"
 
 
-def _no_effect(
-    address: Address, binding: Binding, deciding: set[Address | None], read: list[Address]
-) -> SpecError:
-    scope, selector, name = address
-    narrower = sorted(
-        _spell(*other) for other in deciding if other and other[1:] == (selector, name)
-    )
-    if selector == "gin.macro":
-        return SpecError(
-            f"{binding.text} has no effect: it names no parameter, and nothing uses %{scope} as a macro {binding}"
-        )
-    if any(
-        _deciding((*place, name), (address,))
-        for place in (each[:2] for each in read)
-        if place[1] == selector
-    ):
-        return SpecError(
-            f"{binding.text} has no effect: {', '.join(narrower)} decide instead {binding}"
-        )
-    possible = {_spell(*each) for each in read} | {_spell("", *each[1:]) for each in read}
-    hint = _nearest(_spell(*address), possible, ". Did you mean {}?")
-    return SpecError(
-        f"{binding.text} has no effect: nothing in this experiment reads it {binding}{hint}"
-    )
+class Bindings:
+    """All bindings of one load.
+
+    They are Gin's too, whose state is global: new ones end the old.
+    typed: the last binding of every address.
+    replaced: the values of the earlier ones.
+    """
+
+    def __init__(self) -> None:
+        gin_state.clear()
+        self.typed: dict[Address, Binding] = {}
+        self.replaced: list[Replaced] = []
+        self._count = 0
+        self._own: int | None = None  # how many were typed before `share_from_here`
+
+    def add(self, address: Address, text: str, where: str, value: object) -> None:
+        """Bind a value; later ones win."""
+        gin_state.bind(address, value)
+        earlier = self.typed.get(address)
+        if earlier is not None:
+            self.replaced.append(Replaced(earlier.value, self._count))
+        self.typed[address] = Binding(text, where, value, self._count)
+        self._count += 1
+
+    def share_from_here(self) -> None:
+        """What is added from now on is meant for all cells of a sweep: one may leave it unread."""
+        self._own = self._count
+
+    def is_shared(self, binding: Binding) -> bool:
+        return self._own is not None and binding.order >= self._own
+
+    def have(self, configurable: type) -> bool:
+        """Whether any binding is of this class."""
+        selector = gin_state.selector_of(configurable)
+        return any(address.selector == selector for address in self.typed)
+
+    def lookups(self) -> Lookups:
+        """What was looked up up to now."""
+        return Lookups(gin_state.lookups(), self.typed)
+
+    def superseded(self) -> set[Address]:
+        """The bindings that a replaced value would have read, itself or through what it refers to.
+
+        What is typed after the replacement is not meant for the value that was replaced.
+        """
+        addresses: set[Address] = set()
+        for replaced in self.replaced:
+            addresses |= self._reached(references(replaced.value), replaced.order)
+        return addresses
+
+    def _reached(self, start: Iterable[Reference], before: int) -> set[Address]:
+        """The bindings, typed before the `before`-th, that building these references would read."""
+        reached: set[Address] = set()
+        pending = list(start)
+        while pending:
+            reference = pending.pop()
+            for address, binding in self.typed.items():
+                if address in reached or binding.order >= before or not reference.reads(address):
+                    continue
+                reached.add(address)
+                for inner in references(binding.value):
+                    scope = inner.scope or reference.scope  # a bare @Name() stays in scope
+                    pending.append(inner._replace(scope=scope))
+        return reached
+
+    def drop_unread(self) -> dict[Address, Unread]:
+        """Unbind what decided nothing; returns those of them that are shared.
+
+        Raises SpecError for one that is neither shared nor superseded. So after a setting
+        `Experiment.curves = (@gaussian/Curve(),)` may leave out what that says of other curves.
+        """
+        lookups, superseded = self.lookups(), self.superseded()
+        shared: dict[Address, Unread] = {}
+        for address, binding in self.typed.items():
+            if address in lookups.deciding:
+                continue
+            if address not in superseded:
+                unread = Unread(address, binding, lookups)
+                if not self.is_shared(binding):
+                    raise SpecError(unread.message())
+                shared[address] = unread
+            gin_state.unbind(address)
+        return shared
+
+    def explain(self, error: FieldError) -> str:
+        """What a field refused, with the binding that put it there where that can be told."""
+        message = str(error).splitlines()[0]  # Gin adds lines about where it was
+        candidates = [
+            binding
+            for address, binding in self.typed.items()
+            if address.selector.rpartition(".")[2] == error.owner
+            and address.parameter == error.field
+        ]
+        typed = repr(_as_tuples(error.value))  # by its text, as 256 is not 256.0
+        exact = [binding for binding in candidates if repr(_as_tuples(binding.value)) == typed]
+        if exact:
+            return f"{message} {exact[-1]}"
+        return f"{message} {candidates[0]}" if len(candidates) == 1 else message
+
+    def resolved(self, imports: Iterable[str]) -> str:
+        """All bindings as one Gin file, with the defaults that were used.
+
+        So the file means the same when a later version of the code has other defaults.
+        """
+        bound = gin_state.bound()
+        for address, value in gin_state.lookups().items():
+            if deciding(address, bound) is None:
+                default = address._replace(scope="")
+                gin_state.bind(default, value)
+                bound.add(default)
+        return "\n".join([*dict.fromkeys(imports), gin_state.text()])
 
 
-def _references(value: object) -> Iterator[tuple[str, str]]:
-    """Scope and selector of every @Name() in a value."""
-    if isinstance(value, gin.config.ConfigurableReference):
-        yield "/".join(value.scopes), value.configurable.selector
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _references(item)
-
-
-def _superseded(reader: _Reader) -> set[Address]:
-    """The bindings, typed before a value was replaced, that it would have read, itself or through what it refers to."""
-    found: set[Address] = set()
-    pending = [
-        (when, *reference) for when, value in reader.replaced for reference in _references(value)
-    ]
-    while pending:
-        when, scope, selector = pending.pop()
-        for address, binding in reader.typed.items():
-            if (
-                address not in found
-                and binding.order < when
-                and _deciding((scope, selector, address[2]), (address,))
-            ):
-                found.add(address)
-                inner = _references(binding.value)
-                pending += [
-                    (when, narrower or scope, name) for narrower, name in inner
-                ]  # a bare @Name() stays in scope
-    return found
-
-
-def _spell(scope: str, selector: str, parameter: str) -> str:
-    return f"{scope}/{selector.split('.')[-1]}.{parameter}".removeprefix("/")
-
-
-def _resolved(imports: list[str]) -> str:
-    """All bindings as one Gin file, with the defaults that were used, so that a default that changes later changes nothing."""
-    bound = {(*place, name) for place, values in gin.config._CONFIG.items() for name in values}
-    for scope, selector, name in _read():
-        if _deciding((scope, selector, name), bound) is None:
-            gin.bind_parameter(
-                ("", selector, name), gin.config._OPERATIVE_CONFIG[scope, selector][name]
-            )
-            bound.add(("", selector, name))
-    return "\n".join([*dict.fromkeys(imports), gin.config_str(max_line_length=120)])
+def _as_tuples(value: object) -> object:
+    """A value with its lists turned into tuples, as fields do."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, tuple | list) else value

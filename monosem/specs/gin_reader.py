@@ -1,4 +1,7 @@
-"""TODO."""
+"""Finds Gin files by their names and reads them, statement by statement, into bindings.
+
+Gin's own reading forgets the line and accepts misspelt scopes and names. It knows no experiment.
+"""
 
 from __future__ import annotations
 
@@ -6,109 +9,94 @@ import importlib
 import sys
 import tokenize
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gin
 from gin import config_parser
 
-from monosem.specs.errors import Address, Binding, SpecError, _nearest
-from monosem.specs.sweep import Assignment
+from monosem.specs import gin_state
+from monosem.specs.bindings import Bindings, as_typed
+from monosem.specs.errors import SpecError, nearest
+from monosem.specs.gin_state import MACRO
 
-ROOT = (
-    Path(__file__).resolve().parent.parent
-)  # includes are looked for here, after the working directory
+PACKAGE = Path(__file__).resolve().parent.parent
+SHIPPED = PACKAGE / "library"  # only an installed monosem has it
+LIBRARY = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent  # holds the folders gin and sweeps
+FOLDERS = ("gin", "sweeps")
 
 
-# ------------------------------------------------------------------------------------------------ reading
+class Source(NamedTuple):
+    """Where text comes from.
+
+    name: of a file, or `--set` or `Sweep.grid`.
+    is_file: a file has lines to name.
+    """
+
+    name: str
+    is_file: bool
+
+    def at(self, line: int | None) -> str:
+        return f"{self.name}:{line}" if self.is_file and line else self.name
 
 
-class _Reader(config_parser.ParserDelegate):
-    """Reads statements into Gin's state and remembers where each binding came from."""
+class GinReader(config_parser.ParserDelegate):
+    """Reads files and single bindings; makes fresh `Bindings` of them.
+
+    bindings: all that was read.
+    imports: the import statements.
+    modules: what they import.
+    """
 
     def __init__(self) -> None:
-        gin.clear_config()
-        self.typed: dict[Address, Binding] = {}
+        self.bindings = Bindings()
         self.imports: list[str] = []
         self.modules: list[str] = []
-        self.beside = False  # whether what is read now is said of all cells of a sweep
-        self.replaced: list[
-            tuple[int, object]
-        ] = []  # when a binding was replaced by a later one of its name, and its value
-        self.count = 0
-        self.macros_used: dict[str, str] = {}
-        self.open_files: list[Path] = []
-        self.gin = gin.config.ParserDelegate()
-        self.place: Callable[[], str] = (
-            str  # where the parser is; references are met before their statement is whole
-        )
+        self._macros_used: dict[str, str] = {}  # and where first
+        self._open_files: list[Path] = []
+        self._place: Callable[[], str] = str  # references are met before their statement is whole
+        self._gin = gin.config.ParserDelegate()
 
-    def read(
-        self, files: Sequence[str], bindings: Sequence[str], assignment: Assignment = ()
-    ) -> None:
-        for file in files:
-            self.read_file(file, "--gin")
+    # what is read
+
+    def read(self, files: Sequence[str], bindings: Sequence[str]) -> None:
+        """Files and then single bindings, as --gin and --set give them; later ones win."""
+        for name in files:
+            self.read_file(name, "--gin")
         for binding in bindings:
-            if not self.read_text(binding, "--set"):
+            if not self.read_text(binding, Source("--set", is_file=False)):
                 raise SpecError(f"--set {binding!r} holds no binding")
-        for axis, value in assignment:
-            for name in axis.names:
-                self.read_text(f"{name} = {value!r}", "Sweep.grid")
 
     def read_file(self, name: str, asked_by: str) -> None:
-        near = [self.open_files[-1].parent] if self.open_files else []
-        path = next(
-            (place / name for place in (Path(), *near, ROOT) if (place / name).is_file()), None
-        )
-        if path is None:
-            kind = (
-                "is a folder, not a Gin file" if name and Path(name).is_dir() else "does not exist"
-            )
-            raise SpecError(
-                f"{asked_by} {name or repr(name)}: the file {kind}"
-                + _nearest(name, _gin_files(), "; did you mean {}?")
-            )
-        if path.resolve() in self.open_files:
+        including = self._open_files[-1] if self._open_files else None
+        path = find_file(name, asked_by, including)
+        if path.resolve() in self._open_files:
             raise SpecError(f"{asked_by}: {name} includes itself")
-        self.open_files.append(path.resolve())
         try:
-            self.read_text(path.read_text(encoding="utf-8-sig"), name)
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"{name} cannot be read: {error}") from None
-        self.open_files.pop()
+        self._open_files.append(path.resolve())
+        self.read_text(text, Source(name, is_file=True))
+        self._open_files.pop()
 
-    def read_text(self, text: str, source: str) -> int:
-        """The number of statements."""
-        lines, outer, count = text.split("\n"), self.place, 0
-        try:
+    def read_text(self, text: str, source: Source) -> int:
+        """Returns the number of statements."""
+        count = 0
+        with _syntax_errors(text, source):
             parser = config_parser.ConfigParser(text, self)
-            single = source in ("--set", "Sweep.grid")
-            self.place = lambda: source if single else f"{source}:{parser.current_token.start[0]}"
+            outer_place = self._place
+            self._place = lambda: source.at(parser.current_token.start[0])
             for statement in parser:
-                number = statement.location.line_num
-                where = source if single else f"{source}:{number}"
-                first, last = lines[number - 1].strip(), parser.current_token.start[0]
-                more = any(
-                    line.strip() and not line.strip().startswith("#")
-                    for line in lines[number : last - 1]
-                )
-                self._take(statement, where, f"{first} ..." if more else first)
+                line, end = statement.location.line_num, parser.current_token.start[0]
+                self._take(statement, source.at(line), _statement_text(text, line, end))
                 count += 1
-            self.place = outer
-            return count
-        except SpecError as error:  # Gin adds lines about where it was
-            raise SpecError(str(error).splitlines()[0]) from None
-        except (SyntaxError, tokenize.TokenError) as error:
-            line = getattr(error, "lineno", None)
-            reason = str(error.args[0]).splitlines()[0].strip().rstrip(".")
-            place = f"{source} '{text}'" if single else f"{source}:{line}" if line else source
-            raise SpecError(
-                f"{place} is not Gin: {reason}. A binding reads NAME.parameter = value"
-            ) from None
+            self._place = outer_place
+        return count
 
-    def _take(self, statement: Any, where: str, line: str) -> None:
+    def _take(self, statement: Any, where: str, typed: str) -> None:
         if isinstance(statement, config_parser.IncludeStatement):
             self.read_file(statement.filename, f"include in {where}")
         elif isinstance(statement, config_parser.ImportStatement):
@@ -116,99 +104,146 @@ class _Reader(config_parser.ParserDelegate):
             self.imports.append(statement.format())
             self.modules.append(statement.module)
         elif isinstance(statement, config_parser.BlockDeclaration):
-            _known(statement.selector, where)
+            _known_parameters(statement.selector, where)
         elif statement.arg_name:
-            self._bind(
-                statement.scope,
-                statement.selector,
-                statement.arg_name,
-                Binding(line, where, statement.value, self.count, self.beside),
-            )
-        else:  # a macro: name = value
-            name = "/".join(part for part in (statement.scope, statement.selector) if part)
-            self._bind(
-                name,
-                "gin.macro",
-                "value",
-                Binding(line, where, statement.value, self.count, self.beside),
-            )
+            self._bind(statement, where, typed)
+        else:
+            self._define_macro(statement, where, typed)
+
+    def _bind(self, statement: config_parser.BindingStatement, where: str, typed: str) -> None:
+        scope, selector, parameter, value, _ = statement
+        parameters = _known_parameters(selector, where)
+        if parameters is not None and parameter not in parameters:
+            choices = ", ".join(sorted(parameters)) or "none"
+            hint = nearest(parameter, parameters, "; did you mean {}?") or f"; it has {choices}"
+            place = as_typed(typed, where)
+            raise SpecError(f"{selector} has no parameter {parameter!r} {place}{hint}")
+        address = gin_state.complete_address(scope, selector, parameter)
+        self.bindings.add(address, typed, where, value)
+
+    def _define_macro(
+        self, statement: config_parser.BindingStatement, where: str, typed: str
+    ) -> None:
+        name = "/".join(part for part in (statement.scope, statement.selector) if part)
+        address = gin_state.complete_address(name, MACRO, "value")
+        self.bindings.add(address, typed, where, statement.value)
 
     def _import(self, module: str, where: str) -> None:
         """Import a module of the user's, which may lie where they are or beside their Gin file."""
-        places = [str(Path.cwd()), *(str(file.parent) for file in self.open_files[-1:])]
-        sys.path[:0] = [place for place in places if place not in sys.path]
+        folders = [str(Path.cwd()), *(str(path.parent) for path in self._open_files[-1:])]
+        sys.path[:0] = [folder for folder in folders if folder not in sys.path]
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever it raises is told in one line
-            frames = traceback.extract_tb(error.__traceback__)
-            last = (
-                f", {frames[-1].filename}:{frames[-1].lineno}"
-                if frames and "importlib" not in frames[-1].filename
-                else ""
-            )
-            raise SpecError(
-                f"{where}: import {module} failed: {type(error).__name__}: {error}{last}".replace(
-                    "\n", " "
-                )
-            ) from None
+        except Exception as error:  # a module may raise anything
+            reason = f"{type(error).__name__}: {error}{_raised_at(error)}"
+            message = f"{where}: import {module} failed: {reason}".replace("\n", " ")
+            raise SpecError(message) from None
 
-    def _bind(self, scope: str, selector: str, parameter: str, typed: Binding) -> None:
-        names = _known(selector, typed.where)
-        if names is not None and parameter not in names:
-            hint = (
-                _nearest(parameter, names, "; did you mean {}?")
-                or f"; it has {', '.join(sorted(names)) or 'none'}"
-            )
-            raise SpecError(f"{selector} has no parameter {parameter!r} {typed}{hint}")
-        binding = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
-        gin.bind_parameter(binding, typed.value)
-        if binding.scope_selector_arg in self.typed:
-            self.replaced.append((self.count, self.typed[binding.scope_selector_arg].value))
-        self.typed[binding.scope_selector_arg] = typed
-        self.count += 1
+    # what Gin's parser calls where it meets @Name and %name
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> object:
-        _known(scoped_selector.rsplit("/", 1)[-1], self.place(), "@")
-        return self.gin.configurable_reference(scoped_selector, evaluate)
+        _known_parameters(scoped_selector.rpartition("/")[2], self._place(), "@")
+        return self._gin.configurable_reference(scoped_selector, evaluate)
 
     def macro(self, name: str) -> object:
-        self.macros_used.setdefault(name, self.place())
-        return self.gin.macro(name)
+        self._macros_used.setdefault(name, self._place())
+        return self._gin.macro(name)
 
     def check_macros(self) -> None:
-        defined = [scope for scope, selector, _ in self.typed if selector == "gin.macro"]
-        for name, where in self.macros_used.items():
+        """Raises SpecError for a %name that nothing defines."""
+        defined = [a.scope for a in self.bindings.typed if a.selector == MACRO]
+        for name, where in self._macros_used.items():
             if name not in defined:
-                hint = _nearest(name, defined, "; did you mean %{}?")
+                hint = nearest(name, defined, "; did you mean %{}?")
                 raise SpecError(f"%{name} is used but never defined ({where}){hint}")
 
 
-def _known(selector: str, where: str, sigil: str = "") -> list[str] | None:
-    """The parameters of a configurable (None if they cannot be told), or SpecError if there is none of that name."""
+@contextmanager
+def _syntax_errors(text: str, source: Source) -> Iterator[None]:
+    """What the parser refuses, in one line with its place."""
     try:
-        target = gin.get_configurable(selector)
+        yield
+    except SpecError as error:
+        raise SpecError(str(error).splitlines()[0]) from None  # Gin adds lines about where it was
+    except (SyntaxError, tokenize.TokenError) as error:
+        reason = str(error.args[0]).splitlines()[0].strip().rstrip(".")
+        line = getattr(error, "lineno", None)
+        place = source.at(line) if source.is_file else f"{source.name} '{text}'"
+        advice = "A binding reads NAME.parameter = value"
+        raise SpecError(f"{place} is not Gin: {reason}. {advice}") from None
+
+
+def _statement_text(text: str, line: int, end: int) -> str:
+    """The first line of a statement, with ... if it goes on.
+
+    line: where it begins, counted from 1.
+    end: where the next one begins.
+    """
+    lines = [row.strip() for row in text.split("\n")]
+    goes_on = any(more and not more.startswith("#") for more in lines[line : end - 1])
+    return f"{lines[line - 1]} ..." if goes_on else lines[line - 1]
+
+
+def _raised_at(error: Exception) -> str:
+    """Where a module raised, if that is known and not inside Python's own import."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or "importlib" in frames[-1].filename:
+        return ""
+    return f", {frames[-1].filename}:{frames[-1].lineno}"
+
+
+def _known_parameters(selector: str, where: str, sigil: str = "") -> list[str] | None:
+    """The parameters of a configurable; None if they cannot be told.
+
+    Raises SpecError if there is none of that name.
+    """
+    try:
+        return gin_state.parameters(selector)
     except ValueError:
+        hint = nearest(selector, gin_state.registered_names(), "; did you mean {}?")
+        raise SpecError(f"there is nothing called {sigil}{selector} ({where}){hint}") from None
+
+
+def find_file(name: str, asked_by: str, including: Path | None = None) -> Path:
+    """The file that a name means.
+
+    Looked for in the working directory, then beside the file that includes it and one folder above,
+    then among the files that come with monosem: there `gin/` or `sweeps/` may be left out, and a
+    bare name is looked for in all folders.
+
+    asked_by: `--gin` or where the name was typed, for the message.
+    including: the file that includes it.
+    Raises SpecError if there is no such file, or if a bare name stands for several.
+    """
+    for path in _places(name, including):
+        if path.is_file():
+            return path
+    namesakes = [known for known in shipped_files() if Path(known).name == name]
+    if len(namesakes) == 1:
+        return LIBRARY / namesakes[0]
+    if namesakes:
         raise SpecError(
-            f"there is nothing called {sigil}{selector} ({where})"
-            + _nearest(selector, _configurables(), "; did you mean {}?")
-        ) from None
-    return [field.name for field in fields(target)] if is_dataclass(target) else None
+            f"{asked_by} {name}: several files are called so: {', '.join(namesakes)}; which one?"
+        )
+    kind = "is a folder, not a Gin file" if name and Path(name).is_dir() else "does not exist"
+    hint = nearest(name, shipped_files(), "; did you mean {}?")
+    raise SpecError(f"{asked_by} {name or repr(name)}: the file {kind}{hint}")
 
 
-def _configurables() -> list[str]:
-    """The names of everything that was registered."""
-    return sorted(
-        {
-            selector.split(".")[-1]
-            for selector, _ in gin.config._REGISTRY.items()
-            if not selector.startswith("gin.")
-        }
-    )
+def _places(name: str, including: Path | None) -> Iterator[Path]:
+    yield Path(name)
+    if including is not None:
+        yield including.parent / name
+        yield including.parent.parent / name
+    yield LIBRARY / name
+    for folder in FOLDERS:
+        yield LIBRARY / folder / name
 
 
-def _gin_files() -> list[str]:
+def shipped_files() -> list[str]:
+    """The files that come with monosem, as they are typed: gin/ncl.gin."""
     return [
-        str(path.relative_to(ROOT))
-        for folder in ("gin", "sweeps")
-        for path in sorted((ROOT / folder).rglob("*.gin"))
+        str(path.relative_to(LIBRARY))
+        for folder in FOLDERS
+        for path in sorted((LIBRARY / folder).rglob("*.gin"))
     ]

@@ -1,16 +1,15 @@
-"""Sweeps: which specs, which bindings take which values, how long the bad ones are tried and which cell is the best.
+"""A sweep: which specs, which values of which bindings, when to stop a bad one, which is the best.
 
-Plain data throughout: nothing here reads Gin or knows Ray, and no key depends on it. A *cell* of a sweep is one spec with
-one assignment of values; monosem.spec makes its experiment.
+Plain data: nothing here reads Gin or knows Ray, and no key depends on it. A *cell* of a sweep is
+one spec with one assignment of values; study.py makes its experiment.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,160 +19,16 @@ from monosem.core.fields import AtLeastZero, Count, FieldError, Label, Part, Pos
 from monosem.core.identity import is_seed, seed_for
 from monosem.results.correlation import Claim
 from monosem.results.search import Goal
+from monosem.specs.grid import Axis, Space, axes
 
-# ------------------------------------------------------------------------------------------------ values
-
-
-@dataclass(frozen=True)
-class Space(Part):
-    """Values to draw from instead of a list of them. The classes are Ray Tune's search spaces by name and meaning."""
-
-    def draw(self, source: random.Random) -> object:
-        raise NotImplementedError
-
-
-def _short(number: float, low: float, high: float) -> float:
-    """Four significant digits: a drawn value can be read in a table and typed again."""
-    return min(max(float(f"{number:.4g}"), low), high)
-
-
-@gin.register
-@dataclass(frozen=True)
-class Uniform(Space):
-    """Even between low and high."""
-
-    low: float
-    high: float
-
-    def validate(self) -> None:
-        if self.low >= self.high:
-            self.refuse("high", f"must be above low, {self.low:g}, got {self.high:g}")
-
-    def draw(self, source: random.Random) -> float:
-        return _short(source.uniform(self.low, self.high), self.low, self.high)
-
-
-@gin.register
-@dataclass(frozen=True)
-class LogUniform(Uniform):
-    """Even between low and high on a logarithmic scale."""
-
-    low: Positive
-    high: Positive
-
-    def draw(self, source: random.Random) -> float:
-        return _short(
-            math.exp(source.uniform(math.log(self.low), math.log(self.high))), self.low, self.high
-        )
-
-
-@gin.register
-@dataclass(frozen=True)
-class RandInt(Space):
-    """A whole number from low up to, but not including, high."""
-
-    low: int
-    high: int
-
-    def validate(self) -> None:
-        if self.low >= self.high:
-            self.refuse("high", f"must be above low, {self.low}, got {self.high}")
-
-    def draw(self, source: random.Random) -> int:
-        return source.randrange(self.low, self.high)
-
-
-@gin.register
-@dataclass(frozen=True)
-class Choice(Space):
-    """Any of some values."""
-
-    values: tuple[object, ...]
-
-    def validate(self) -> None:
-        if not self.values or not all(map(plain, self.values)):
-            self.refuse(
-                "values",
-                f"must hold numbers, strings, True, False, None or tuples of them, got {self.values!r}",
-            )
-
-    def draw(self, source: random.Random) -> object:
-        return source.choice(self.values)
-
-
-def plain(value: object) -> bool:
-    """Whether a value can be typed into a binding again and means the same."""
-    if isinstance(value, tuple | list):
-        return all(map(plain, value))
-    return (
-        value is None
-        or isinstance(value, str | bool | int)
-        or (isinstance(value, float) and math.isfinite(value))
-    )
-
-
-@dataclass(frozen=True)
-class Axis(Part):
-    """One direction of a grid: `names` are bindings that take the same value at a time."""
-
-    names: tuple[str, ...]
-    values: tuple[object, ...] | Space
-
-
-def axes(grid: object) -> tuple[Axis, ...]:
-    """The axes of {'Pretrain.seed': (0, 1), ('pretrain/Adam.lr', 'sae/Adam.lr'): @LogUniform()}. ValueError says what is wrong."""
-    if not isinstance(grid, Mapping) or not grid:
-        raise ValueError(
-            f"must hold bindings and their values, such as {{'Pretrain.seed': (0, 1, 2)}}, got {grid!r}"
-        )
-    made = []
-    for key, values in grid.items():
-        names = key if isinstance(key, tuple) else (key,)
-        if not names or not all(
-            isinstance(name, str) and re.fullmatch(r"[\w./]*\w", name) for name in names
-        ):
-            raise ValueError(
-                f"must have names of bindings, or tuples of them, as its keys, got {key!r}"
-            )
-        if not isinstance(values, Space):
-            if not isinstance(values, tuple | list) or not values:
-                raise ValueError(
-                    f"must give {key!r} a tuple of one or more values or a space to draw from, got {values!r}"
-                )
-            if odd := [value for value in values if not plain(value)]:
-                message = type(odd[0]).__name__ + "()" if isinstance(odd[0], Part) else repr(odd[0])
-                raise ValueError(
-                    f"must give {key!r} plain data (numbers, strings, True, False, None or tuples of them), got {message}"
-                )
-            if any(
-                value == other and isinstance(value, bool) == isinstance(other, bool)
-                for value, other in itertools.combinations(values, 2)
-            ):
-                raise ValueError(f"must give {key!r} different values, got {values!r}")
-            values = tuple(values)
-        made.append(Axis(names, values))
-    if twice := [name for name, count in _count(made) if count > 1]:
-        raise ValueError(f"must name each binding once, got {twice[0]!r} twice")
-    if len([axis for axis in made if any(map(is_seed, axis.names))]) > 1:
-        raise ValueError(
-            "must have all its seeds in one axis, {('Pretrain.seed', 'SparseAutoencoder.seed'): (0, 1)}, to be independent"
-        )
-    return tuple(made)
-
-
-def _count(made: list[Axis]) -> list[tuple[str, int]]:
-    names = [name for axis in made for name in axis.names]
-    return [(name, names.count(name)) for name in names]
-
-
-# ------------------------------------------------------------------------------------------------ schedulers
+Assignment = tuple[tuple[Axis, object], ...]  # one value for each axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler(Part):
-    """Stops trainings that do badly. A stage reports every epoch; only stages of one kind are compared with one another.
+    """Stops trainings that do badly. A stage reports every epoch; one kind of stages is compared.
 
-    metric: one of the scalars that a training logs, as in TensorBoard: loss, online_accuracy, l0 and so on.
+    metric: one of the scalars that a training logs, as in TensorBoard: loss, online_accuracy, l0.
     mode: whether small or large values of it are good.
     """
 
@@ -181,32 +36,47 @@ class Scheduler(Part):
     mode: Literal["min", "max"]
 
     def build(self, schedulers: Any, epochs: int) -> Any:
-        """The scheduler of ray.tune.schedulers, the module that is handed in, for trainings of at most so many epochs."""
+        """One of Ray's schedulers, for trainings of at most `epochs`.
+
+        schedulers: the module ray.tune.schedulers, handed in as this file does not know Ray.
+        """
         raise NotImplementedError
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class ASHA(Scheduler):
-    """Asynchronous successive halving (Li et al., arXiv:1810.05934): at epochs grace * reduction ** i the best
-    1 / reduction go on."""
+    """Asynchronous successive halving (Li et al., arXiv:1810.05934).
+
+    At epochs grace * reduction ** i the best 1 / reduction go on.
+    grace: epochs that every training has.
+    reduction: above 1.
+    """
 
     grace: Count = 1
     reduction: Annotated[float, Range(1, open=True)] = 4.0
 
     def build(self, schedulers: Any, epochs: int) -> Any:
+        # above `epochs`: a training that comes to its own end is finished, not stopped
+        longest = max(epochs, self.grace) + 1
         return schedulers.ASHAScheduler(
-            time_attr="step", metric=self.metric, mode=self.mode, grace_period=self.grace, reduction_factor=self.reduction,
-            max_t=max(epochs + 1, self.grace + 1),  # a training that comes to its own end is finished, not stopped
-        )  # fmt: skip
+            time_attr="step",
+            metric=self.metric,
+            mode=self.mode,
+            grace_period=self.grace,
+            reduction_factor=self.reduction,
+            max_t=longest,
+        )
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class MedianStopping(Scheduler):
-    """Stops a training whose best value is worse than the median of the others' running means (Golovin et al., 2017, Vizier).
+    """Stops a training whose best value is worse than the median of the others' running means.
 
-    grace: epochs that every training has. others: trainings that must have been seen before one is stopped.
+    Golovin et al., 2017, Vizier.
+    grace: epochs that every training has.
+    others: trainings that must have been seen before one is stopped.
     """
 
     grace: Count = 1
@@ -222,22 +92,16 @@ class MedianStopping(Scheduler):
         )
 
 
-# ------------------------------------------------------------------------------------------------ the sweep
-
-
-class ClusterError(RuntimeError):
-    """There is no such cluster, or it has not what is asked of it."""
-
-
 @dataclass(frozen=True)
 class Resources(Part):
-    """What one trial gets: CPUs, which are also its torch threads, and GPUs, of which a fraction is shared."""
+    """What one trial gets.
+
+    cpu: CPUs, which are also its torch threads.
+    gpu: GPUs; a fraction is shared.
+    """
 
     cpu: Positive = 1.0
     gpu: AtLeastZero = 0.0
-
-
-Assignment = tuple[tuple[Axis, object], ...]  # one value for each axis
 
 
 @gin.register
@@ -245,15 +109,22 @@ Assignment = tuple[tuple[Axis, object], ...]  # one value for each axis
 class Sweep(Part):
     """Specs times a grid over any of their bindings.
 
-    An axis multiplies the specs that read one of its bindings; the others do not have it (SimCLR has no TopK.k).
-    name: of the folder under runs/. specs: Gin files of experiments, each with a name of its own.
-    grid: bindings and the values that each takes, in turn with one another: {'Pretrain.seed': (0, 1, 2)}. A tuple of
-        bindings takes one value at a time; a space such as @LogUniform() is drawn from.
-    num_samples: draws from the spaces, at every point of the rest of the grid. seed: names the draws; more samples keep the first.
-    baseline: the name of the spec that the others are compared with, pair by pair; the first one if there is none.
-    scheduler: stops trainings that do badly. goal: picks the best cell. claim: what is asked of all of them.
-    retries: how often a stage that fails is tried again. resources: of a kind of stage, {'Pretrain': {'cpu': 2, 'gpu': 0.5}};
-        the others get what --cpus and --gpus say.
+    An axis multiplies the specs that read one of its bindings; the others do not have it, as
+    SimCLR has no TopK.k.
+
+    name: of the folder under runs/.
+    specs: Gin files of experiments, each with a name of its own.
+    grid: bindings and the values that each takes in turn: {'Pretrain.seed': (0, 1, 2)}.
+        A tuple of bindings takes one value at a time; a space such as @LogUniform() is drawn from.
+    num_samples: draws from the spaces, at every point of the rest of the grid.
+    seed: names the draws; more samples keep the first.
+    baseline: the name of the spec that the others are compared with; None takes the first one.
+    scheduler: stops trainings that do badly.
+    goal: picks the best cell.
+    claim: what is asked of all of them.
+    retries: how often a stage that fails is tried again.
+    resources: of kinds of stages, {'Pretrain': {'cpu': 2, 'gpu': 0.5}}.
+        The others get what --cpus and --gpus say.
     """
 
     name: Label
@@ -269,20 +140,17 @@ class Sweep(Part):
     resources: tuple[tuple[str, Resources], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.grid is not None and not (
-            isinstance(self.grid, tuple)
-            and self.grid
-            and all(isinstance(a, Axis) for a in self.grid)
-        ):
-            self._put("grid", axes)
+        if self.grid is not None and not _are_axes(self.grid):
+            self._convert("grid", axes)
         if self.resources != ():
-            self._put("resources", _resources)
+            self._convert("resources", _resources)
         super().__post_init__()
 
-    def _put(self, field: str, made: Any) -> None:
+    def _convert(self, field: str, conversion: Callable[[object], object]) -> None:
+        """Gin gives dictionaries, which no key can hold: they become tuples of parts."""
         value = getattr(self, field)
         try:
-            object.__setattr__(self, field, made(value))
+            object.__setattr__(self, field, conversion(value))
         except FieldError as error:  # of a part inside
             raise FieldError("Sweep", field, value, f"holds {error}") from None
         except ValueError as error:
@@ -290,49 +158,64 @@ class Sweep(Part):
 
     def validate(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
-            self.refuse(
-                "name", f"must be a folder's name of letters, digits and . _ + -, got {self.name!r}"
-            )
+            letters = "letters, digits and . _ + -"
+            self.refuse("name", f"must be a folder's name of {letters}, got {self.name!r}")
         if not self.specs:
             self.refuse("specs", "must name at least one Gin file, got ()")
         if len(set(self.specs)) < len(self.specs):
             self.refuse("specs", f"must differ from one another, got {self.specs!r}")
-        if self.scheduler and any(is_seed(name) for axis in self.grid or () for name in axis.names):
+        self._validate_grid(self.grid or ())
+
+    def _validate_grid(self, grid: tuple[Axis, ...]) -> None:
+        if self.scheduler is not None and any(is_seed(name) for name in self.swept_names()):
             self.refuse(
                 "scheduler",
-                "does not go with a grid over seeds: it would stop the bad ones, and means be over the good ones",
+                "does not go with a grid over seeds: "
+                "it would stop the bad ones, and means be over the good ones",
             )
-        if self.num_samples > 1 and not any(
-            isinstance(axis.values, Space) for axis in self.grid or ()
-        ):
+        has_space = any(isinstance(axis.values, Space) for axis in grid)
+        if self.num_samples > 1 and not has_space:
             self.refuse(
                 "num_samples",
                 f"must be 1 where the grid has no space to draw from, got {self.num_samples}",
             )
 
+    def swept_names(self) -> list[str]:
+        """The names of all bindings of the grid, as they were typed."""
+        return [name for axis in self.grid or () for name in axis.names]
+
     def assignments(self) -> Iterator[Assignment]:
         """Every point of the grid, the last axis fastest, and at each of them the draws."""
+        grid = self.grid or ()
         for sample in range(self.num_samples):
-            choices = [
-                [axis.values.draw(random.Random(seed_for(self.seed, sample, *axis.names)))]
-                if isinstance(axis.values, Space)
-                else axis.values
-                for axis in self.grid or ()
-            ]
+            choices = [self._choices(axis, sample) for axis in grid]
             for values in itertools.product(*choices):
-                yield tuple(zip(self.grid or (), values, strict=True))
+                yield tuple(zip(grid, values, strict=True))
+
+    def _choices(self, axis: Axis, sample: int) -> tuple[object, ...]:
+        """What an axis takes in turn; of a space one draw, seeded by the names it is for."""
+        if not isinstance(axis.values, Space):
+            return axis.values
+        source = random.Random(seed_for(self.seed, sample, *axis.names))
+        return (axis.values.draw(source),)
 
 
-def _resources(asked: object) -> tuple[tuple[str, Resources], ...]:
-    made = []
-    for kind, amounts in asked.items() if isinstance(asked, Mapping) else [("resources", asked)]:
-        if (
-            not isinstance(kind, str)
-            or not isinstance(amounts, Mapping)
-            or not set(amounts) <= {"cpu", "gpu"}
-        ):
-            raise ValueError(
-                f"must map kinds of stages to amounts, such as {{'Pretrain': {{'cpu': 2, 'gpu': 0.5}}}}, got {kind!r}: {amounts!r}"
-            )
-        made.append((kind, Resources(**amounts)))
-    return tuple(made)
+def _are_axes(grid: object) -> bool:
+    """Whether a grid was made in Python instead of Gin."""
+    return isinstance(grid, tuple) and bool(grid) and all(isinstance(axis, Axis) for axis in grid)
+
+
+def _resources(amounts: object) -> tuple[tuple[str, Resources], ...]:
+    """Of {'Pretrain': {'cpu': 2, 'gpu': 0.5}}."""
+    pairs = amounts.items() if isinstance(amounts, Mapping) else [("resources", amounts)]
+    return tuple((kind, _resources_of(kind, amount)) for kind, amount in pairs)
+
+
+def _resources_of(kind: object, amount: object) -> Resources:
+    is_named = isinstance(kind, str) and isinstance(amount, Mapping)
+    if not is_named or not set(amount) <= {"cpu", "gpu"}:
+        example = "{'Pretrain': {'cpu': 2, 'gpu': 0.5}}"
+        raise ValueError(
+            f"must map kinds of stages to amounts, such as {example}, got {kind!r}: {amount!r}"
+        )
+    return Resources(**amount)

@@ -33,7 +33,7 @@ from monosem.data.dataset import Dataset, Examples, _loaded, stratified
 from monosem.data.digits import Digits
 from monosem.data.folders import ImageFolder, ImageNet100
 from monosem.data.packed import _packs
-from monosem.specs.gin_reader import SpecError
+from monosem.specs.errors import SpecError
 from monosem.specs.load import load
 
 

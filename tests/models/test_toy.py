@@ -15,7 +15,7 @@ from monosem.core.store import Store
 from monosem.data.digits import Digits
 from monosem.learning.optimizers import Adam
 from monosem.models.toy import Superposition, Toys, TwoFeatures, features, oriented
-from monosem.specs.cells import study
+from monosem.specs.study import study
 from monosem.specs.load import load
 
 SEEDS = range(4)

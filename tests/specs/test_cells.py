@@ -10,17 +10,12 @@ from conftest import ROOT, TINY, here
 
 from monosem.core.fields import FieldError
 from monosem.core.stage import closure, key
-from monosem.specs import load as spec
-from monosem.specs.sweep import (
-    ASHA,
-    Axis,
-    Choice,
-    LogUniform,
-    MedianStopping,
-    RandInt,
-    Sweep,
-    Uniform,
-)
+from monosem.specs.cells import Study
+from monosem.specs.errors import SpecError
+from monosem.specs.load import load as load_spec
+from monosem.specs.study import study as read_study
+from monosem.specs.grid import Axis, Choice, LogUniform, RandInt, Uniform
+from monosem.specs.sweep import ASHA, MedianStopping, Sweep
 
 BASE = f"""
 {TINY}
@@ -36,9 +31,9 @@ def in_root(monkeypatch):
 
 @pytest.fixture
 def load(tmp_path):
-    def study(text: str, *bindings: str) -> spec.Study:
+    def study(text: str, *bindings: str) -> Study:
         (tmp_path / "sweep.gin").write_text(BASE + text)
-        found = spec.study([str(tmp_path / "sweep.gin")], bindings)
+        found = read_study([str(tmp_path / "sweep.gin")], bindings)
         assert found is not None
         return found
 
@@ -56,14 +51,14 @@ SWEEPS = {path: "simclr" for path in sorted((ROOT / "sweeps").glob("*.gin"))} | 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_file_is_a_sweep_of_its_name_with_its_baseline_first(path):
-    study = spec.study([str(path.relative_to(ROOT))])
+    study = read_study([str(path.relative_to(ROOT))])
     assert study is not None and study.name == path.stem
     assert study.cells[0].experiment.name.endswith(SWEEPS[path])
     assert len({cell.name for cell in study.cells}) == len(study.cells)
 
 
 def test_what_is_no_sweep_is_none():
-    assert spec.study(["gin/ncl.gin"]) is None
+    assert read_study(["gin/ncl.gin"]) is None
 
 
 def test_an_axis_multiplies_only_the_specs_that_read_it(load):
@@ -92,7 +87,7 @@ def test_cells_that_share_an_encoder_share_its_stage(load):
 def test_a_cell_is_the_experiment_that_its_bindings_give_by_hand(load, tmp_path):
     (tmp_path / "tiny.gin").write_text(TINY)
     cell = load("Sweep.grid = {'TopK.k': (4,)}", "Curve.repeats = 3").cells[-1]
-    alone = spec.load(
+    alone = load_spec(
         ["gin/sae.gin", str(tmp_path / "tiny.gin")], ["Curve.repeats = 3", "TopK.k = 4"]
     )
     assert (
@@ -103,7 +98,7 @@ def test_a_cell_is_the_experiment_that_its_bindings_give_by_hand(load, tmp_path)
 
 def test_what_is_said_beside_a_sweep_may_be_left_unread_by_some_of_its_specs_but_not_by_all(load):
     assert len(load("SparseAutoencoder.epochs = 2\nSweep.baseline = 'sae'").cells) == 2
-    with pytest.raises(spec.SpecError, match="nothing in any spec of the sweep reads it"):
+    with pytest.raises(SpecError, match="nothing in any spec of the sweep reads it"):
         load("L1.penalty = 2.0")
 
 
@@ -256,7 +251,7 @@ WRONG = [
     ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.metric = 'top7'", "there is no top7 of label_noise at 0; did you mean top"),
     ("Sweep.goal = @Goal()\nGoal.curve = 'label_noise'\nGoal.bounds = (@Bound(),)\nBound.metric = 'L0'\nBound.at_most = 3",
      "Bound.metric must be one of activity, class_consistency, "),
-    ("Sweep.grid = {'Pretrain.epochs': (1,), 'training.Pretrain.epochs': (2,)}", "Sweep.grid names one binding twice, as Pretrain"),
+    ("Sweep.grid = {'Pretrain.epochs': (1,), 'pretrain.Pretrain.epochs': (2,)}", "Sweep.grid names one binding twice, as Pretrain"),
     ("Sweep.grid = {'Sweep.name': ('a', 'b')}", "Sweep.name is of the sweep itself; an axis is a binding of its specs"),
     ("Sweep.specs = ('gin/ncl.gin',)\nExperiment.name = 'curves.csv'", "curves.csv is what a sweep calls a file of its own"),
     ("Sweep.resources = 3", "Sweep.resources must map kinds of stages to amounts"),

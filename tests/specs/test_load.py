@@ -11,7 +11,7 @@ from monosem.core.stage import key
 from monosem.learning.objectives import Contrastive, NonNegative
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding
-from monosem.specs.gin_reader import SpecError
+from monosem.specs.errors import SpecError
 from monosem.specs.load import load
 
 GIN = [
@@ -112,9 +112,9 @@ def test_what_is_typed_after_its_reader_was_replaced_is_a_mistake(replacing, lat
 
 def test_a_file_of_one_s_own_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(
-        "import gin, torch\nfrom dataclasses import dataclass\nfrom monosem.corruptions import Corruption\n\n"
+        "import gin, torch\nfrom dataclasses import dataclass\nfrom monosem.evaluation.corruptions import Corruption\n\n"
         "@gin.register\n@dataclass(frozen=True)\nclass Darkness(Corruption):\n"
-        "    def images(self, images, pixel, severity, generator):\n        return images - severity * pixel\n"
+        "    def inputs(self, inputs, data, severity, generator):\n        return inputs - severity\n"
     )
     (tmp_path / "mine.gin").write_text(
         "import my_parts\ninclude 'gin/simclr.gin'\n\nsize = 8\nExperiment.name = 'mine'\nDigits.size = %size\n"

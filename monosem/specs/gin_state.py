@@ -1,0 +1,144 @@
+"""Gin's own state: what is registered, bound and looked up, and which binding decides.
+
+The only file that reads what Gin keeps for itself (`gin.config._CONFIG` and the like).
+That state is global to a process: a second load clears the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+import gin
+
+MACRO = "gin.macro"  # the selector under which Gin keeps macros: scope is their name
+
+
+class Address(NamedTuple):
+    """What a binding binds.
+
+    scope: `pretrain` of `pretrain/Adam.lr`; '' if there is none.
+    selector: the complete name of the class, such as monosem.learning.optimizers.Adam.
+    parameter: `lr`.
+    """
+
+    scope: str
+    selector: str
+    parameter: str
+
+    def __str__(self) -> str:
+        scope = f"{self.scope}/" if self.scope else ""
+        return f"{scope}{self.selector.rpartition('.')[2]}.{self.parameter}"
+
+    def enclosing(self) -> Iterator[Address]:
+        """The same parameter in this scope and in those around it, the narrowest first."""
+        scopes = self.scope.split("/") if self.scope else []
+        for depth in range(len(scopes), -1, -1):
+            yield self._replace(scope="/".join(scopes[:depth]))
+
+
+class Reference(NamedTuple):
+    """A @scope/Name() inside a value."""
+
+    scope: str
+    selector: str
+
+    def reads(self, address: Address) -> bool:
+        """Whether building what is referred to would look at a binding of `address`."""
+        return address in Address(self.scope, self.selector, address.parameter).enclosing()
+
+
+def deciding(lookup: Address, bound: Container[Address]) -> Address | None:
+    """The binding among `bound` that decides a lookup: Gin takes that of the narrowest scope."""
+    for address in lookup.enclosing():
+        if address in bound:
+            return address
+    return None
+
+
+def parse_address(name: str) -> Address:
+    """The address of a name as it is typed: `pretrain/Adam.lr`, or `epochs` of a macro.
+
+    Raises ValueError if there is nothing of that name.
+    """
+    if "." not in name:
+        return Address(name, MACRO, "value")
+    return Address(*gin.config.ParsedBindingKey.parse(name).scope_selector_arg)
+
+
+def complete_address(scope: str, selector: str, parameter: str) -> Address:
+    """The address of a statement's parts, with the selector as it was typed."""
+    key = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
+    return Address(*key.scope_selector_arg)
+
+
+def selector_of(configurable: type) -> str:
+    """The complete name under which a class is registered."""
+    selector: str = gin.config._INVERSE_REGISTRY[configurable].selector
+    return selector
+
+
+def references(value: object) -> Iterator[Reference]:
+    """Every @Name() in a value, tuples inside tuples included."""
+    if isinstance(value, gin.config.ConfigurableReference):
+        yield Reference("/".join(value.scopes), value.configurable.selector)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from references(item)
+
+
+def parameters(selector: str) -> list[str] | None:
+    """The parameters of a configurable, None if they cannot be told.
+
+    Raises ValueError if there is none of that name, or more than one.
+    """
+    target: Any = gin.get_configurable(selector)
+    return [field.name for field in fields(target)] if is_dataclass(target) else None
+
+
+def registered_names() -> list[str]:
+    """The short names of everything that can be bound."""
+    selectors = [selector for selector, _ in gin.config._REGISTRY.items()]
+    own = {selector.rpartition(".")[2] for selector in selectors if not selector.startswith("gin.")}
+    return sorted(own)
+
+
+def clear() -> None:
+    """Forget all bindings and lookups."""
+    gin.clear_config()
+
+
+def bind(address: Address, value: object) -> None:
+    gin.bind_parameter(tuple(address), value)
+
+
+def unbind(address: Address) -> None:
+    values = gin.config._CONFIG[address.scope, address.selector]
+    del values[address.parameter]
+    if not values:
+        del gin.config._CONFIG[address.scope, address.selector]
+
+
+def bound() -> set[Address]:
+    """Every address that is bound now."""
+    return {
+        Address(*place, parameter)
+        for place, values in gin.config._CONFIG.items()
+        for parameter in values
+    }
+
+
+def lookups() -> dict[Address, object]:
+    """Every parameter that was looked up while building, bound or not, with the value it got."""
+    return {
+        Address(*place, parameter): value
+        for place, values in gin.config._OPERATIVE_CONFIG.items()
+        for parameter, value in values.items()
+    }
+
+
+def text() -> str:
+    """All bindings as a Gin file."""
+    config: str = gin.config_str(max_line_length=120)
+    return config
