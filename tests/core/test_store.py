@@ -1,4 +1,4 @@
-"""Laws of the store: an artifact is whole or absent, a finished stage is never computed again, a killed one goes on."""
+"""Laws of the store: whole or absent, never computed again, going on after a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, tiny_pretrain
 
-from monosem.core.stage import Artifact, Job, Stage, group_shared, key
+from monosem.core.stage import Artifact, Job, Stage, key
 from monosem.core.store import Callback, LogEntry, Store, _StoreJob
 
 
@@ -104,24 +104,24 @@ def test_a_failing_stage_leaves_nothing_that_looks_finished(tmp_path):
     assert not store.has(Fail()) and not store.folder(Fail()).exists()
 
 
-def test_watchers_hear_of_every_stage_and_scalar(tmp_path):
-    heard = []
+def test_callbacks_hear_of_every_stage_and_scalar(tmp_path):
+    events = []
 
-    class Ear(Callback):
+    class Recorder(Callback):
         def on_start(self, stage):
-            heard.append(f"begin {stage.name}")
+            events.append(f"start {stage.name}")
 
         def on_log(self, stage, entry):
-            heard.append(f"log {stage.name} {entry.scalars['size']:g}")
+            events.append(f"log {stage.name} {entry.scalars['size']:g}")
 
         def on_end(self, stage):
-            heard.append(f"end {stage.name}")
+            events.append(f"end {stage.name}")
 
-    Store(tmp_path, (Ear(),)).get(TOP.above[0])
-    assert heard == [
-        "begin left",
+    Store(tmp_path, (Recorder(),)).get(TOP.above[0])
+    assert events == [
+        "start left",
         "log left 1",
-        "begin bottom",
+        "start bottom",
         "log bottom 0",
         "end bottom",
         "end left",
@@ -129,7 +129,10 @@ def test_watchers_hear_of_every_stage_and_scalar(tmp_path):
 
 
 def spawn(store, code: str) -> subprocess.Popen:
-    head = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nimport torch; torch.set_num_threads(1)\n"
+    head = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "import torch; torch.set_num_threads(1)\n"
+    )
     return subprocess.Popen([sys.executable, "-c", head + textwrap.dedent(code), str(store)])
 
 
@@ -140,6 +143,7 @@ TRAIN = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_bits(tmp_path):
     stage = tiny_pretrain(epochs=12)
     assert spawn(tmp_path / "whole", TRAIN).wait() == 0
@@ -188,6 +192,7 @@ def test_a_damaged_checkpoint_starts_the_stage_anew_with_the_same_bits(tmp_path,
     assert "is truncated or altered: Pretrain starts anew" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_store_compute_a_stage_once(tmp_path):
     code = """
         import time
@@ -232,9 +237,6 @@ def test_two_processes_that_find_one_damaged_artifact_compute_it_once(tmp_path, 
     ) == sorted([key(TOP), "damaged"])
 
 
-# ------------------------------------------------------------------------------------------------ shared work
-
-
 @dataclass(frozen=True)
 class Scaled(Stage):
     """`factor` times a number that is costly to make; stages with one `source` make it once."""
@@ -258,11 +260,6 @@ class Scaled(Stage):
 def passes():
     Scaled.passes.clear()
     return Scaled.passes
-
-
-def test_stages_that_share_work_are_grouped_by_it_and_others_stay_alone():
-    one, two, three = Scaled(1, 1), Scaled(2, 1), Scaled(1, 3)
-    assert group_shared([TOP, one, two, three]) == [(TOP,), (one, three), (two,)]
 
 
 def test_the_missing_ones_of_a_group_are_computed_by_one_call_with_an_artifact_each(
