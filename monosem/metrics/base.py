@@ -1,4 +1,4 @@
-"""What a metric is, what it sees and gives back, and how results are checked and kept in an artifact.
+"""What a metric is, what it sees and gives back, and how results are checked and stored.
 
 No metric in particular is known here.
 """
@@ -58,7 +58,7 @@ MetricResult = float | PerDimension
 class Declaration(NamedTuple):
     """One result that a metric announces.
 
-    name: in tables; without '/'.
+    name: in tables.
     per_dimension: whether the result is a PerDimension; else it is one number.
     better: which end is monosemantic, for results per dimension alone; '' is neither. The
         gallery can sort dimensions by what has one.
@@ -83,9 +83,6 @@ class Metric(Part):
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
         """The results by name: exactly what is declared for the factors of the batch."""
         raise NotImplementedError("it has no method `__call__` that measures")
-
-
-# ---------------------------------------------------------------------------- running metrics
 
 
 def declared(metrics: Sequence[Metric], factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
@@ -139,11 +136,12 @@ def _declarations_of(metric: Metric, factors: Sequence[str]) -> tuple[Declaratio
         ) from error
     for declaration in declarations:
         if not isinstance(declaration, Declaration):
-            raise ValueError(f"must give a Declaration each, got {declaration!r} from {metric}")
-        if not isinstance(declaration.name, str) or "/" in declaration.name:
             raise ValueError(
-                f"must have strings without '/' as names of what they find, "
-                f"got {declaration.name!r} from {metric}"
+                f"must declare what they find as Declaration, got {declaration!r} from {metric}"
+            )
+        if not isinstance(declaration.name, str):
+            raise ValueError(
+                f"must call what they find by strings, got {declaration.name!r} from {metric}"
             )
     return declarations
 
@@ -184,8 +182,11 @@ def _check_result(result: object, declaration: Declaration, metric: Metric, widt
         raise ValueError(f"must find numbers, got {result!r} as {name} from {metric}")
     if declaration.per_dimension or isinstance(result, PerDimension):
         if not _has_width(result, width):
-            words = f"must find a number for each of {width} dimensions, as two tensors, got"
-            raise ValueError(f"{words} {result!r} as {name} from {metric}".replace("\n", " "))
+            refusal = (
+                f"must find a number for each of {width} dimensions, as two tensors, "
+                f"got {result!r} as {name} from {metric}"
+            )
+            raise ValueError(refusal.replace("\n", " "))
         if not declaration.per_dimension:
             raise ValueError(
                 f"must find what they declare, got {name} for each dimension from {metric}, "
@@ -203,9 +204,6 @@ def _has_width(result: object, width: int) -> bool:
         return False
     shapes = {tuple(result.values.shape), tuple(result.valid.shape)}
     return shapes == {(width,)} and result.valid.dtype == torch.bool
-
-
-# ---------------------------------------------------------------------------- in an artifact
 
 
 def to_artifact(results: Mapping[str, MetricResult]) -> dict[str, Tensor]:
@@ -228,17 +226,14 @@ def to_artifact(results: Mapping[str, MetricResult]) -> dict[str, Tensor]:
 def from_artifact(artifact: Mapping[str, Tensor]) -> dict[str, MetricResult]:
     """The results that `to_artifact` wrote."""
     results: dict[str, MetricResult] = {}
-    for name, number in artifact.items():
-        if "/" in name:
-            continue
+    for name, tensor in artifact.items():
+        if tensor.ndim > 0:
+            continue  # the part of a PerDimension
         if f"{name}/dimensions" in artifact:
             results[name] = PerDimension(artifact[f"{name}/dimensions"], artifact[f"{name}/valid"])
         else:
-            results[name] = number.item()
+            results[name] = tensor.item()
     return results
-
-
-# ---------------------------------------------------------------------------- for metrics
 
 
 def per_dimension(values: Tensor, valid: Tensor) -> PerDimension:

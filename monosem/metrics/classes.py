@@ -1,4 +1,4 @@
-"""TODO."""
+"""How much a dimension belongs to one class, from counts and means of the classes alone."""
 
 from __future__ import annotations
 
@@ -20,51 +20,68 @@ from monosem.metrics.base import (
     per_dimension,
 )
 
-# ------------------------------------------------------------------------------------------------ classes
 
+def rows_by_class(labels: Tensor) -> Sequence[Tensor]:
+    """(n,) -> the indices of the rows of every class, from class 0 on.
 
-def by_class(labels: Tensor) -> Sequence[Tensor]:
-    """(n,) -> for every class from 0 on, which rows are of it; quicker to add up than a product with what is mostly zeros."""
+    Adding up the rows of a class is quicker than a product with a one-hot matrix, which is mostly
+    zeros.
+    """
     return labels.argsort(stable=True).split(labels.bincount().tolist())
 
 
 def class_counts(features: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """(classes, d) float64: on how many images of each class a dimension is active, |f| > epsilon after normalising every row."""
-    least = epsilon * torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
-    counts = [
-        (features[rows].abs() > least[rows]).sum(0, dtype=torch.int32) for rows in by_class(labels)
-    ]
+    """On how many images of each class a dimension is active: |f| / |row| > epsilon.
+
+    features: (n, d).
+    labels: (n,).
+    Returns (classes, d) float64.
+    """
+    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
+    thresholds = epsilon * norms  # (n, 1)
+    counts = []
+    for rows in rows_by_class(labels):
+        active = features[rows].abs() > thresholds[rows]
+        counts.append(active.sum(0, dtype=torch.int32))
     return torch.stack(counts).double()
 
 
 def class_consistency(counts: Tensor) -> Tensor:
-    """(classes, d) -> (d,) the share of the most frequent class, in [0, 1]; 0 where there is no image."""
+    """(classes, d) -> (d,) the share of the most frequent class, in [0, 1]; 0 without images."""
     return counts.amax(0) / counts.sum(0).clamp(min=1)
 
 
 def class_entropy(counts: Tensor, epsilon: float) -> Tensor:
-    """(classes, d) -> (d,) the entropy of the classes in nats: - sum_c p log(p + epsilon)."""
-    share = counts / counts.sum(0).clamp(min=1)
-    return -(share * (share + epsilon).log()).sum(0)
+    """(classes, d) -> (d,) the entropy of the classes in nats: - sum_c p_c log(p_c + epsilon)."""
+    shares = counts / counts.sum(0).clamp(min=1)
+    return -(shares * (shares + epsilon).log()).sum(0)
 
 
 def class_means(features: Tensor, labels: Tensor) -> Tensor:
-    """(classes, d) float64: the mean of every dimension over the images of each class; 0 for a class without images."""
-    sums = [
-        features[rows].sum(0, dtype=torch.float64) / max(len(rows), 1) for rows in by_class(labels)
-    ]
-    return torch.stack(sums)
+    """(n, d) -> (classes, d) float64, the mean over the images of a class; 0 without images."""
+    means = []
+    for rows in rows_by_class(labels):
+        total = features[rows].sum(0, dtype=torch.float64)
+        means.append(total / max(len(rows), 1))
+    return torch.stack(means)
 
 
 @gin.register
 @dataclass(frozen=True)
 class ClassConsistency(Metric):
-    """How much one class owns a dimension (NCL, section 4.1): the share of the most frequent class among the images that activate it,
-    in [1/classes, 1], 1 is monosemantic; and the entropy of those classes in nats. Of dimensions that some image activates.
+    """How few classes activate a dimension: the share of the most frequent one, and the entropy.
 
-    A dimension that a single image activates has a consistency of 1 and counts like any other: look at its activity too.
-    epsilon: a dimension is active on an image where its share of the row's norm exceeds this, in absolute value. Signed features are active
-    nearly everywhere and score near the largest class share, which is what 'polysemantic' means here.
+    Both are of the images that activate the dimension (NCL, Wang et al., arXiv:2403.12459,
+    section 4.1, and its code).
+
+    class_consistency: in [1/classes, 1]; 1 is monosemantic.
+    class_entropy: in nats, from 0 to log classes; 0 is monosemantic.
+    Valid: dimensions that some image activates. One that a single image activates has a
+    consistency of 1 and counts like any other: look at its activity too.
+
+    epsilon: a dimension is active on an image where |f| is above this share of the row's norm.
+        Signed features are active nearly everywhere and score near the share of the largest
+        class, which is what 'polysemantic' means here.
     """
 
     epsilon: Annotated[float, Range(0, 1, open=True)] = 1e-5
@@ -87,10 +104,17 @@ class ClassConsistency(Metric):
 @gin.register
 @dataclass(frozen=True)
 class ClassSelectivity(Metric):
-    """(m - r) / (m + r): m the mean activation of a dimension over the class with the largest one, r the mean of those of all other classes
-    (Morcos et al., arXiv:1803.06959, section 2.3), in [0, 1]; 0 is the same for all classes, 1 is silent but for one. No probe.
+    """How much more its best class activates a dimension than the others do: (m - r) / (m + r).
 
-    Of live dimensions. There they are rectified; here |f| stands for the activation, so that signed features have one too.
+    From Morcos et al., arXiv:1803.06959, section 2.3.
+
+    m: the mean activation over the class that has the largest one.
+    r: the mean of the mean activations of all other classes.
+    class_selectivity: in [0, 1]; 0 is the same for all classes, 1 is silent but for one.
+    Valid: live dimensions.
+
+    Their activations are rectified. Here |f| stands for them, so that signed features have a
+    selectivity too.
     """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
@@ -98,11 +122,8 @@ class ClassSelectivity(Metric):
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
         means = class_means(batch.features.abs(), batch.labels)
-        present = batch.labels.bincount() > 0
+        classes_present = int((batch.labels.bincount() > 0).sum())
         best = means.amax(0)
-        rest = (means.sum(0) - best) / max(int(present.sum()) - 1, 1)
-        return {
-            "class_selectivity": per_dimension(
-                (best - rest) / (best + rest).clamp(min=1e-300), live(batch.features)
-            )
-        }
+        rest = (means.sum(0) - best) / max(classes_present - 1, 1)
+        selectivity = (best - rest) / (best + rest).clamp(min=1e-300)
+        return {"class_selectivity": per_dimension(selectivity, live(batch.features))}

@@ -1,4 +1,7 @@
-"""TODO."""
+"""How alike the images are that activate a dimension, and whether images of a class are neighbours.
+
+The first asks a reference encoder which images are alike, the second the features themselves.
+"""
 
 from __future__ import annotations
 
@@ -21,51 +24,63 @@ from monosem.metrics.base import (
     rows_of,
 )
 
-# ------------------------------------------------------------------------------------------------ images alike
-
 
 def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, e) and (n, d), not negative -> (d,) the mean cosine of all pairs of different images, a pair weighted by the product of the
-    two weights; and (d,) the total weight of pairs, 0 where no two images have any. In one pass over rows, O(n e d):
+    """The mean cosine of all pairs of different images, each pair weighted by two weights.
 
-        sum_{n != m} a_n a_m cos(n, m) / sum_{n != m} a_n a_m = (|E^T a|^2 - sum_n a_n^2 |E_n|^2) / ((sum_n a_n)^2 - sum_n a_n^2)
+    For a dimension with weight a_n on image n, and E_n the unit reference features of image n:
 
-    with E the rows at unit length. An image that the judge sees nothing in has a row of zeros, and cosines of 0.
+        sum_{n != m} a_n a_m E_n.E_m       |E^T a|^2 - sum_n a_n^2 |E_n|^2
+        ----------------------------   =   -------------------------------
+            sum_{n != m} a_n a_m             (sum_n a_n)^2 - sum_n a_n^2
+
+    The right side takes one pass over rows, O(n e d). Where the reference encoder sees nothing in
+    an image, its row is zero and so are its cosines.
+
+        E          (n, e)    unit rows
+        a          (n, d)
+        E^T a      (e, d)
+        the rest   (d,)
+
+    reference_features: (n, e).
+    weights: (n, d), not negative.
+    Returns the mean cosines (d,), and the total weights of all pairs (d,), which are 0 where fewer
+    than two images have a weight.
     """
-    together = torch.zeros(
-        reference_features.shape[1], weights.shape[1], dtype=torch.float64, device=weights.device
-    )
-    total, squares, own = torch.zeros(
-        3, weights.shape[1], dtype=torch.float64, device=weights.device
-    )
+    dims, where = weights.shape[1], weights.device
+    projected = torch.zeros(reference_features.shape[1], dims, dtype=torch.float64, device=where)
+    total, squares, self_similarity = torch.zeros(3, dims, dtype=torch.float64, device=where)
     for rows in rows_of(len(weights)):
-        unit, weight = (
-            F.normalize(reference_features[rows].double(), dim=1),
-            weights[rows].double(),
-        )  # differences of what is nearly equal follow
-        together += unit.T @ weight
+        # float64, as differences of what is nearly equal follow
+        unit = F.normalize(reference_features[rows].double(), dim=1)
+        weight = weights[rows].double()
+        unit_squared = unit.square().sum(1, keepdim=True)  # 1, or 0 for a row of zeros
+        projected += unit.T @ weight
         total += weight.sum(0)
         squares += weight.square().sum(0)
-        own += (weight.square() * unit.square().sum(1, keepdim=True)).sum(
-            0
-        )  # 1 a row, but 0 where the judge sees nothing
-    pairs = total.square() - squares
-    pairs = torch.where(
-        pairs > 1e-12 * total.square(), pairs, 0.0
-    )  # one image alone leaves what rounding leaves
-    return (together.square().sum(0) - own) / pairs.clamp(min=1e-300) * (pairs > 0), pairs
+        self_similarity += (weight.square() * unit_squared).sum(0)
+    pair_weight = total.square() - squares
+    # a single image leaves what rounding leaves
+    pair_weight = torch.where(pair_weight > 1e-12 * total.square(), pair_weight, 0.0)
+    similarity = projected.square().sum(0) - self_similarity
+    return similarity / pair_weight.clamp(min=1e-300) * (pair_weight > 0), pair_weight
 
 
 @gin.register
 @dataclass(frozen=True)
 class MonosemanticityScore(Metric):
-    """How alike the images are that activate a dimension (Pach et al., arXiv:2504.02821, section 3.2): the mean cosine, as a judge sees
-    images, of all pairs of them, weighted by the product of their activations, in [-1, 1], that is divided by the sum of these weights.
-    Activations are brought to [0, 1] by the smallest and the largest of the dimension, as there. The judge is `Experiment.judge`; Pach et
-    al. have DINOv2.
+    """How alike the images are that activate a dimension: their mean cosine by activation.
 
-    Of dimensions that vary and are above their smallest value on two images or more. Beside it the same with a judge that sees classes
-    alone: the chance that two images drawn by activation share their class; and the score of a dimension that is alike on all images.
+    From Pach et al., arXiv:2504.02821, section 3.2. Cosines are those of the reference encoder's
+    features: DINOv2 there, `Experiment.reference_encoder` here. A pair of images weighs the product
+    of their activations, which are first brought to [0, 1] by the smallest and the largest
+    activation of the dimension, as there.
+
+    monosemanticity_score: in [-1, 1]; 1 is monosemantic.
+    monosemanticity_score_of_classes: the same where a reference encoder sees classes alone. It is
+        the chance that two images drawn by activation share their class, in [0, 1].
+    monosemanticity_score_of_all_images: the score of a dimension that is alike on all images.
+    Valid: dimensions that vary and are above their smallest value on two images or more.
     """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
@@ -77,24 +92,29 @@ class MonosemanticityScore(Metric):
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
         low, high = batch.features.amin(0), batch.features.amax(0)
-        found: dict[str, MetricResult] = {}
+        weights = (batch.features - low) / (high - low).clamp(min=1e-30)
+        varies = high > low
+
+        def score(reference_features: Tensor) -> MetricResult:
+            cosines, pair_weight = pair_similarity(reference_features, weights)
+            return per_dimension(cosines.clamp(-1, 1), (pair_weight > 0) & varies)
+
         classes = F.one_hot(batch.labels).to(batch.features.dtype)
-        for name, reference_features in (
-            ("monosemanticity_score", batch.reference_features),
-            ("monosemanticity_score_of_classes", classes),
-        ):
-            scores, pairs = pair_similarity(
-                reference_features, (batch.features - low) / (high - low).clamp(min=1e-30)
-            )
-            found[name] = per_dimension(scores.clamp(-1, 1), (pairs > 0) & (high > low))
-        everyone, _ = pair_similarity(
-            batch.reference_features, torch.ones_like(batch.features[:, :1])
-        )
-        return {**found, "monosemanticity_score_of_all_images": float(everyone[0])}
+        alike_on_all = torch.ones_like(batch.features[:, :1])
+        cosine_of_all, _ = pair_similarity(batch.reference_features, alike_on_all)
+        return {
+            "monosemanticity_score": score(batch.reference_features),
+            "monosemanticity_score_of_classes": score(classes),
+            "monosemanticity_score_of_all_images": float(cosine_of_all[0]),
+        }
 
 
 def distances(features: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(n, d) -> which rows (m,), and their squared distances to all rows (m, n), infinite to themselves; a chunk at a time."""
+    """Squared distances between all rows, `chunk` rows at a time.
+
+    features: (n, d).
+    Yields the indices of m rows (m,), and their distances to all rows (m, n); infinity to itself.
+    """
     energy = features.square().sum(1)
     for rows in torch.arange(len(features), device=features.device).split(chunk):
         distance = energy[rows, None] + energy - 2 * features[rows] @ features.T
@@ -103,36 +123,59 @@ def distances(features: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) -> float:
-    """The share, among the k rows nearest to a row (squared distance, itself left out), of those with its label, over all rows."""
-    n, right = len(features), 0.0
+    """The share of images with the same label among the k nearest of an image, over all images.
+
+    features: (n, d), compared by squared distance.
+    labels: (n,).
+    k: at most n - 1 are asked. The image itself is left out.
+    Returns a number in [0, 1]; 0 of a single image.
+    """
+    n = len(features)
     k = min(k, n - 1)
     if k < 1:
         return 0.0
+    hits = 0.0
     for rows, distance in distances(features, chunk):
         nearest = distance.topk(k, largest=False).indices
-        right += float((labels[nearest] == labels[rows, None]).double().sum())
-    return right / (n * k)
+        hits += float((labels[nearest] == labels[rows, None]).double().sum())
+    return hits / (n * k)
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, chunk: int = 500) -> float:
-    """mAP in [0, 1]: for every row, all others by ascending squared distance, and the mean, over those with its label, of the share
-    of its label up to them. Ties by index; rows whose label nobody else has are left out."""
-    places, total, asked = torch.arange(1, len(features), device=features.device), 0.0, 0
+    """mAP: how early the images with the label of an image come when all are sorted by distance.
+
+    For an image, with all others by ascending squared distance (ties by index), the average
+    precision is the mean, over the others with its label, of the share of its label up to them.
+
+    features: (n, d).
+    labels: (n,). Images whose label no other image has are left out.
+    Returns the mean average precision, in [0, 1].
+    """
+    ranks = torch.arange(1, len(features), device=features.device)
+    total, queries = 0.0, 0
     for rows, distance in distances(features, chunk):
         others = distance.argsort(dim=1, stable=True)[:, :-1]  # the row itself comes last
-        right = (labels[others] == labels[rows, None]).double()
-        found = right.sum(1)
-        total += float(((right.cumsum(1) / places * right).sum(1) / found.clamp(min=1)).sum())
-        asked += int((found > 0).sum())
-    return total / max(asked, 1)
+        is_hit = (labels[others] == labels[rows, None]).double()
+        hits = is_hit.sum(1)
+        precision = is_hit.cumsum(1) / ranks
+        average_precision = (precision * is_hit).sum(1) / hits.clamp(min=1)
+        total += float(average_precision.sum())
+        queries += int((hits > 0).sum())
+    return total / max(queries, 1)
 
 
 @gin.register
 @dataclass(frozen=True)
 class RetrievalPrecision(Metric):
-    """Whether images of a class are neighbours (NCL, section 4.3): for every image, precision among its k nearest, and the mean average
-    precision over all others (both in [0, 1]), by the distance of rows at unit length. Images are shuffled first, as those of a class may
-    lie together and sparse codes tie. NCL's "map" is its precision@10, not mAP."""
+    """Whether images of a class are neighbours (NCL, Wang et al., arXiv:2403.12459, section 4.3).
+
+    precision_at_k: the share of its class among the k nearest of an image, in [0, 1]. NCL calls
+        its precision@10 "map".
+    mean_average_precision: over all other images, in [0, 1].
+    Both by the distance of rows at unit length.
+
+    k: neighbours that count.
+    """
 
     k: Count = 10
 
@@ -140,11 +183,12 @@ class RetrievalPrecision(Metric):
         return (Declaration(f"precision_at_{self.k}"), Declaration("mean_average_precision"))
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        # shuffled, as images of a class may lie side by side and sparse codes tie
         n = len(batch.labels)
-        shuffled = torch.randperm(n, generator=generator("ties of neighbours", n)).to(
-            batch.labels.device
-        )
-        rows, labels = F.normalize(batch.features[shuffled], dim=1), batch.labels[shuffled]
+        order = torch.randperm(n, generator=generator("ties of neighbours", n))
+        order = order.to(batch.labels.device)
+        rows = F.normalize(batch.features[order], dim=1)
+        labels = batch.labels[order]
         return {
             f"precision_at_{self.k}": precision_at(rows, labels, self.k),
             "mean_average_precision": mean_average_precision(rows, labels),

@@ -1,4 +1,7 @@
-"""TODO."""
+"""The space that features span: sparsity, dead dimensions, rank and orthogonality.
+
+BI is Beyond Interpretability (arXiv:2410.21331), whose code has these numbers in `log_stats`.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,33 @@ from monosem.metrics.base import (
     varying,
 )
 
-# ------------------------------------------------------------------------------------------------ the space
+
+def hoyer_sparsity(features: Tensor) -> Tensor:
+    """(sqrt(d) - |f|_1 / |f|_2) / (sqrt(d) - 1) of rows (Hoyer, JMLR 2004).
+
+    features: (n, d).
+    Returns (m,), in [0, 1], for the m rows that are not zero; 1 is a single dimension, and d = 1.
+    """
+    norms = torch.linalg.vector_norm(features, dim=1)
+    root = features.shape[1] ** 0.5
+    ratio = features.abs().sum(1)[norms > 0] / norms[norms > 0]  # from 1 to root
+    if root == 1:
+        return torch.ones_like(ratio)
+    return ((root - ratio) / (root - 1)).clamp(0, 1)
 
 
 @gin.register
 @dataclass(frozen=True)
 class Sparsity(Metric):
-    """Share of entries that are zero, |f| <= epsilon (BI log_stats), in [0, 1]; L0, how many dimensions are not zero on an image, on
-    average; and Hoyer's (sqrt(d) - |f|_1 / |f|_2) / (sqrt(d) - 1) (JMLR 2004), in [0, 1], 1 is one dimension (and d = 1), the mean over
-    images that are not all zero. activity: the share of images on which a dimension is not zero, of live dimensions."""
+    """How few dimensions are active on an image, and on how many images a dimension is active.
+
+    sparsity: share of entries with |f| <= epsilon (BI), in [0, 1].
+    l0: mean number of active dimensions of an image, in [0, d].
+    hoyer: mean of `hoyer_sparsity` over images that are not all zero, in [0, 1].
+    activity: share of images on which a dimension is active, in [0, 1]. Valid: live dimensions.
+
+    epsilon: a dimension is active on an image where |f| is above it.
+    """
 
     epsilon: Positive = 1e-5
 
@@ -44,61 +65,68 @@ class Sparsity(Metric):
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
         features = batch.features
-        on = (features.abs() > self.epsilon).to(features.dtype)
-        norm, root = torch.linalg.vector_norm(features, dim=1), features.shape[1] ** 0.5
-        spread = (
-            features.abs().sum(1)[norm > 0] / norm[norm > 0]
-        )  # from 1, a single dimension, to the root, all alike
-        hoyer = (root - spread) / (root - 1) if root > 1 else torch.ones_like(spread)
+        active = (features.abs() > self.epsilon).to(features.dtype)
+        activity = active.mean(0, dtype=torch.float64)
         return {
-            "sparsity": 1 - mean_or_zero(on), "l0": float(on.sum(1).double().mean()), "hoyer": mean_or_zero(hoyer.clamp(0, 1)),
-            "activity": per_dimension(on.mean(0, dtype=torch.float64), live(features)),
-        }  # fmt: skip
+            "sparsity": 1 - mean_or_zero(active),
+            "l0": float(active.sum(1).double().mean()),
+            "hoyer": mean_or_zero(hoyer_sparsity(features)),
+            "activity": per_dimension(activity, live(features)),
+        }
 
 
 @gin.register
 @dataclass(frozen=True)
 class Dimensions(Metric):
-    """Live dimensions (not zero on every image of the split) and dead ones; and those of the live that are the same on every image."""
+    """How many dimensions are live, dead and constant.
+
+    live_dimensions: not zero on every image.
+    dead_dimensions: zero on every image.
+    constant_dimensions: live, but the same on every image.
+    """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
-        return (
-            Declaration("live_dimensions"),
-            Declaration("dead_dimensions"),
-            Declaration("constant_dimensions"),
-        )
+        names = ("live_dimensions", "dead_dimensions", "constant_dimensions")
+        return tuple(Declaration(name) for name in names)
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
-        alive = live(batch.features)
+        is_live = live(batch.features)
         return {
-            "live_dimensions": int(alive.sum()),
-            "dead_dimensions": int((~alive).sum()),
-            "constant_dimensions": int((alive & ~varying(batch.features)).sum()),
+            "live_dimensions": int(is_live.sum()),
+            "dead_dimensions": int((~is_live).sum()),
+            "constant_dimensions": int((is_live & ~varying(batch.features)).sum()),
         }
 
 
 def spectral_entropy(features: Tensor) -> Tensor:
-    """Entropy in nats of the normalised singular values, - sum s log(s + 1e-6): what BI's log_stats calls effective rank. From the
-    eigenvalues of the smaller Gram matrix: singular values below 1e-8 of the largest are lost in rounding, and matter to nothing."""
+    """Entropy in nats of the singular values, which are scaled to a sum of 1.
+
+    - sum_i s_i log(s_i + 1e-6), which BI calls effective rank. The singular values come from the
+    eigenvalues of the smaller Gram matrix. Those below 1e-8 of the largest are lost in rounding;
+    they would not change the sum.
+
+    features: (n, d).
+    Returns a scalar, from 0 to log min(n, d).
+    """
     rows = features.double()
     gram = rows.T @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.T
-    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    share = values / values.sum().clamp(min=1e-300)
-    return (-(share * (share + 1e-6).log()).sum()).clamp(
-        min=0
-    )  # of a single direction it would be just below
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    shares = singular / singular.sum().clamp(min=1e-300)
+    entropy = -(shares * (shares + 1e-6).log()).sum()
+    return entropy.clamp(min=0)  # a single direction gives a little less than 0
 
 
 @gin.register
 @dataclass(frozen=True)
 class EffectiveRank(Metric):
-    """exp of the spectral entropy (Roy & Vetterli, EUSIPCO 2007), in [1, min(n, d)]. BI reports the entropy itself, in nats."""
+    """How many directions the features use.
+
+    effective_rank: exp of the spectral entropy (Roy & Vetterli, EUSIPCO 2007), in [1, min(n, d)].
+    spectral_entropy: in nats; BI reports it under the name of effective rank.
+    """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
-        return (
-            Declaration("effective_rank"),
-            Declaration("spectral_entropy"),
-        )
+        return (Declaration("effective_rank"), Declaration("spectral_entropy"))
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
         entropy = spectral_entropy(batch.features)
@@ -106,21 +134,29 @@ class EffectiveRank(Metric):
 
 
 def correlations(features: Tensor) -> Tensor:
-    """The cosines between live dimensions (not centred, as in NCL and BI): (live, live) in [-1, 1]."""
+    """(n, d) -> (live, live) the cosines between live dimensions, in [-1, 1].
+
+    The columns are not centred, as in NCL and BI.
+    """
     columns = F.normalize(features[:, live(features)], dim=0)
     return columns.T @ columns
 
 
 def correlation_error(features: Tensor) -> Tensor:
-    """|C - I| over the live dimensions, C their cosines: (live, live) in [0, 1]."""
+    """(n, d) -> (live, live) |C - I|, with C the cosines between live dimensions; in [0, 1]."""
     cosines = correlations(features)
-    return (cosines - torch.eye(len(cosines), dtype=cosines.dtype, device=cosines.device)).abs()
+    identity = torch.eye(len(cosines), dtype=cosines.dtype, device=cosines.device)
+    return (cosines - identity).abs()
 
 
 @gin.register
 @dataclass(frozen=True)
 class Orthogonality(Metric):
-    """mean |C - I| over live dimensions, C the cosines between columns (BI log_stats), in [0, 1]; 0 is orthogonal."""
+    """How far dimensions are from being orthogonal (NCL; BI).
+
+    correlation: mean |C - I| over live dimensions, with C the cosines between columns; in [0, 1],
+        0 is orthogonal.
+    """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
         return (Declaration("correlation"),)
@@ -130,5 +166,6 @@ class Orthogonality(Metric):
 
 
 def by_activity(features: Tensor) -> Tensor:
-    """(n, d) -> (d,) dimensions, the most active first: by the column sums of features with unit rows."""
-    return F.normalize(features, dim=1).double().sum(0).argsort(descending=True, stable=True)
+    """(n, d) -> (d,) dimensions by falling activity: the column sums of features with unit rows."""
+    activity = F.normalize(features, dim=1).double().sum(0)
+    return activity.argsort(descending=True, stable=True)

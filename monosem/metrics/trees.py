@@ -1,4 +1,4 @@
-"""TODO."""
+"""How well a single dimension knows a class, from decision trees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import gin
 import torch
+from torch import Tensor
 
 from monosem.core.fields import Range
 from monosem.metrics.base import Declaration, FeatureBatch, Metric, MetricResult, mean_or_zero
@@ -17,68 +18,100 @@ from monosem.metrics.base import Declaration, FeatureBatch, Metric, MetricResult
 @gin.register
 @dataclass(frozen=True)
 class FeatureMonosemanticity(Metric):
-    """The feature monosemanticity score FMS@p (Härle et al., arXiv:2506.19382, section 3), about 0 to 1: a little below 0 where a root is
-    not the most accurate split.
+    """The feature monosemanticity score FMS@p (Härle et al., arXiv:2506.19382, section 3): high
+    where one dimension knows a class, no second one does, and more of them would not help.
 
-    For every class against the others, with classes weighted alike, CART trees on all dimensions: a_0 is the accuracy of the root,
-    which is one threshold in one dimension; a_i that of the tree cut at depth i + 1; b_p that of the root after the p dimensions that
-    were roots before are gone. local = 2 (a_0 - b_p), global = 1 - mean_i (a_i - a_0), i from 1 to n; the score is the mean over
-    classes of a_0 (local + global) / 2. High where one dimension knows a class, no second one does, and more would not help.
+    For every class against the others, both weighted alike, CART trees on all dimensions give
+        a_0     accuracy of the root, which is one threshold in one dimension
+        a_i     accuracy of the tree cut at depth i + 1
+        b_p     accuracy of the root after the p dimensions that were roots before are taken away
+    and from these
+        local   2 (a_0 - b_p)
+        global  1 - mean_{i = 1..n} (a_i - a_0)
+        score   a_0 (local + global) / 2
+    fms: the mean score of the classes, about 0 to 1. It is a little below 0 where a root is not
+        the most accurate split.
+    fms_capacity, fms_local, fms_global: the means of a_0, local and global.
 
-    p: dimensions taken away. n: depths beyond the root. In sample, as in its authors' code; their trees grow until leaves are pure.
-    Features and labels alone; one number a representation, as trees choose their dimensions.
+    One number a representation, as trees choose their dimensions. Accuracies are in sample, as in
+    the authors' code; their trees grow until leaves are pure.
+
+    p: dimensions that are taken away.
+    n: depths beyond the root.
     """
 
     p: Annotated[int, Range(1, 100)] = 1
     n: Annotated[int, Range(1, 20)] = 2
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
-        return tuple(
-            Declaration(name) for name in ("fms", "fms_capacity", "fms_local", "fms_global")
-        )
+        names = ("fms", "fms_capacity", "fms_local", "fms_global")
+        return tuple(Declaration(name) for name in names)
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
-        table, labels = batch.features.float().cpu().numpy(), batch.labels.cpu()
-        with ThreadPoolExecutor(
-            torch.get_num_threads()
-        ) as threads:  # trees grow outside of Python's lock
-            scores = [
-                *threads.map(
-                    lambda label: self.of_concept(table, (labels == label).numpy()), labels.unique()
-                )
-            ]
-        capacity, local, whole = torch.tensor(scores, dtype=torch.float64).reshape(-1, 3).T
+        features = batch.features.float().cpu().numpy()
+        labels = batch.labels.cpu()
+
+        def scores_of(label: Tensor) -> tuple[float, float, float]:
+            return self.class_scores(features, (labels == label).numpy())
+
+        # threads are enough, as trees grow outside of Python's lock
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            scores = list(threads.map(scores_of, labels.unique()))
+        capacity, local, overall = torch.tensor(scores, dtype=torch.float64).reshape(-1, 3).T
         return {
-            "fms": mean_or_zero(capacity * (local + whole) / 2), "fms_capacity": mean_or_zero(capacity), "fms_local": mean_or_zero(local),
-            "fms_global": mean_or_zero(whole),
-        }  # fmt: skip
+            "fms": mean_or_zero(capacity * (local + overall) / 2),
+            "fms_capacity": mean_or_zero(capacity),
+            "fms_local": mean_or_zero(local),
+            "fms_global": mean_or_zero(overall),
+        }
 
-    def of_concept(self, table: Any, concept: Any) -> tuple[float, float, float]:
-        """a_0, local and global of one concept. table: (n, d) array; concept: (n,) booleans."""
-        left = table.copy()
-        tree = grown(left, concept, 1 + self.n)
-        root, *deeper = (tree_accuracy(tree, depth) for depth in range(1, 2 + self.n))
-        for gone in range(self.p):
-            feature = (tree if gone == 0 else grown(left, concept, 1)).tree_.feature[0]
-            left[:, max(feature, 0)] = 0  # -2: there was nothing to split, and nothing to take away
-        rest = tree_accuracy(grown(left, concept, 1), 1)
-        return root, 2 * (root - rest), 1 - sum(each - root for each in deeper) / self.n
+    def class_scores(self, features: Any, is_class: Any) -> tuple[float, float, float]:
+        """a_0, local and global of one class.
+
+        features: (n, d) array.
+        is_class: (n,) array of booleans.
+        """
+        tree = fit_tree(features, is_class, 1 + self.n)
+        root_accuracy = tree_accuracy(tree, 1)
+        gains = [tree_accuracy(tree, 1 + depth) - root_accuracy for depth in range(1, 1 + self.n)]
+        accuracy_without = self._accuracy_without_roots(features, is_class, tree)
+        return root_accuracy, 2 * (root_accuracy - accuracy_without), 1 - sum(gains) / self.n
+
+    def _accuracy_without_roots(self, features: Any, is_class: Any, tree: Any) -> float:
+        """b_p. tree: grown on all dimensions."""
+        remaining = features.copy()
+        for _ in range(self.p):
+            root = tree.tree_.feature[0]
+            if root >= 0:  # else there was nothing to split by
+                remaining[:, root] = 0
+            tree = fit_tree(remaining, is_class, 1)
+        return tree_accuracy(tree, 1)
 
 
-def grown(table: Any, concept: Any, depth: int) -> Any:
-    """A CART tree by Gini impurity, concept and rest weighted alike; of dimensions that split alike one is drawn, always the same."""
+def fit_tree(features: Any, is_class: Any, depth: int) -> Any:
+    """A CART tree by Gini impurity, the class and the rest weighted alike.
+
+    Of dimensions that split alike one is drawn, always the same.
+    """
     from sklearn.tree import DecisionTreeClassifier
 
-    return DecisionTreeClassifier(
+    tree = DecisionTreeClassifier(
         criterion="gini", max_depth=depth, class_weight="balanced", random_state=0
-    ).fit(table, concept)
+    )
+    return tree.fit(features, is_class)
 
 
 def tree_accuracy(tree: Any, depth: int) -> float:
-    """The balanced accuracy, in sample, of a tree cut at a depth; 0.5 is chance and depth 0 is no tree."""
-    inner = tree.tree_
-    depths = inner.compute_node_depths() - 1  # the root counts as 1 there
-    ends = (depths == depth) | ((depths < depth) & (inner.children_left < 0))
-    weights = inner.weighted_n_node_samples
-    best = inner.value[:, 0].max(-1) / inner.value[:, 0].sum(-1)
-    return float((weights * best)[ends].sum() / weights[0])
+    """The balanced accuracy, in sample, of a tree cut at a depth; 0.5 is chance.
+
+    tree: of scikit-learn, weighted so that the class and the rest count alike.
+    depth: 1 is the root's split alone.
+    """
+    nodes = tree.tree_
+    depths = nodes.compute_node_depths() - 1  # the root counts as 1 there
+    is_leaf = nodes.children_left < 0
+    ends_here = (depths == depth) | ((depths < depth) & is_leaf)
+    weights = nodes.weighted_n_node_samples
+    class_weights = nodes.value[:, 0]  # (nodes, 2)
+    majority = class_weights.max(-1) / class_weights.sum(-1)
+    return float((weights * majority)[ends_here].sum() / weights[0])

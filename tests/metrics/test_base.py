@@ -1,4 +1,7 @@
-"""What comes out of a metric is what it declared; results keep their bits in an artifact."""
+"""Laws of every metric: it finds what it declares, and numbers in any features.
+
+Results keep their bits in an artifact.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from monosem.metrics.base import (
     FeatureBatch,
     Metric,
     PerDimension,
+    as_number,
     declared,
     from_artifact,
     measure,
@@ -129,9 +133,8 @@ def test_a_metric_without_declarations_is_refused():
 @pytest.mark.parametrize(
     ("declares", "message"),
     [
-        (("odd",), "must give a Declaration each, got 'odd' from .*Odd"),
-        ((Declaration("odd/valid"),), "strings without '/' as names .* got 'odd/valid' from .*Odd"),
-        ((Declaration(7),), "strings without '/' as names .* got 7 from .*Odd"),
+        (("odd",), "must declare what they find as Declaration, got 'odd' from .*Odd"),
+        ((Declaration(7),), "must call what they find by strings, got 7 from .*Odd"),
     ],
 )
 def test_what_is_no_declaration_is_refused(declares, message):
@@ -168,3 +171,32 @@ def test_no_two_tensors_of_an_artifact_share_memory():
     second = per_dimension(torch.zeros(5), valid)
     artifact = to_artifact({"first": first, "second": second})
     assert len({tensor.data_ptr() for tensor in artifact.values()}) == len(artifact)
+
+
+ODD_FEATURES = {
+    "zeros": torch.zeros(6, 3),
+    "ones": torch.ones(6, 3),
+    "one": torch.eye(6)[:, :1],
+    "minus": -torch.eye(6),
+    "tiny": 1e-30 * torch.eye(6),
+    "huge": 1e15 * torch.eye(6),
+}
+
+
+@pytest.mark.parametrize("metric", ALL_METRICS, ids=lambda metric: type(metric).__name__)
+@pytest.mark.parametrize("features", ODD_FEATURES.values(), ids=ODD_FEATURES.keys())
+def test_dead_constant_and_negative_features_are_never_nan(metric, features):
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    results = metric(FeatureBatch(features, labels, features, {"hue": labels}))
+    assert results
+    for result in results.values():
+        assert math.isfinite(as_number(result))
+        if isinstance(result, PerDimension):
+            assert result.values.isfinite().all()
+            assert not result.values[~result.valid].any()
+
+
+def test_one_class_and_one_level_are_nothing_to_stumble_over():
+    labels = torch.zeros(12, dtype=torch.long)
+    results = measure(ALL_METRICS, FeatureBatch(FEATURES, labels, FEATURES, {"hue": labels}))
+    assert all(math.isfinite(as_number(result)) for result in results.values())
