@@ -1,4 +1,20 @@
-"""A bank: many linear heads on the same features, fitted together by batched products, equal to heads fitted one by one."""
+"""Many linear probes on the same features, fitted at once by batched products.
+
+Nothing couples them: a probe is the same alone or among others, up to the rounding of sums. The
+module knows features and labels; it knows no encoder, no corruption and no stage.
+
+    features                 (n, d)                           of all training examples
+    minibatch order          (groups, steps * batch)          a group shares its minibatches
+    rows of a minibatch      (groups, batch, d)
+    weight                   (groups, d, probes, classes)     a group's probes, side by side
+    logits = rows @ weight   (groups, batch, probes, classes)
+    labels that probes see   (groups, batch, probes)
+    loss                     (groups, batch, probes)          summed: no weight is shared,
+                                                              so gradients do not mix
+
+One such product wants groups with equal numbers of probes. So there is one `ProbeGroups` for
+every size of group, and `ProbeTrainer` steps through the epochs of all of them.
+"""
 
 from __future__ import annotations
 
@@ -14,67 +30,93 @@ from torch import Generator, Tensor, nn
 
 from monosem.core.fields import Part, Range
 from monosem.core.identity import generator
-from monosem.core.stage import Job, StageError
+from monosem.core.stage import StageError
 from monosem.learning.optimizers import Optimizer, Schedule
 
 
 class ProbeSpec(NamedTuple):
-    """One classifier to fit. seed: names its initial weights and its order of examples; examples: (m,) indices of the
-    training examples it sees; labels: (n,) what it is told about each of the n training examples."""
+    """One classifier to fit.
+
+    seed: names its initial weights and its order of examples.
+    examples: (m,) indices of the training examples that it learns from.
+    labels: (n,) the label of every training example as the probe sees it, noise included.
+    """
 
     seed: int
     examples: Tensor
     labels: Tensor
 
+    @property
+    def minibatches(self) -> tuple[object, ...]:
+        """Equal for probes that meet the same examples in the same order."""
+        return self.seed, self.examples.numpy().tobytes()
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for probes that would train to the same weights."""
+        return *self.minibatches, self.labels.numpy().tobytes()
+
 
 class BatchedProbes(NamedTuple):
-    """h linear classifiers. weight: (h, d, classes); bias: (h, classes)."""
+    """Fitted linear classifiers.
+
+    weight: (h, d, classes)
+    bias: (h, classes)
+    """
 
     weight: Tensor
     bias: Tensor
 
-    def logits(self, features: Tensor, head: int) -> Tensor:
-        """(n, d) -> (n, classes)"""
-        return features @ self.weight[head] + self.bias[head]
+    def logits(self, features: Tensor, probe: int) -> Tensor:
+        """features: (n, d) -> (n, classes) of the probe at that position."""
+        return features @ self.weight[probe] + self.bias[probe]
 
 
 @gin.register
 @dataclass(frozen=True)
 class EarlyStopping(Part):
-    """Of a probe, the weights after the epoch with the lowest loss on examples that are held out of it, as it is told their labels: noise
-    in them is noise here too (Prechelt, 1998). Each head has its own epoch; all are trained to the end of the schedule.
+    """Take a probe's weights after the epoch with the lowest held-out loss (Prechelt, 1998).
 
-    held: the share of a head's examples that is held out, at least one, but never the last one of what it is told is a class; where there
-        is no other, as with one shot, a head is judged by what it learned from.
+    The held-out labels are those that the probe sees, so noise in them is noise here too. Every
+    probe has its own best epoch; all are trained to the end of the schedule.
+
+    held: the share of a probe's examples that is held out, at least one of them. The last example
+        of a class is never held out. Where there is no other, as with one shot, nothing is: the
+        loss is then that on the examples which the probe learns from.
     """
 
     held: Annotated[float, Range(0, 0.9, open=True)] = 0.1
 
-    def split(self, head: ProbeSpec) -> tuple[Tensor, Tensor]:
-        """(m,) examples -> those that are learned from and those that are held out."""
-        order = head.examples[
-            torch.randperm(
-                len(head.examples), generator=generator("held out of a probe", head.seed)
-            )
-        ]
-        told = head.labels[order]
-        first = torch.stack(
-            [(told == label).int().argmax() for label in told.unique()]
-        )  # one of each class stays
-        spare = torch.ones_like(order, dtype=torch.bool)
-        spare[first] = False
-        held = spare.nonzero()[: max(1, round(self.held * len(order))), 0]
-        if not len(held):
+    def split(self, probe: ProbeSpec) -> tuple[Tensor, Tensor]:
+        """The probe's (m,) examples -> those to learn from and those held out."""
+        draw = generator("held out of a probe", probe.seed)
+        order = probe.examples[torch.randperm(len(probe.examples), generator=draw)]
+        labels = probe.labels[order]
+        may_be_held = torch.ones_like(order, dtype=torch.bool)
+        for label in labels.unique():
+            first_of_class = (labels == label).int().argmax()
+            may_be_held[first_of_class] = False
+        count = max(1, round(self.held * len(order)))
+        is_held = torch.zeros_like(may_be_held)
+        is_held[may_be_held.nonzero()[:count, 0]] = True
+        if not is_held.any():
             return order, order
-        kept = torch.ones_like(spare)
-        kept[held] = False
-        return order[kept], order[held]
+        return order[~is_held], order[is_held]
 
 
 class FitSettings(NamedTuple):
-    """How heads are fitted: epochs * (n // batch_size) steps each, n being all training examples, few as a head may see of them.
-    rescale: divide features by the root of their mean squared row norm, one number. dropout: the share of features that is 0 at a step,
-    others growing to make up for it (Srivastava et al., JMLR 2014); a fresh draw for every example, the same for heads of one seed."""
+    """How probes are fitted.
+
+    optimizer: its learning rate is for batches of `batch_size`.
+    schedule: of the learning rate, step by step.
+    epochs: of `steps_per_epoch` steps each.
+    batch_size: examples a step.
+    rescale: divide features by the root of their mean squared row norm, which is one number.
+    dropout: the share of features that is 0 at a step; the others grow to make up for it
+        (Srivastava et al., JMLR 2014). A fresh draw for every example of a minibatch; probes that
+        share the minibatch share the draw.
+    stopping: whose weights are taken; None takes the last ones.
+    """
 
     optimizer: Optimizer
     schedule: Schedule
@@ -84,263 +126,372 @@ class FitSettings(NamedTuple):
     dropout: float = 0.0
     stopping: EarlyStopping | None = None
 
+    def steps_per_epoch(self, examples: int) -> int:
+        """examples: in the whole training split, however few of them a probe sees."""
+        return max(1, examples // self.batch_size)
+
+    def split(self, probe: ProbeSpec) -> tuple[Tensor, Tensor]:
+        """The probe's (m,) examples -> those to learn from and those held out.
+
+        Without early stopping none is held out.
+        """
+        if self.stopping is None:
+            return probe.examples, probe.examples[:0]
+        return self.stopping.split(probe)
+
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
-    """Percent of rows whose label is among the k largest logits. logits: (n, classes); labels: (n,)."""
+    """Percent of rows whose label is among the k largest logits.
+
+    logits: (n, classes)
+    labels: (n,)
+    """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return 100 * (best == labels[:, None]).any(1).double().mean().item()
-
-
-def unique_probes(heads: Sequence[ProbeSpec]) -> tuple[list[ProbeSpec], list[int]]:
-    """The heads that differ, and which of them each head is."""
-    found: dict[tuple[object, ...], int] = {}
-    member = [
-        found.setdefault(
-            (each.seed, each.examples.numpy().tobytes(), each.labels.numpy().tobytes()), len(found)
-        )
-        for each in heads
-    ]
-    return [heads[member.index(number)] for number in range(len(found))], member
 
 
 def fit_probes(
     features: Callable[[int], Tensor],
     classes: int,
-    heads: Sequence[ProbeSpec],
-    recipe: FitSettings,
-    job: Job | None = None,
+    probes: Sequence[ProbeSpec],
+    settings: FitSettings,
 ) -> BatchedProbes:
-    """features(epoch) -> (n, d), what heads see in that epoch. The fitted bank, in the order of `heads`, for features of that scale.
+    """Fit probes from their first epoch to their last.
 
-    job: where to log the mean loss of every epoch and keep the state from which to go on.
+    features: epoch -> (n, d), float32; what the probes see in that epoch.
+    Returns the fitted probes in the order of `probes`, for features of that scale.
     """
-    steps = recipe.epochs * max(1, len(heads[0].labels) // recipe.batch_size)
-    groups, blocks = group_by_size(heads), list[_Block]()
-    state: dict[str, Any] = (job.restore() if job else None) or {
-        "epoch": 0,
-        "blocks": [None] * len(groups),
-    }
-    scale = state.get("scale")
-    seen = x = torch.empty(0)
-    for epoch in range(min(state["epoch"], recipe.epochs - 1), recipe.epochs):
-        raw = features(epoch)
-        if raw is not seen:
-            if scale is None:
-                scale = (
-                    raw.square().sum(1).mean().sqrt().clamp(min=1e-12)
-                    if recipe.rescale
-                    else torch.ones(()).to(raw)
-                )
-            seen, x = raw, raw / scale.to(raw.device)
-        if not blocks:
-            kept = zip(groups, state["blocks"], strict=True)
-            blocks = [
-                _Block([heads[i] for i in members], classes, recipe, steps, x, each)
-                for members, each in kept
-            ]
-        if epoch < state["epoch"]:
-            break  # it was killed after its last epoch
-        losses = [block.epoch(x, epoch) for block in blocks]
-        if job:
-            job.log(epoch + 1, recipe.epochs, loss=float(torch.cat(losses).mean()))
-            job.save(
-                {"epoch": epoch + 1, "scale": scale, "blocks": [block.state() for block in blocks]}
-            )
-    parts = [block.bank() for block in blocks]
-    back = torch.tensor(
-        [index for members in groups for index in members], device=x.device
-    ).argsort()
-    weight, bias = (torch.cat(each)[back] for each in zip(*parts, strict=True))
-    if broken := int((~(weight.isfinite().flatten(1).all(1) & bias.isfinite().all(1))).sum()):
-        raise StageError(
-            f"the weights of {broken} of {len(heads)} probes are no finite numbers after {steps} steps "
-            f"(learning rate {recipe.optimizer.lr:g}). A lower LinearProbe.optimizer learning rate usually helps."
-        )
-    assert scale is not None, "recipes have an epoch or more"
-    return BatchedProbes(weight / scale.to(weight), bias)
+    views = features(0)
+    trainer = ProbeTrainer(probes, views.shape[1], classes, settings, views.device)
+    trainer.train_epoch(views)
+    for epoch in range(1, settings.epochs):
+        trainer.train_epoch(features(epoch))
+    return trainer.result()
 
 
-class _Block:
-    """Heads in groups of one size; those of a group share their minibatches. Weights are (groups, d, each, classes)."""
+def unique_probes(probes: Sequence[ProbeSpec]) -> tuple[list[ProbeSpec], list[int]]:
+    """Probes that would train to the same weights are to be trained once.
 
-    def __init__(
-        self,
-        heads: list[ProbeSpec],
-        classes: int,
-        recipe: FitSettings,
-        steps: int,
-        x: Tensor,
-        state: dict[str, Any] | None,
-    ):
-        """x: (n, d) features of the first epoch. state: to go on from."""
-        self.classes, self.recipe, self.steps = classes, recipe, steps
-        self.each = len(group_by_minibatches(heads)[0])
-        self.groups = len(heads) // self.each
-        (n, d), device = x.shape, x.device
-        self.seeds = [leader.seed for leader in heads[:: self.each]]
-        split = [
-            recipe.stopping.split(head) if recipe.stopping else (head.examples, head.examples[:0])
-            for head in heads[:: self.each]
-        ]
-        length = steps * recipe.batch_size
-        self.walks = (
-            torch.stack(
-                [
-                    minibatch_order(seed, own, length)
-                    for seed, (own, _) in zip(self.seeds, split, strict=True)
-                ]
-            )
-            .int()
-            .to(device)
-        )
-        self.held = nn.utils.rnn.pad_sequence(
-            [held for _, held in split], batch_first=True, padding_value=-1
-        ).to(device)  # (groups, v)
-        self.labels = (
-            torch.stack([head.labels for head in heads])
-            .reshape(self.groups, self.each, n)
-            .to(device)
-        )
-        first = torch.stack([initial_weights(head, d, classes) for head in heads]).to(
-            x
-        )  # (heads, d + 1, classes)
-        first = first.reshape(self.groups, self.each, d + 1, classes).transpose(1, 2).contiguous()
-        self.weight, self.bias = (
-            part.clone().requires_grad_() for part in (first[:, :d], first[:, d:])
-        )
-        if state is not None:
-            self.weight.data, self.bias.data = state["weight"].to(x), state["bias"].to(x)
-        self.kept = [self.weight, self.bias]  # what the bank is made of
-        if recipe.stopping:
-            self.kept = (
-                [state["kept_weight"].to(x), state["kept_bias"].to(x)]
-                if state
-                else [each.detach().clone() for each in self.kept]
-            )
-            self.best = (
-                state["best"].to(x)
-                if state
-                else torch.full((self.groups, self.each), torch.inf).to(x)
-            )
-        groups: list[dict[str, Any]] = [
-            {"params": [self.weight]},
-            {"params": [self.bias], "bias": True},
-        ]
-        groups = [{**group, "layer": (1, 3)} for group in groups]
-        self.optimizer = recipe.optimizer.for_batches(recipe.batch_size).build(groups)
-        self.lr = self.optimizer.param_groups[0]["lr"]
-        if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-
-    def epoch(self, x: Tensor, epoch: int) -> Tensor:
-        """One epoch of steps; the mean loss of every head."""
-        b, per_epoch = self.recipe.batch_size, self.steps // self.recipe.epochs
-        total = torch.zeros(self.groups * self.each, device=x.device)
-        draws = (
-            [generator("dropout of a probe", seed, epoch, on=x.device) for seed in self.seeds]
-            if self.recipe.dropout
-            else []
-        )
-        for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
-            batch = self.walks[:, step * b : (step + 1) * b].long()  # (groups, b)
-            losses = self.losses(self._dropped(x[batch], draws), batch)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.schedule.rate(self.lr, step, self.steps, per_epoch)
-            self.optimizer.zero_grad(set_to_none=True)
-            (losses.sum() / b).backward()
-            self.optimizer.step()
-            total += losses.detach().mean(1).flatten()
-        if self.recipe.stopping:
-            self._keep_the_best(x)
-        return total / per_epoch
-
-    def losses(self, rows: Tensor, examples: Tensor) -> Tensor:
-        """rows: (groups, b, d), examples: (groups, b), which they are -> (groups, b, each) cross-entropy with what heads are told."""
-        told = self.labels.gather(2, examples[:, None].expand(-1, self.each, -1)).transpose(
-            1, 2
-        )  # (groups, b, each)
-        logits = torch.baddbmm(
-            self.bias.flatten(2), rows, self.weight.flatten(2)
-        )  # (groups, b, each * classes)
-        return F.cross_entropy(
-            logits.reshape(-1, self.classes), told.reshape(-1), reduction="none"
-        ).reshape(told.shape)
-
-    def _dropped(self, rows: Tensor, draws: Sequence[Generator]) -> Tensor:
-        if not draws:
-            return rows
-        drawn = torch.stack(
-            [torch.rand(rows.shape[1:], generator=draw, device=rows.device) for draw in draws]
-        )
-        return rows * (drawn >= self.recipe.dropout) / (1 - self.recipe.dropout)
-
-    @torch.no_grad()
-    def _keep_the_best(self, x: Tensor) -> None:
-        real = (self.held >= 0)[:, :, None]
-        losses = self.losses(x[self.held], self.held.clamp(min=0)) * real
-        loss = losses.sum(1) / real.sum(1)
-        better = (loss < self.best)[:, None, :, None]
-        self.best = torch.minimum(loss, self.best)
-        self.kept = [
-            torch.where(better, now, kept)
-            for now, kept in zip((self.weight, self.bias), self.kept, strict=True)
-        ]
-
-    def state(self) -> dict[str, Any]:
-        now = {
-            "weight": self.weight.detach(),
-            "bias": self.bias.detach(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        return now | (
-            {"kept_weight": self.kept[0], "kept_bias": self.kept[1], "best": self.best}
-            if self.recipe.stopping
-            else {}
-        )
-
-    def bank(self) -> BatchedProbes:
-        kept = self.kept
-        if self.recipe.stopping:  # a head that never had a loss has no best weights, and the first ones are not to pass for them
-            kept = [
-                torch.where(self.best.isfinite()[:, None, :, None], part, torch.nan)
-                for part in kept
-            ]
-        weight, bias = (part.detach().transpose(1, 2).flatten(0, 1) for part in kept)
-        return BatchedProbes(weight, bias[:, 0])
+    probes: h of them.
+    Returns the different ones in order of first appearance, and for each of the h its position
+    among them.
+    """
+    unique: dict[tuple[object, ...], ProbeSpec] = {}
+    for probe in probes:
+        unique.setdefault(probe.identity, probe)
+    position = {identity: index for index, identity in enumerate(unique)}
+    return list(unique.values()), [position[probe.identity] for probe in probes]
 
 
-def group_by_minibatches(heads: Sequence[ProbeSpec]) -> list[list[int]]:
-    """Indices of heads that share their minibatches, as they have the same seed and examples."""
-    groups: list[list[int]] = []
-    for index, head in enumerate(heads):
-        for group in groups:
-            leader = heads[group[0]]
-            if leader.seed == head.seed and torch.equal(leader.examples, head.examples):
-                group.append(index)
-                break
-        else:
-            groups.append([index])
-    return groups
+def group_by_minibatches(probes: Sequence[ProbeSpec]) -> list[list[int]]:
+    """Positions of probes, those that share their minibatches together."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for position, probe in enumerate(probes):
+        groups.setdefault(probe.minibatches, []).append(position)
+    return list(groups.values())
 
 
-def group_by_size(heads: Sequence[ProbeSpec]) -> list[list[int]]:
-    """Indices of heads by the size of their group, groups after one another: what one batched product can serve."""
-    sizes: dict[int, list[int]] = {}
-    for group in group_by_minibatches(heads):
-        sizes.setdefault(len(group), []).extend(group)
-    return list(sizes.values())
+def group_by_size(groups: Sequence[list[int]]) -> list[list[list[int]]]:
+    """The groups, those with equally many members together: what one batched product can serve."""
+    by_size: dict[int, list[list[int]]] = {}
+    for group in groups:
+        by_size.setdefault(len(group), []).append(group)
+    return list(by_size.values())
 
 
 def minibatch_order(seed: int, examples: Tensor, length: int) -> Tensor:
-    """(length,) the examples of a head in fresh random orders, one after the other."""
-    draw, m = generator("order of a probe's examples", seed), len(examples)
-    rounds = [examples[torch.randperm(m, generator=draw)] for _ in range(math.ceil(length / m))]
-    return torch.cat(rounds)[:length]
+    """(m,) examples -> (length,) the same in fresh random orders, one after the other."""
+    draw = generator("order of a probe's examples", seed)
+    m = len(examples)
+    orders = [examples[torch.randperm(m, generator=draw)] for _ in range(math.ceil(length / m))]
+    return torch.cat(orders)[:length]
 
 
-def initial_weights(head: ProbeSpec, d: int, classes: int) -> Tensor:
-    """(d + 1, classes) initial weights and, in the last row, biases: nn.Linear's default, U(-1/sqrt(d), 1/sqrt(d))."""
-    draw = torch.rand(
-        (d + 1, classes), generator=generator("initial weights of a probe", head.seed)
-    )
-    return (2 * draw - 1) / math.sqrt(d)
+def initial_weights(probe: ProbeSpec, width: int, classes: int) -> Tensor:
+    """nn.Linear's default, U(-1/sqrt(d), 1/sqrt(d)): (d + 1, classes), the last row for biases."""
+    draw = generator("initial weights of a probe", probe.seed)
+    uniform = torch.rand((width + 1, classes), generator=draw)
+    return (2 * uniform - 1) / math.sqrt(width)
+
+
+def drop_features(rows: Tensor, share: float, draws: Sequence[Generator]) -> Tensor:
+    """Dropout. rows: (groups, batch, d); draws: a generator for each group."""
+    if not share:
+        return rows
+    uniform = [torch.rand(rows.shape[1:], generator=draw, device=rows.device) for draw in draws]
+    return rows * (torch.stack(uniform) >= share) / (1 - share)
+
+
+class ProbeTrainer:
+    """Fits probes epoch by epoch. Its state can be kept after any epoch and loaded again.
+
+    next_epoch: the one that `train_epoch` trains next, from 0.
+    scale: what features are divided by; None before the first epoch, whose features decide it.
+    """
+
+    def __init__(
+        self,
+        probes: Sequence[ProbeSpec],
+        width: int,
+        classes: int,
+        settings: FitSettings,
+        device: torch.device,
+    ):
+        """width: d of the features, which lie on `device`."""
+        self.settings = settings
+        self.examples = len(probes[0].labels)
+        self.next_epoch = 0
+        self.scale: Tensor | None = None
+        self._features = self._scaled_features = torch.empty(0)
+        self._blocks: list[ProbeGroups] = []
+        self._positions: list[int] = []  # of the blocks' probes, one after the other, in `probes`
+        for groups in group_by_size(group_by_minibatches(probes)):
+            members = [[probes[position] for position in group] for group in groups]
+            self._blocks.append(ProbeGroups(members, width, classes, settings, device))
+            for group in groups:
+                self._positions.extend(group)
+
+    def train_epoch(self, features: Tensor) -> float:
+        """features: (n, d), what the probes see in this epoch -> the mean loss of all probes."""
+        rows = self._scaled(features)
+        losses = [block.train_epoch(rows, self.next_epoch) for block in self._blocks]
+        self.next_epoch += 1
+        return float(torch.cat(losses).mean())
+
+    def result(self) -> BatchedProbes:
+        """The fitted probes, for features as they were given.
+
+        StageError where weights are no finite numbers.
+        """
+        assert self.scale is not None, "an epoch or more has been trained"
+        fitted = [block.fitted() for block in self._blocks]
+        weight = torch.cat([probes.weight for probes in fitted])
+        bias = torch.cat([probes.bias for probes in fitted])
+        self._check_finite(weight, bias)
+        order = torch.tensor(self._positions, device=weight.device).argsort()
+        return BatchedProbes(weight[order] / self.scale.to(weight), bias[order])
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on after this epoch."""
+        return {
+            "epoch": self.next_epoch,
+            "scale": self.scale,
+            "blocks": [block.state() for block in self._blocks],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.next_epoch = state["epoch"]
+        self.scale = state["scale"]
+        for block, block_state in zip(self._blocks, state["blocks"], strict=True):
+            block.load_state(block_state)
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        if features is not self._features:  # often the same ones in every epoch
+            if self.scale is None:
+                self.scale = self._scale_of(features)
+            self._features = features
+            self._scaled_features = features / self.scale.to(features.device)
+        return self._scaled_features
+
+    def _scale_of(self, features: Tensor) -> Tensor:
+        if not self.settings.rescale:
+            return torch.ones((), device=features.device)
+        return features.square().sum(1).mean().sqrt().clamp(min=1e-12)
+
+    def _check_finite(self, weight: Tensor, bias: Tensor) -> None:
+        is_finite = weight.isfinite().flatten(1).all(1) & bias.isfinite().all(1)
+        broken = int((~is_finite).sum())
+        if broken:
+            steps = self.settings.epochs * self.settings.steps_per_epoch(self.examples)
+            raise StageError(
+                f"the weights of {broken} of {len(weight)} probes are no finite numbers after "
+                f"{steps} steps (learning rate {self.settings.optimizer.lr:g}). "
+                "A lower LinearProbe.optimizer learning rate usually helps."
+            )
+
+
+class ProbeGroups:
+    """Groups with equally many probes: their weights, their loss and a step of their optimiser.
+
+    weight: (groups, d, probes, classes)
+    bias: (groups, 1, probes, classes)
+    labels: (groups, probes, n), as each probe sees them
+    order: (groups, steps * batch), the examples that each group learns from, step by step
+    best: the weights that early stopping takes; None without it
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[ProbeSpec]],
+        width: int,
+        classes: int,
+        settings: FitSettings,
+        device: torch.device,
+    ):
+        leaders = [group[0] for group in groups]
+        splits = [settings.split(leader) for leader in leaders]
+        examples = len(leaders[0].labels)
+        self.settings = settings
+        self.classes = classes
+        self.steps_per_epoch = settings.steps_per_epoch(examples)
+        self.steps = settings.epochs * self.steps_per_epoch
+        self.seeds = [leader.seed for leader in leaders]
+        self.labels = _stacked(groups, lambda probe: probe.labels).to(device)
+        self.order = self._minibatch_orders([learned for learned, _ in splits]).to(device)
+
+        first = _stacked(groups, lambda probe: initial_weights(probe, width, classes)).to(device)
+        first = first.transpose(1, 2).contiguous()  # (groups, d + 1, probes, classes)
+        self.weight = first[:, :-1].clone().requires_grad_()
+        self.bias = first[:, -1:].clone().requires_grad_()
+        optimizer = settings.optimizer.for_batches(settings.batch_size)
+        self.base_rate = optimizer.lr
+        one_probe = (1, 3)  # the axes of d and classes: a probe is a layer of its own
+        self.optimizer = optimizer.build(
+            [
+                {"params": [self.weight], "layer": one_probe},
+                {"params": [self.bias], "layer": one_probe, "bias": True},
+            ]
+        )
+        self.best: BestWeights | None = None
+        if settings.stopping:
+            held_out = [held for _, held in splits]
+            self.best = BestWeights(held_out, self.weight, self.bias)
+
+    def _minibatch_orders(self, learned: Sequence[Tensor]) -> Tensor:
+        length = self.steps * self.settings.batch_size
+        orders = [
+            minibatch_order(seed, examples, length)
+            for seed, examples in zip(self.seeds, learned, strict=True)
+        ]
+        return torch.stack(orders).int()  # half the memory of int64
+
+    def train_epoch(self, features: Tensor, epoch: int) -> Tensor:
+        """features: (n, d), scaled -> the mean loss of every probe, (groups * probes,)."""
+        batch = self.settings.batch_size
+        draws = [
+            generator("dropout of a probe", seed, epoch, on=features.device) for seed in self.seeds
+        ]
+        total = torch.zeros(self.labels.shape[:2], device=features.device)
+        first_step = epoch * self.steps_per_epoch
+        for step in range(first_step, first_step + self.steps_per_epoch):
+            examples = self.order[:, step * batch : (step + 1) * batch].long()
+            rows = drop_features(features[examples], self.settings.dropout, draws)
+            total += self.step(rows, examples, step)
+        if self.best:
+            self.best.update(self.held_out_losses(features, self.best), self.weight, self.bias)
+        return total.flatten() / self.steps_per_epoch
+
+    def step(self, rows: Tensor, examples: Tensor, step: int) -> Tensor:
+        """One step of the optimiser.
+
+        rows: (groups, batch, d)
+        examples: (groups, batch), which ones the rows are of
+        Returns the mean loss of every probe before the step, (groups, probes).
+        """
+        losses = self.losses(rows, examples)
+        rate = self.settings.schedule.rate(self.base_rate, step, self.steps, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        (losses.sum() / self.settings.batch_size).backward()
+        self.optimizer.step()
+        return losses.detach().mean(1)
+
+    def losses(self, rows: Tensor, examples: Tensor) -> Tensor:
+        """Cross-entropy with the labels that each probe sees.
+
+        rows: (groups, batch, d)
+        examples: (groups, batch), which ones the rows are of
+        Returns (groups, batch, probes).
+        """
+        probes = self.labels.shape[1]
+        index = examples[:, None].expand(-1, probes, -1)
+        labels = self.labels.gather(2, index).transpose(1, 2)
+        logits = torch.baddbmm(self.bias.flatten(2), rows, self.weight.flatten(2))
+        flat = F.cross_entropy(
+            logits.reshape(-1, self.classes), labels.reshape(-1), reduction="none"
+        )
+        return flat.reshape(labels.shape)
+
+    @torch.no_grad()
+    def held_out_losses(self, features: Tensor, best: BestWeights) -> Tensor:
+        """The mean loss of every probe on its held-out examples, (groups, probes)."""
+        is_held = best.is_held[:, :, None]
+        losses = self.losses(features[best.held_out], best.held_out) * is_held
+        return losses.sum(1) / is_held.sum(1)
+
+    def fitted(self) -> BatchedProbes:
+        """weight: (groups * probes, d, classes); bias: (groups * probes, classes)."""
+        weight, bias = self.best.result() if self.best else (self.weight, self.bias)
+        weight = weight.detach().transpose(1, 2).flatten(0, 1)
+        bias = bias.detach().transpose(1, 2).flatten(0, 1)
+        return BatchedProbes(weight, bias[:, 0])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight.detach(),
+            "bias": self.bias.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best.state() if self.best else {},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self.weight.copy_(state["weight"])
+            self.bias.copy_(state["bias"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.best:
+            self.best.load_state(state["best"])
+
+
+class BestWeights:
+    """Of every probe, the weights with the lowest held-out loss so far.
+
+    held_out: (groups, v), the held-out examples of each group, filled up with 0
+    is_held: (groups, v), which of them are no filling
+    loss: (groups, probes), the lowest so far
+    weight, bias: as in ProbeGroups
+    """
+
+    def __init__(self, held_out: Sequence[Tensor], weight: Tensor, bias: Tensor):
+        padded = nn.utils.rnn.pad_sequence([*held_out], batch_first=True, padding_value=-1)
+        padded = padded.to(weight.device)
+        self.held_out = padded.clamp(min=0)
+        self.is_held = padded >= 0
+        self.loss = torch.full((len(weight), weight.shape[2]), torch.inf, device=weight.device)
+        self.weight = weight.detach().clone()
+        self.bias = bias.detach().clone()
+
+    @torch.no_grad()
+    def update(self, losses: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """losses: (groups, probes) of these weights on the held-out examples."""
+        is_better = (losses < self.loss)[:, None, :, None]
+        self.loss = torch.minimum(losses, self.loss)
+        self.weight = torch.where(is_better, weight, self.weight)
+        self.bias = torch.where(is_better, bias, self.bias)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias, NaN for a probe that never had a finite loss.
+
+        Its first weights must not pass for a result.
+        """
+        had_a_loss = self.loss.isfinite()[:, None, :, None]
+        weight = torch.where(had_a_loss, self.weight, torch.nan)
+        bias = torch.where(had_a_loss, self.bias, torch.nan)
+        return weight, bias
+
+    def state(self) -> dict[str, Tensor]:
+        return {"loss": self.loss, "weight": self.weight, "bias": self.bias}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        device = self.weight.device
+        self.loss = state["loss"].to(device)
+        self.weight = state["weight"].to(device)
+        self.bias = state["bias"].to(device)
+
+
+def _stacked(
+    groups: Sequence[Sequence[ProbeSpec]], of_probe: Callable[[ProbeSpec], Tensor]
+) -> Tensor:
+    """(groups, probes, ...): a tensor of every probe."""
+    return torch.stack([torch.stack([of_probe(probe) for probe in group]) for group in groups])

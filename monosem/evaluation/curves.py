@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import gin
@@ -105,13 +105,11 @@ class Curve(SeverityCurve):
 
     data: what the probe is trained and tested on. severities: the points of the curve, in units of the corruption.
     repeats: independent draws of the corruption and of the probe, from which the intervals come.
-    company: what the curves ask, this one among them, whose heads are fitted together; the experiment says it, for probes that want it.
     """
 
     probe: Probe
     corruption: Corruption
     repeats: Count = 5
-    company: tuple[Task, ...] = ()
     metrics = ("top1", "top5")
 
     @property
@@ -129,17 +127,22 @@ class Curve(SeverityCurve):
 
     @property
     def task(self) -> Task:
-        values = {field.name: getattr(self, field.name) for field in fields(Task)}
-        return Task(**values)
+        return Task(
+            encoder=self.encoder,
+            data=self.data,
+            corruption=self.corruption,
+            severities=self.severities,
+            repeats=self.repeats,
+        )
 
     def upstream(self) -> tuple[Stage, ...]:
-        return self.probe.upstream(self.task, self.company)
+        return self.probe.upstream(self.task)
 
     def run(self, job: Job) -> Artifact:
         truth, passes, scores = self.data.split("test").labels.to(device()), 0, []
-        for answer in self.probe.predictions(self.task, self.company, job):
-            scores.append([topk_accuracy(answer.logits, truth, k) for k in (1, 5)])
-            passes += answer.passes
+        for predictions in self.probe.predictions(self.task, job):
+            scores.append([topk_accuracy(predictions.logits, truth, k) for k in (1, 5)])
+            passes += predictions.passes
         job.log(1, 1, encoder_passes=passes)
         top1, top5 = (
             torch.tensor(scores, dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import gin
@@ -11,7 +11,7 @@ import gin
 from monosem.core.fields import Count, Label, Part, Range
 from monosem.core.stage import Stage
 from monosem.data.dataset import Dataset
-from monosem.evaluation.curves import Curve, Measurement, SeverityCurve
+from monosem.evaluation.curves import Measurement, SeverityCurve
 from monosem.evaluation.dashboard import FeatureDashboard
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.metrics.base import Metric
@@ -64,10 +64,6 @@ class Experiment(Part):
                 "metrics",
                 "must hold at least one metric: monosemanticity is measured beside every accuracy, got ()",
             )
-        if any(isinstance(curve, Curve) and curve.company for curve in self.curves):
-            self.refuse(
-                "curves", "say by themselves which of them are fitted together: leave Curve.company"
-            )
         names = [curve.name for curve in self.curves]
         if not all(names):
             self.refuse("curves", "must have names: a scope in Gin, or Curve.name")
@@ -115,20 +111,8 @@ class Experiment(Part):
     @property
     def measurements(self) -> tuple[Measurement, ...]:
         """What the table is made of."""
-        return (*map(self._with_company, self.curves), *self.measures)
+        return (*self.curves, *self.measures)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.measurements, *self.dashboards)
-
-    def _with_company(self, curve: SeverityCurve) -> SeverityCurve:
-        """The curve, and where its probe wants the heads of several curves at once, those that it can be fitted with."""
-        if not isinstance(curve, Curve) or not curve.probe.in_company:
-            return curve
-        own = (curve.encoder, curve.data, curve.probe)
-        others = [
-            each
-            for each in self.curves
-            if isinstance(each, Curve) and (each.encoder, each.data, each.probe) == own
-        ]
-        return replace(curve, company=tuple(dict.fromkeys(each.task for each in others)))

@@ -1,18 +1,21 @@
-"""Probes: how well a classifier does on a representation, with the representation left as it is."""
+"""Probes: how well a classifier does on a representation, with the representation left as it is.
+
+A curve describes what it asks as a `Task`; a `Probe` says which stages that needs and predicts
+the test labels. Nothing here knows of curves, experiments or tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import gin
-import torch
 from torch import Generator, Tensor
 
 from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Part, Range
-from monosem.core.identity import generator, seed_for
+from monosem.core.identity import seed_for
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Augmentation, Dataset
 from monosem.evaluation.batched_probes import (
@@ -20,51 +23,52 @@ from monosem.evaluation.batched_probes import (
     EarlyStopping,
     FitSettings,
     ProbeSpec,
+    ProbeTrainer,
     fit_probes,
     unique_probes,
 )
-from monosem.evaluation.corruptions import Corruption
+from monosem.evaluation.corruptions import Corruption, training_set
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.models.features import Features, encode, encode_views, view_draw
 from monosem.models.representation import Representation
 from monosem.models.training import Learning
 
-# ------------------------------------------------------------------------------------------------ what is asked of a probe
-
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Part):
-    """What a curve asks of its probe: a training set and test images for every severity and repeat of a corruption."""
+class Task:
+    """What a curve asks of its probe: training sets and test inputs under a corruption.
+
+    encoder: the representation that is probed.
+    data: what the probe is trained and tested on.
+    corruption: of the training labels, the training examples or the test inputs.
+    severities: of the corruption.
+    repeats: independent draws of the corruption and of the probe.
+    """
 
     encoder: Representation
     data: Dataset
     corruption: Corruption
     severities: tuple[float, ...]
-    repeats: Count
+    repeats: int
 
     @property
     def cells(self) -> list[tuple[float, int]]:
-        return [
-            (severity, repeat) for severity in self.severities for repeat in range(self.repeats)
-        ]
+        return cells_of(self.severities, self.repeats)
 
     @property
     def touches_inputs(self) -> bool:
-        return any(map(self.corruption.touches_inputs, self.severities))
+        """Whether some severity changes the test inputs."""
+        return any(self.corruption.touches_inputs(severity) for severity in self.severities)
+
+    def probe(self, severity: float, repeat: int) -> ProbeSpec:
+        return probe_spec(self.data, self.corruption, severity, repeat)
+
+    def probes(self) -> list[ProbeSpec]:
+        """One for every cell."""
+        return [self.probe(severity, repeat) for severity, repeat in self.cells]
 
     def draw(self, repeat: int) -> Generator:
-        """Neither the encoder nor the severity is among what names the noise; and it is drawn on the CPU, so that encoders
-        measured on different devices meet the same."""
-        return generator(type(self.corruption).__name__, repeat, self.data)
-
-    def head(self, severity: float, repeat: int) -> ProbeSpec:
-        labels = self.data.split("train").labels
-        told = self.corruption.labels(labels, self.data.classes, severity, self.draw(repeat))
-        examples = self.corruption.examples(labels, severity, self.draw(repeat))
-        return ProbeSpec(seed_for("probe", repeat), examples, told)
-
-    def heads(self) -> list[ProbeSpec]:
-        return [self.head(*cell) for cell in self.cells]
+        return self.corruption.draw(repeat, self.data)
 
     def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
         """What is done to the prepared test inputs, chunk by chunk from the first one on."""
@@ -72,8 +76,25 @@ class Task(Part):
         return lambda inputs: self.corruption.inputs(inputs, self.data, severity, draw)
 
 
+def cells_of(severities: Sequence[float], repeats: int) -> list[tuple[float, int]]:
+    """Every (severity, repeat), severity by severity."""
+    return [(severity, repeat) for severity in severities for repeat in range(repeats)]
+
+
+def probe_spec(
+    data: Dataset, corruption: Corruption | None, severity: float, repeat: int
+) -> ProbeSpec:
+    """The probe of a repeat on a corrupted training set; without a corruption, on the clean one."""
+    examples, labels = training_set(data, corruption, severity, repeat)
+    return ProbeSpec(seed_for("probe", repeat), examples, labels)
+
+
 class Predictions(NamedTuple):
-    """logits: (n test images, classes); passes: images that had to be encoded for them."""
+    """What a probe predicts for the test split.
+
+    logits: (n, classes)
+    passes: inputs that had to be encoded for them
+    """
 
     logits: Tensor
     passes: int
@@ -83,50 +104,62 @@ class Predictions(NamedTuple):
 class Probe(Part):
     """How a classifier of a representation is made."""
 
-    @property
-    def in_company(self) -> bool:
-        """Whether the heads of all curves of an experiment are to be fitted together."""
-        return False
-
     def check_size(self, images: int) -> None:
         """Refuse what does not go with so many training images."""
 
-    def upstream(self, task: Task, company: tuple[Task, ...]) -> tuple[Stage, ...]:
+    def upstream(self, task: Task) -> tuple[Stage, ...]:
+        """The stages that `predictions` asks for."""
         raise NotImplementedError
 
-    def predictions(self, task: Task, company: tuple[Task, ...], job: Job) -> Iterator[Predictions]:
-        """For every cell of the task. company: the tasks, this one among them, whose heads are fitted with its own."""
+    def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
+        """One for every cell of the task, in that order."""
         raise NotImplementedError
 
 
-# ------------------------------------------------------------------------------------------------ linear
-
-
-@gin.register
 @dataclass(frozen=True)
-class LinearProbe(Probe):
-    """Multinomial logistic regression on frozen features, by minibatches, all heads of a curve as one bank.
+class MinibatchProbe(Probe):
+    """A probe that learns by minibatches of the training split.
 
-    Every head takes epochs * (n // batch_size) steps, n being the whole training split, and walks through its own examples
-    in a fresh order every time round; so a head with few shots takes as many steps as one with all (the reference gives it
-    fewer). The bank's weights are one tensor and one batched product serves all heads; nothing couples them, so a head is
-    the same alone or in company, up to the rounding of sums.
-
-    rescale: divide features by the root of their mean squared row norm over the training split, one number an encoder, so
-        that a learning rate means the same for encoders of different scale; neither geometry nor sparsity changes. The
-        reference does not, which is False.
-    views: augmentations of the training images; none takes them as they are. The reference has random crops and flips.
-    cached: so many views of every image are encoded once, kept, shared by all probes and taken in turn, an epoch each; None
-        encodes fresh ones in every epoch, once for all heads of all curves of the experiment together, and keeps none.
-    dropout: the share of features that is dropped at every step. stopping: whose weights are taken; None takes the last.
+    optimizer, schedule: of its weights.
+    epochs: passes over the training split.
+    batch_size: images a step.
+    views: augmentations of the training images; none takes them as they are.
     """
 
     optimizer: Optimizer
     schedule: Schedule
     epochs: Count = 50
     batch_size: Count = 256
-    rescale: bool = True
     views: tuple[Augmentation, ...] = ()
+
+    def check_size(self, images: int) -> None:
+        if self.batch_size > images:
+            reason = f"must be at most {images}, the training images, got {self.batch_size}"
+            self.refuse("batch_size", reason)
+
+
+@gin.register
+@dataclass(frozen=True)
+class LinearProbe(MinibatchProbe):
+    """Multinomial logistic regression on frozen features, many probes at once (batched_probes).
+
+    Every probe takes epochs * (n // batch_size) steps, where n counts the whole training split.
+    It walks through its own examples in a fresh random order each time round. So a probe with few
+    shots takes as many steps as one with all examples; the reference gives it fewer.
+
+    rescale: divide features by the root of their mean squared row norm over the training split,
+        one number an encoder. Then a learning rate means the same for encoders of different
+        scale; geometry and sparsity do not change. The reference does not rescale, which is
+        False.
+    views: the reference has random crops and flips.
+    cached: how many views of every image are encoded once, stored, shared by all curves and taken
+        in turn, one an epoch. None encodes fresh ones in every epoch, once for all probes that
+        are fitted together, and stores none.
+    dropout: the share of features that is dropped at every step.
+    stopping: whose weights are taken; None takes the last ones.
+    """
+
+    rescale: bool = True
     cached: Count | None = None
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
     stopping: EarlyStopping | None = None
@@ -135,113 +168,214 @@ class LinearProbe(Probe):
         if self.cached is not None and not self.views:
             self.refuse(
                 "cached",
-                f"needs LinearProbe.views, the augmentations whose results are to be kept, got {self.cached} without any",
+                "needs LinearProbe.views, the augmentations whose results are to be kept, "
+                f"got {self.cached} without any",
             )
 
     @property
-    def in_company(self) -> bool:
+    def sees_fresh_views(self) -> bool:
+        """Whether every epoch has views that are encoded for it alone."""
         return bool(self.views) and self.cached is None
 
     @property
-    def recipe(self) -> FitSettings:
+    def settings(self) -> FitSettings:
         return FitSettings(
-            self.optimizer,
-            self.schedule,
-            self.epochs,
-            self.batch_size,
-            self.rescale,
-            self.dropout,
-            self.stopping,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            rescale=self.rescale,
+            dropout=self.dropout,
+            stopping=self.stopping,
         )
 
-    def check_size(self, images: int) -> None:
-        if self.batch_size > images:
-            self.refuse(
-                "batch_size",
-                f"must be at most {images}, the training images, got {self.batch_size}",
-            )
+    def fit(self, features: Tensor, classes: int, probes: Sequence[ProbeSpec]) -> BatchedProbes:
+        """Fit probes on the same features in every epoch.
 
-    def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> BatchedProbes:
-        """features: (n, d) -> the fitted bank, in the order of `heads`, for features of that scale."""
-        return fit_probes(lambda epoch: features, classes, heads, self.recipe)
+        features: (n, d)
+        Returns the fitted probes in the order of `probes`, for features of that scale.
+        """
+        return fit_probes(lambda epoch: features, classes, probes, self.settings)
 
-    def kept(self, task: Task) -> tuple[Features, ...]:
-        """The training features that are encoded once, one an epoch in turn."""
-        turns = range(min(self.cached, self.epochs)) if self.cached else range(1)
-        return tuple(
-            Features(task.encoder, task.data, "train", self.views, number) for number in turns
-        )
-
-    def upstream(self, task: Task, company: tuple[Task, ...]) -> tuple[Stage, ...]:
-        fitted: tuple[Stage, ...] = (
-            (self._together(task, company),) if self.in_company else self.kept(task)
-        )
+    def upstream(self, task: Task) -> tuple[Stage, ...]:
         encoders = task.encoder.stages if task.touches_inputs else ()
-        return (*encoders, *fitted, Features(task.encoder, task.data, "test"))
+        trained_on = self.fitted_stages(task) if self.sees_fresh_views else self.cached_views(task)
+        return (*encoders, *trained_on, Features(task.encoder, task.data, "test"))
 
-    def predictions(self, task: Task, company: tuple[Task, ...], job: Job) -> Iterator[Predictions]:
-        heads, member = self._heads(task, company, job)
-        clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
-        inputs, network = task.data.split("test").inputs, None
-        for head, cell in zip(member, task.cells, strict=True):
-            features, passes = clean, 0
-            if task.corruption.touches_inputs(cell[0]):
-                network = network or task.encoder.network(job.get)
-                features, passes = (
-                    encode(network, task.data, inputs, task.corrupt(*cell)),
-                    len(inputs),
-                )
-            yield Predictions(heads.logits(features, head), passes)
+    def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
+        if self.sees_fresh_views:
+            fitted = self._probes_of_stages(task, job)
+        else:
+            fitted = self._probes_on_cached_views(task, job)
+        for (probes, position), (features, passes) in zip(
+            fitted, _test_features(task, job), strict=True
+        ):
+            yield Predictions(probes.logits(features, position), passes)
 
-    def _heads(
-        self, task: Task, company: tuple[Task, ...], job: Job
-    ) -> tuple[BatchedProbes, list[int]]:
-        """The bank, and which of its members serves each cell. Input noise has one head a repeat."""
-        if self.in_company:
-            together = self._together(task, company)
-            _, member = unique_probes(together.heads())
-            first = sum(len(each.cells) for each in together.tasks[: together.tasks.index(task)])
-            artifact = job.get(together)
-            weight, bias = (artifact[name].to(device()) for name in ("weight", "bias"))
-            return BatchedProbes(weight, bias), member[first : first + len(task.cells)]
-        heads, member = unique_probes(task.heads())
-        kept = self.kept(task)
-        one = job.get(kept[0])["features"].to(device())  # the only one, mostly
+    def cached_views(self, task: Task) -> tuple[Features, ...]:
+        """The training features that are encoded once, taken in turn, one an epoch."""
+        count = min(self.cached, self.epochs) if self.cached else 1
+        return tuple(
+            Features(task.encoder, task.data, "train", self.views, turn) for turn in range(count)
+        )
+
+    def _probes_on_cached_views(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
+        """For every cell, fitted probes and the position of its own among them.
+
+        Where only test inputs are corrupted, all severities of a repeat have one probe.
+        """
+        stages = self.cached_views(task)
+        first = job.get(stages[0])["features"].to(device())  # the only one, mostly
 
         def features(epoch: int) -> Tensor:
-            turn = epoch % len(kept)
-            return one if turn == 0 else job.get(kept[turn])["features"].to(device())
+            turn = epoch % len(stages)
+            return first if turn == 0 else job.get(stages[turn])["features"].to(device())
 
-        return fit_probes(features, task.data.classes, heads, self.recipe), member
+        probes, positions = unique_probes(task.probes())
+        fitted = fit_probes(features, task.data.classes, probes, self.settings)
+        return [(fitted, position) for position in positions]
 
-    def _together(self, task: Task, company: tuple[Task, ...]) -> FittedProbes:
-        return FittedProbes(self, task.encoder, task.data, company or (task,))
+    def fitted_stage(self, task: Task, severity: float) -> FittedProbes:
+        """The stage that fits the probes of a severity on fresh views.
+
+        Severities that leave the training set clean have one in common, whatever the corruption.
+        """
+        touching = tuple(filter(task.corruption.touches_training, task.severities))
+        is_clean = severity not in touching
+        return FittedProbes(
+            probe=self,
+            encoder=task.encoder,
+            data=task.data,
+            corruption=None if is_clean else task.corruption,
+            severities=() if is_clean else touching,
+            repeats=task.repeats,
+        )
+
+    def fitted_stages(self, task: Task) -> tuple[FittedProbes, ...]:
+        """At most two: of the clean training set and of the corrupted ones."""
+        stages = [self.fitted_stage(task, severity) for severity in task.severities]
+        return tuple(dict.fromkeys(stages))
+
+    def _probes_of_stages(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
+        """For every cell, fitted probes and the position of its own among them."""
+        fitted = {stage: stage.fitted(job) for stage in self.fitted_stages(task)}
+        probes_and_position = []
+        for severity, repeat in task.cells:
+            stage = self.fitted_stage(task, severity)
+            probes_and_position.append((fitted[stage], stage.position(severity, repeat)))
+        return probes_and_position
 
 
-@dataclass(frozen=True)
+def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
+    """For every cell, the test features (n, d) and how many inputs were encoded for it alone."""
+    clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
+    inputs = task.data.split("test").inputs
+    network = task.encoder.network(job.get) if task.touches_inputs else None
+    for severity, repeat in task.cells:
+        if network is not None and task.corruption.touches_inputs(severity):
+            yield encode(network, task.data, inputs, task.corrupt(severity, repeat)), len(inputs)
+        else:
+            yield clean, 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class FittedProbes(Learning):
-    """The heads of several tasks on one representation, fitted on fresh views: every epoch encodes one view of every training
-    image once, whatever the number of heads. Artifact: weight (h, width, classes), bias (h, classes), passes: images encoded."""
+    """Linear probes on one family of training sets, fitted on fresh views in every epoch.
+
+    Only what the probes learn from is in the key. So curves that corrupt test inputs share the
+    stage of the clean training set, and a curve that comes or goes changes no key of another.
+
+    Stages with one probe, encoder and data meet the same views, so those that are missing
+    together are fitted on one pass of the encoder. Every stage still has its own batched
+    products, in the same shapes: its artifact has the same bits whether it is fitted alone or
+    together with others, and wherever it was killed and resumed in between.
+
+    corruption: of the training set; None leaves it clean.
+    severities: of the corruption, those that change the training set; () without a corruption.
+    repeats: probes a training set, each with its own draws of the corruption, first weights and
+        order of examples.
+    Artifact: weight (h, width, classes) and bias (h, classes), severity by severity, repeat by
+        repeat.
+    """
 
     probe: LinearProbe
     encoder: Representation
     data: Dataset
-    tasks: tuple[Task, ...]
+    corruption: Corruption | None
+    severities: tuple[float, ...]
+    repeats: Count
 
     def upstream(self) -> tuple[Stage, ...]:
         return self.encoder.stages
 
-    def heads(self) -> list[ProbeSpec]:
-        return [head for task in self.tasks for head in task.heads()]
+    def probes(self) -> list[ProbeSpec]:
+        """h of them, in the order of the artifact."""
+        severities = self.severities if self.corruption else (0.0,)
+        return [
+            probe_spec(self.data, self.corruption, severity, repeat)
+            for severity, repeat in cells_of(severities, self.repeats)
+        ]
+
+    def position(self, severity: float, repeat: int) -> int:
+        """Where the probe of a severity and repeat stands in the artifact."""
+        row = self.severities.index(severity) if self.corruption else 0
+        return row * self.repeats + repeat
+
+    def fitted(self, job: Job) -> BatchedProbes:
+        artifact = job.get(self)
+        return BatchedProbes(artifact["weight"].to(device()), artifact["bias"].to(device()))
+
+    def shared_work(self) -> Hashable:
+        return self.probe, self.encoder, self.data
 
     def run(self, job: Job) -> Artifact:
-        network, feed = self.encoder.network(job.get), BatchLoader(self.data.split("train").inputs)
-        different, _ = unique_probes(self.heads())
+        return self.run_together([self], [job])[0]
 
-        def features(epoch: int) -> Tensor:
-            return encode_views(network, self.data, feed, self.probe.views, view_draw(epoch))
+    @classmethod
+    def run_together(cls, stages: Sequence[Self], jobs: Sequence[Job]) -> list[Artifact]:
+        """Encode the views of every epoch once, for all stages that have yet to learn from them."""
+        probe, encoder, data = stages[0].probe, stages[0].encoder, stages[0].data
+        network = encoder.network(jobs[0].get)
+        loader = BatchLoader(data.split("train").inputs)
+        fits = [_StageFit(stage, job) for stage, job in zip(stages, jobs, strict=True)]
+        for epoch in range(min(fit.next_epoch for fit in fits), probe.epochs):
+            views = encode_views(network, data, loader, probe.views, view_draw(epoch))
+            passes = len(views)
+            for fit in fits:
+                if fit.next_epoch == epoch:
+                    fit.train_epoch(views, passes)
+                    passes = 0  # the first of the stages accounts for them
+        return [fit.artifact() for fit in fits]
 
-        fitted = fit_probes(features, self.data.classes, different, self.probe.recipe, job)
-        passes = self.probe.epochs * len(feed.inputs)
-        job.log(self.probe.epochs, self.probe.epochs, encoder_passes=passes)
-        return {"weight": fitted.weight, "bias": fitted.bias, "passes": torch.tensor(passes)}
+
+class _StageFit:
+    """The fit of one stage, with its checkpoints and its log in the stage's own job."""
+
+    def __init__(self, stage: FittedProbes, job: Job):
+        probes, self.positions = unique_probes(stage.probes())
+        self.job = job
+        self.epochs = stage.probe.epochs
+        self.passes = 0
+        self.trainer = ProbeTrainer(
+            probes, stage.encoder.width, stage.data.classes, stage.probe.settings, device()
+        )
+        state = job.restore()
+        if state is not None:
+            self.trainer.load_state(state["trainer"])
+            self.passes = state["passes"]
+
+    @property
+    def next_epoch(self) -> int:
+        return self.trainer.next_epoch
+
+    def train_epoch(self, views: Tensor, passes: int) -> None:
+        """views: (n, d) features; passes: images that were encoded for this stage."""
+        loss = self.trainer.train_epoch(views)
+        self.passes += passes
+        self.job.log(self.next_epoch, self.epochs, loss=loss)
+        self.job.save({"trainer": self.trainer.state(), "passes": self.passes})
+
+    def artifact(self) -> Artifact:
+        fitted = self.trainer.result()
+        self.job.log(self.epochs, self.epochs, encoder_passes=self.passes)
+        return {"weight": fitted.weight[self.positions], "bias": fitted.bias[self.positions]}

@@ -106,9 +106,9 @@ def test_every_encoder_meets_the_same_noise_whatever_the_severity():
         encoder=Embedding(tiny_pretrain(objective=Contrastive())),
         repeats=1,
     )
-    assert torch.equal(one.task.head(0.2, 0).labels, two.task.head(0.2, 0).labels)
-    assert one.task.head(0.2, 0).seed == two.task.head(0.2, 0).seed
-    assert not torch.equal(one.task.head(0.2, 0).labels, one.task.head(0.2, 1).labels)
+    assert torch.equal(one.task.probe(0.2, 0).labels, two.task.probe(0.2, 0).labels)
+    assert one.task.probe(0.2, 0).seed == two.task.probe(0.2, 0).seed
+    assert not torch.equal(one.task.probe(0.2, 0).labels, one.task.probe(0.2, 1).labels)
     first, second = (torch.randn(3, generator=each.task.draw(1)) for each in (one, two))
     assert torch.equal(first, second)
 
@@ -135,7 +135,7 @@ def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
     network = stage.encoder.network(store.get)
     for i, severity in enumerate(stage.severities):
         for repeat in range(2):
-            bank = stage.probe.fit(features, 10, [stage.task.head(severity, repeat)])
+            bank = stage.probe.fit(features, 10, [stage.task.probe(severity, repeat)])
             noise = stage.task.draw(repeat)
             noisy = encode(
                 network,
