@@ -1,4 +1,4 @@
-"""What tests share: the golden files, and one small experiment that goes the whole way in seconds."""
+"""What tests share: golden files, and a small experiment that goes the whole way in seconds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ import torch
 from monosem.cli import main
 from monosem.data.augment import ColorJitter, GaussianBlur, RandomResizedCrop, RandomRotation
 from monosem.data.digits import Digits
+from monosem.evaluation.corruptions import LabelNoise
+from monosem.evaluation.curves import Curve
+from monosem.evaluation.probes import LinearProbe
 from monosem.learning.encoders import Projector, SmallConv
 from monosem.learning.objectives import NonNegative
-from monosem.learning.optimizers import SGD, WarmupCosine
+from monosem.learning.optimizers import SGD, Constant, WarmupCosine
 from monosem.models.pretrain import Pretrain
+from monosem.models.representation import Embedding
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MONOSEM_GOLDEN", ROOT / "tests" / "golden"))
@@ -79,10 +83,24 @@ def tiny_pretrain(**fields: Any) -> Pretrain:
     return Pretrain(**{**standard, **fields})
 
 
+def tiny_curve(**fields: Any) -> Curve:
+    """A curve of two severities on a pre-training of a second."""
+    standard: dict[str, Any] = {
+        "name": "label_noise",
+        "encoder": Embedding(tiny_pretrain()),
+        "data": Digits(size=8),
+        "corruption": LabelNoise(),
+        "probe": LinearProbe(SGD(lr=1.0), Constant(), epochs=2),
+        "severities": (0.0, 0.5),
+        "repeats": 2,
+    }
+    return Curve(**{**standard, **fields})
+
+
 def here(
     capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> subprocess.CompletedProcess[str]:
-    """What python run.py with these arguments does, without the seconds that a process takes to start."""
+    """What python run.py with these arguments does, without starting a process."""
     capsys.readouterr()
     try:
         code = main([*map(str, arguments)])
