@@ -32,7 +32,7 @@ def features(store, encoder, split="test"):
 
 
 def test_pixels_are_the_normalised_images_shrunk_by_means(store):
-    images = DATA.normalise(DATA.split("test").images.float() / 255)
+    images = DATA.normalise(DATA.split("test").inputs.float() / 255)
     assert_close(features(store, PIXELS), images.flatten(1))
     assert Pixels(DATA, side=4).width == 16 and PIXELS.width == 64
     assert_close(

@@ -21,7 +21,7 @@ from monosem.models.checkpoint import Checkpoint, Latents
 from monosem.models.representation import Embedding, Projection
 
 PRETRAIN = tiny_pretrain()
-IMAGES = Digits(size=8).normalise(Digits(size=8).load("test").images[:7].float() / 255)
+IMAGES = Digits(size=8).prepare(Digits(size=8).load("test").inputs[:7])
 
 
 @pytest.fixture

@@ -63,9 +63,9 @@ def test_splits_and_seeds_are_different_draws_and_one_seed_is_always_the_same():
         TwoFeatures(train=1000),
         TwoFeatures(train=1000, seed=1),
     )
-    assert torch.equal(one.load("train").images, same.load("train").images)
-    assert not torch.equal(one.load("train").images, one.load("test").images)
-    assert not torch.equal(one.load("train").images, other.load("train").images)
+    assert torch.equal(one.load("train").inputs, same.load("train").inputs)
+    assert not torch.equal(one.load("train").inputs, one.load("test").inputs)
+    assert not torch.equal(one.load("train").inputs, other.load("train").inputs)
 
 
 def test_what_is_on_in_sparse_features_is_on_in_dense_ones_with_the_same_value():
@@ -152,7 +152,7 @@ def test_a_toy_that_is_killed_goes_on_with_the_same_bits(store, tmp_path, monkey
 
 def test_the_representation_is_the_hidden_dimension(store):
     stage, data = toy(0.1), TwoFeatures()
-    images = data.normalise(data.split("test").images.float() / 255)
+    images = data.normalise(data.split("test").inputs.float() / 255)
     weight = store.get(stage)["weight"]
     assert_close(stage.network(store.get)(images), images[:, :, 0, 0] @ weight.T)
     assert stage.width == 1 and set(store.history(stage)[-1].scalars) == {

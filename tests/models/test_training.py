@@ -20,7 +20,7 @@ from monosem.learning.encoders import Network, Projector, ResNet, SmallConv
 from monosem.learning.objectives import Contrastive, NonNegative, OnlineClassifier
 from monosem.learning.optimizers import LARS, SGD, WarmupCosine
 from monosem.learning.sparse import Autoencoder, TopK
-from monosem.models import representation as training
+from monosem.models import training
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Embedding, Projection, innermost
@@ -38,7 +38,7 @@ def tiny_sae(encoder=None, **fields):
 def filled_network(golden) -> Network:
     """The reference model with the weights of golden/README.md's rule."""
     encoder = ResNet(18, "cifar", stem_padding=2)
-    network = Network(encoder.build(3), Projector(32, 16).build(512), nn.Linear(512, 100)).double()
+    network = Network(encoder.build((3, 32, 32)), Projector(32, 16).build(512), nn.Linear(512, 100)).double()
     ours = network.state_dict()
     for i, name in enumerate(n for n in golden("l_state_dict_shapes.json")):
         tensor = ours[name]
@@ -60,7 +60,7 @@ def test_a_resnet_s_parameters_are_named_and_shaped_as_in_the_reference_s_checkp
     encoder = ResNet(18, "cifar", stem_padding=2)
     with torch.device("meta"):
         network = Network(
-            encoder.build(3), Projector(16384, 2048).build(encoder.width), nn.Linear(512, 100)
+            encoder.build((3, 32, 32)), Projector(16384, 2048).build(encoder.width), nn.Linear(512, 100)
         )
     assert {name: list(tensor.shape) for name, tensor in network.state_dict().items()} == shapes
 
@@ -125,14 +125,14 @@ def test_a_whole_training_step_equals_the_reference_with_either_classifier(golde
 )
 def test_encoders_have_the_width_they_say(encoder, shape):
     with seeded("x"):
-        network = encoder.build(shape[1]).eval()
+        network = encoder.build(shape[1:]).eval()
     assert network(torch.zeros(shape)).shape == (2, encoder.width)
 
 
 def test_the_reference_s_stem_makes_34_pixels_of_32():
     images = torch.zeros(1, 3, 32, 32)
-    assert ResNet(18, stem_padding=2).build(3).conv1(images).shape[-1] == 34
-    assert ResNet(18).build(3).conv1(images).shape[-1] == 32
+    assert ResNet(18, stem_padding=2).build((3, 32, 32)).conv1(images).shape[-1] == 34
+    assert ResNet(18).build((3, 32, 32)).conv1(images).shape[-1] == 32
 
 
 def test_a_detached_classifier_leaves_the_encoder_as_it_is_and_a_joint_one_does_not(tmp_path):
@@ -231,7 +231,7 @@ def test_the_autoencoder_sees_at_probe_time_what_it_was_trained_on(tmp_path, mon
     )
     network = sae.network(store.get)
     assert_close(torch.cat(inputs).norm(dim=1), torch.ones(len(torch.cat(inputs))))
-    images = sae.data.normalise(sae.data.load("test").images[:9].float() / 255)
+    images = sae.data.normalise(sae.data.load("test").inputs[:9].float() / 255)
     probed = []
     encode = Autoencoder.encode
     monkeypatch.setattr(Autoencoder, "encode", lambda self, x: probed.append(x) or encode(self, x))
@@ -257,7 +257,7 @@ def test_dead_latents_are_counted_and_logged(tmp_path):
 
 def test_what_is_probed_is_raw_rectified_or_embedded(tmp_path):
     store, pretrain = Store(tmp_path), tiny_pretrain()
-    images = pretrain.data.normalise(pretrain.data.load("test").images[:9].float() / 255)
+    images = pretrain.data.normalise(pretrain.data.load("test").inputs[:9].float() / 255)
     raw, rectified, embedded, features = (
         each.network(store.get)(images)
         for each in (

@@ -428,7 +428,7 @@ def tiny():
     torch.manual_seed(0)
     network = nn.ModuleDict(
         {
-            "backbone": SmallConv(2, 4).build(3),
+            "backbone": SmallConv(2, 4).build((3, 32, 32)),
             "projector": Projector(5, 6).build(4),
             "autoencoder": Autoencoder(6, 8, TopK(2)),
         }
@@ -489,7 +489,7 @@ def test_the_encoder_of_an_autoencoder_is_not_taken_for_a_backbone(path):
 
 def test_a_matched_state_can_be_loaded_and_computes_the_same(path):
     torch.manual_seed(0)
-    ours, theirs = (SmallConv(2, 4).build(3).eval() for _ in range(2))
+    ours, theirs = (SmallConv(2, 4).build((3, 32, 32)).eval() for _ in range(2))
     torch.save({"state_dict": renamed(theirs.state_dict(), "", "backbone.")}, path)
     matches = matched(read(path), renamed(ours.state_dict(), "", "backbone."), path)
     ours.load_state_dict(renamed(matches, "backbone.", ""))
