@@ -20,7 +20,9 @@ from monosem.learning.objectives import Objective
 from monosem.learning.sparse import Autoencoder, Sparsifier
 from monosem.models import weights
 from monosem.models.autoencoder import Encode, SparseAutoencoder
+from monosem.models.matching import matched
 from monosem.models.representation import Get, Pretrained, Representation, Then, frozen
+from monosem.models.safe_load import WeightsError
 
 
 @gin.register
@@ -64,7 +66,7 @@ class Checkpoint(Stage, Pretrained):
     def content(self) -> str:
         path = Path(self.path)
         if not path.is_file():
-            self.refuse("path", f"cannot be used: {weights.absent(path)}")
+            self.refuse("path", f"cannot be used: {weights.describe_absence(path)}")
         try:
             return _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
         except OSError as error:
@@ -99,8 +101,8 @@ class Checkpoint(Stage, Pretrained):
         with torch.device("meta"):
             wanted = self._build().state_dict()
         try:
-            return weights.matched(weights.read(Path(self.path)), wanted, Path(self.path))
-        except weights.WeightsError as error:
+            return matched(weights.read(Path(self.path)), wanted, Path(self.path))
+        except WeightsError as error:
             self.refuse("path", f"cannot be used: {error}")
 
     def run(self, job: Job) -> Artifact:

@@ -61,7 +61,7 @@ def test_a_checkpoint_gives_the_features_of_the_network_that_was_saved(tmp_path,
         (Embedding(stage), NonNegative().embed(raw)),
     ):
         assert_close(ours.network(store.get)(IMAGES), expected.detach())
-        assert ours.width == 16 and ours.channels == 1
+        assert ours.width == 16 and ours.incompatibility(Digits(size=8)) is None
 
 
 def test_the_key_is_of_the_content_and_not_of_the_place(tmp_path, file, network):
