@@ -169,8 +169,9 @@ def job(flags: argparse.Namespace) -> int:
         print(f"run.py: {error}", file=sys.stderr)
         return WRONG
 
-    from monosem.running.local import experiment
-    from monosem.running.sweep import RunOptions, sweep
+    from monosem.running.local import run_experiment
+    from monosem.running.resources import RunOptions
+    from monosem.running.sweep import run_sweep
     from monosem.specs.errors import ClusterError
 
     try:
@@ -178,8 +179,8 @@ def job(flags: argparse.Namespace) -> int:
             how = RunOptions(
                 flags.address or os.environ.get("RAY_ADDRESS"), flags.cpus, flags.gpus, flags.jobs
             )
-            return DONE if sweep(asked, folder, store, how) else FAILED
-        experiment(asked, folder, store)
+            return DONE if run_sweep(asked, folder, store, how) else FAILED
+        run_experiment(asked, folder, store)
         return DONE
     except ClusterError as error:
         print(f"run.py: {error}", file=sys.stderr)
@@ -207,7 +208,7 @@ def show_plan(asked: Spec | Study, root: Path) -> int:
     """What would be computed, wave by wave, and what is there; of a sweep, with the first cell that needs it."""
     from monosem.core.stage import closure, key, plan
     from monosem.core.store import Store
-    from monosem.running.progress import named
+    from monosem.running.progress import stage_label
     from monosem.specs.cells import Study
 
     cells = (
@@ -223,10 +224,10 @@ def show_plan(asked: Spec | Study, root: Path) -> int:
     waves = plan(stages, store.has)
     for number, wave in enumerate(waves, 1):
         for stage in wave:
-            print(f"wave {number}  to do  {key(stage)}  {named(stage)}{owners[key(stage)]}")
+            print(f"wave {number}  to do  {key(stage)}  {stage_label(stage)}{owners[key(stage)]}")
     for stage in closure(stages):
         if store.has(stage):
-            print(f"        there  {key(stage)}  {named(stage)}{owners[key(stage)]}")
+            print(f"        there  {key(stage)}  {stage_label(stage)}{owners[key(stage)]}")
     missing = sum(map(len, waves))
     of = f", for {len(cells)} cells" if isinstance(asked, Study) else ""
     print(
@@ -242,7 +243,7 @@ def gather(flags: argparse.Namespace) -> int:
     from monosem.results.rows import join, read_table
     from monosem.results.summary import overview, tables
     from monosem.results.table import Table
-    from monosem.running import run_folder as report
+    from monosem.running import run_folder
 
     try:
         folders = [Path(name) for name in flags.gather]
@@ -250,13 +251,13 @@ def gather(flags: argparse.Namespace) -> int:
         if (
             len(folders) == 1
         ):  # its summary says more than its table knows: only the figure is drawn again
-            written = ", ".join(map(str, report.redraw(folders[0], Table(rows))))
+            written = ", ".join(map(str, run_folder.draw_curves(folders[0], Table(rows))))
         else:
-            shown = report.joined_page(folders)
+            shown = run_folder.joined_page(folders)
             folder = usable_folder(
                 Path(flags.runs, "+".join(folder.name for folder in folders)), "--runs"
             )
-            report.write(folder, rows, report.summary(rows))
+            run_folder.write_table(folder, rows, run_folder.summarise(rows))
             (folder / "gallery.html").unlink(missing_ok=True)  # of an earlier time
             if shown is not None:
                 write_text(folder / "gallery.html", shown)

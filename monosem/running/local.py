@@ -1,68 +1,179 @@
-"""TODO."""
+"""One experiment in this process: for the command line, and for a notebook.
+
+`run_experiment` computes what is missing and leaves a run folder. `run` returns the results as
+pandas DataFrames, `features` the features of a split as a tensor. Nothing here knows Ray.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from monosem.core.files import lock, write_text
-from monosem.core.stage import closure, plan
+from torch import Tensor
+
+from monosem.core.files import lock
+from monosem.core.stage import Stage, closure, group_shared, plan
 from monosem.core.store import Store
+from monosem.data.dataset import Dataset, SplitName
+from monosem.evaluation.experiment import Experiment
+from monosem.models.features import Features
+from monosem.models.representation import Representation
 from monosem.results.rows import table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
-from monosem.running import run_folder as report
-from monosem.running.sweep import EVENTS
+from monosem.running import run_folder
+from monosem.running.facts import describe_experiment
 from monosem.specs.load import Spec
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def experiment(loaded: Spec, folder: Path, root: Path) -> None:
-    """Whatever is missing, then the run folder. StageError where a stage cannot go on."""
-    experiment, stages, store = loaded.experiment, closure(loaded.experiment.stages), Store(root)
-    waves = plan(experiment.stages, store.has)
+    import pandas
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of an experiment.
+
+    curves: one row for each severity, repeat and metric of each curve, as in curves.csv.
+    measures: one row for each measure of each representation and dimension, as in measures.csv.
+    summary: Markdown: what was trained and probed, and the tables of what came of it.
+    folder: the run folder, where one was written.
+    """
+
+    curves: pandas.DataFrame
+    measures: pandas.DataFrame
+    summary: str
+    folder: Path | None = None
+
+
+def run(
+    spec: Spec | Experiment, store: str | Path = "store", runs: str | Path | None = None
+) -> Results:
+    """Compute an experiment, or find it in the store, and return its results.
+
+    spec: what `load` reads from Gin files, or an Experiment that was made in Python.
+    store: the folder where artifacts are kept and found again.
+    runs: the folder that the experiment's run folder goes to; None: none is written.
+
+    Raises FieldError where a spec does not go with its data, and StageError where a stage cannot
+    go on.
+    """
+    experiment = spec if isinstance(spec, Experiment) else spec.experiment
+    config = None if isinstance(spec, Experiment) else spec.config
+    experiment.preflight()
+    for stage in closure(experiment.stages):
+        stage.preflight()
+    artifacts = Store(store)
+    folder = None if runs is None else Path(runs, experiment.name)
+    if folder is None:
+        compute(artifacts, experiment.stages)
+    else:
+        update_run_folder(folder, experiment, config, artifacts)
+    return collect_results(experiment, artifacts, folder)
+
+
+def features(
+    representation: Representation,
+    data: Dataset,
+    split: SplitName = "test",
+    store: str | Path = "store",
+) -> Tensor:
+    """The features (n, d) of a split's n inputs, computed or found in the store.
+
+    representation: a Pretrain, a SparseAutoencoder, a Checkpoint and so on.
+    split: "train" or "test".
+    """
+    stage = Features(encoder=representation, data=data, split=split)
+    return Store(store).get(stage)["features"]
+
+
+def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
+    """Compute whatever is missing, write the run folder and print its tables.
+
+    folder: the run folder.
+    root: of the store.
+
+    Raises StageError where a stage cannot go on.
+    """
+    experiment = spec.experiment
+    store = Store(root)
+    stages = closure(experiment.stages)
+    missing = sum(map(len, plan(experiment.stages, store.has)))
     print(
-        f"{experiment.name}: {sum(map(len, waves))} of {len(stages)} stages to compute",
+        f"{experiment.name}: {missing} of {len(stages)} stages to compute",
         file=sys.stderr,
     )
-    if (folder / "config.gin").exists() and (folder / "config.gin").read_text(
-        encoding="utf-8"
-    ) != loaded.config:
-        print(
-            f"{folder} holds another spec's results: replaced when these are there; artifacts stay in {store.root}",
-            file=sys.stderr,
-        )
-    rows = [] if waves else report.collect(experiment, store)
-    texts = (
-        {}
-        if waves
-        else {
-            "config.gin": loaded.config,
-            "curves.csv": table_text(rows),
-            "measures.csv": report.measures(experiment, store),
-        }
-    )
-    if waves or not report.written(folder, texts, [EVENTS, *report.FILES]):
-        from monosem.running.progress import ConsoleProgress
-        from monosem.running.tensorboard import TensorBoardWriter
-
-        with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
-            board.replay(store, stages)
-            store.callbacks = (ConsoleProgress(), board)
-            for wave in waves:
-                for stage in wave:
-                    store.get(stage)
-            board.replay(store, stages)  # what another process was faster with
-            rows = report.collect(experiment, store)
-            figures = report.write(
-                folder, rows, report.summary(rows, report.facts(experiment, store)), loaded.config
-            )
-            write_text(folder / "measures.csv", report.measures(experiment, store))
-            board.report(experiment, rows)
-            for figure in [*figures, *report.show(experiment, store, folder)]:
-                board.picture(figure)
-    print(tables(Table(rows)))
+    update_run_folder(folder, experiment, spec.config, store)
+    print(tables(Table(run_folder.collect(experiment, store))))
     print(
-        f"{folder}/ has curves.png, curves.csv, measures.csv, summary.md and config.gin, and gallery.html to look at dimensions"
+        f"{folder}/ has curves.png, curves.csv, measures.csv, summary.md and config.gin, "
+        "and gallery.html to look at dimensions"
     )
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
+
+
+def update_run_folder(
+    folder: Path, experiment: Experiment, config: str | None, store: Store
+) -> None:
+    """Compute whatever is missing, and write the run folder unless it is there as it should be.
+
+    config: the Gin text that makes the experiment; None where it was made in Python.
+    """
+    warn_of_another_spec(folder, config, store)
+    if all(map(store.has, experiment.stages)) and run_folder.is_complete(
+        folder, experiment, config, store
+    ):
+        return
+    # Heavy, and not needed where nothing is to be computed.
+    from monosem.running.progress import ConsoleProgress
+    from monosem.running.tensorboard import TensorBoardWriter
+
+    stages = closure(experiment.stages)
+    with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
+        board.replay(store, stages)
+        store.callbacks = (ConsoleProgress(), board)
+        compute(store, experiment.stages)
+        board.replay(store, stages)  # what another process was faster with
+        figures = run_folder.write(folder, experiment, config, store)
+        board.report(experiment, run_folder.collect(experiment, store))
+        for figure in figures:
+            board.picture(figure)
+
+
+def compute(store: Store, stages: Sequence[Stage]) -> None:
+    """Compute what is missing of some stages and of what they need, wave by wave."""
+    for wave in plan(stages, store.has):
+        for group in group_shared(wave):
+            store.get_together(group)
+
+
+def warn_of_another_spec(folder: Path, config: str | None, store: Store) -> None:
+    """Say it where the run folder holds the results of another spec of that name."""
+    path = folder / "config.gin"
+    if path.exists() and path.read_text(encoding="utf-8") != config:
+        print(
+            f"{folder} holds another spec's results: replaced when these are there; "
+            f"artifacts stay in {store.root}",
+            file=sys.stderr,
+        )
+
+
+def collect_results(experiment: Experiment, store: Store, folder: Path | None) -> Results:
+    """The results of an experiment whose stages have all run."""
+    import pandas  # takes half a second, and the command line does without
+
+    def as_frame(text: str) -> pandas.DataFrame:
+        return pandas.read_csv(io.StringIO(text), float_precision="round_trip")
+
+    rows = run_folder.collect(experiment, store)
+    return Results(
+        curves=as_frame(table_text(rows)),
+        measures=as_frame(run_folder.measures(experiment, store)),
+        summary=run_folder.summarise(rows, describe_experiment(experiment, store)),
+        folder=folder,
+    )

@@ -1,209 +1,208 @@
-"""Looking on: progress for the terminal, event files for TensorBoard."""
+"""Progress on stderr: of one experiment, and of a sweep.
+
+Both are callbacks: they hear of stages and know nothing of folders, Ray or TensorBoard.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from torch import Tensor
 from tqdm import tqdm
 
-from monosem.core.stage import Stage, closure, key, title
+from monosem.core.stage import Stage, key, title
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.evaluation.curves import SeverityCurve
 from monosem.models.training import Learning
-from monosem.specs.cells import Cell
+
+TERMINAL_SECONDS = 0.3  # between two updates on a terminal
+PLAIN_SECONDS = 10  # between two lines elsewhere
+ENOUGH = 0.1  # the share of a stage after which its duration can be guessed
+CLEAR_LINE = "\r\x1b[K"
 
 
-def named(stage: Stage) -> str:
+def stage_label(stage: Stage) -> str:
     """A stage as people read it; a curve with its name first."""
     return f"{stage.name}: {title(stage)}" if isinstance(stage, SeverityCurve) else title(stage)
 
 
-class ConsoleProgress(Callback):
-    """On stderr: a bar with loss and images/s on a terminal, a plain line every ten seconds elsewhere."""
+class _Updates:
+    """Says when it is time for another update.
+
+    on_terminal: whether stderr is a terminal, where updates are frequent as they leave no line.
+    """
 
     def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
+        self.on_terminal = sys.stderr.isatty()
+        self.pause = TERMINAL_SECONDS if self.on_terminal else PLAIN_SECONDS
+        self.restart(0.0)
+
+    def restart(self, now: float) -> None:
+        self.last = now
+
+    def is_due(self, now: float) -> bool:
+        return now - self.last >= self.pause
+
+
+class ConsoleProgress(Callback):
+    """Of one experiment: a bar with loss and images/s on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.updates = _Updates()
         self.bar: tqdm[None] | None = None
-        self.started = self.last_update = 0.0
+        self.started = 0.0
 
     def on_start(self, stage: Stage) -> None:
-        self.started = self.last_update = time.monotonic()
+        self.started = time.monotonic()
+        self.updates.restart(self.started)
 
     def on_step(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
         now = time.monotonic()
-        if now - self.last_update < (0.3 if self.terminal else 10):
+        if not self.updates.is_due(now):
             return  # reading the loss waits for the device, so it is done rarely
-        self.last_update = now
+        self.updates.restart(now)
         rate = f"loss {float(loss):.4f}, {images / (now - self.started):,.0f} images/s"
-        if self.terminal:
-            self.bar = self.bar or tqdm(
-                desc=type(stage).__name__, total=of, unit="step", leave=False, dynamic_ncols=True
-            )
-            self.bar.set_postfix_str(rate, refresh=False)
-            self.bar.update(step - self.bar.n)
+        if self.updates.on_terminal:
+            self._move_bar(type(stage).__name__, step, of, rate)
         else:
-            print(f"{named(stage)}: step {step} of {of}, {rate}", file=sys.stderr, flush=True)
+            print(f"{stage_label(stage)}: step {step} of {of}, {rate}", file=sys.stderr, flush=True)
+
+    def _move_bar(self, name: str, step: int, of: int, rate: str) -> None:
+        if self.bar is None:
+            self.bar = tqdm(desc=name, total=of, unit="step", leave=False, dynamic_ncols=True)
+        self.bar.set_postfix_str(rate, refresh=False)
+        self.bar.update(step - self.bar.n)
 
     def on_end(self, stage: Stage) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        print(
-            f"{named(stage)}: {time.monotonic() - self.started:.1f} s", file=sys.stderr, flush=True
-        )
+        seconds = time.monotonic() - self.started
+        print(f"{stage_label(stage)}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 class SweepProgress(Callback):
-    """On stderr, for a sweep: how many cells are done, running and failed, what is being trained, how long it will take. One line
-    that is rewritten on a terminal, a plain line every ten seconds elsewhere."""
+    """Of a sweep: cells done, running and failed, what is being trained, and the time left.
 
-    def __init__(self, cells: Sequence[Cell], store: Store, missing: Sequence[Stage]):
-        self.needs = {
-            cell.name: {key(stage) for stage in closure(cell.experiment.stages)} for cell in cells
-        }
+    One line that is rewritten on a terminal, a plain line every ten seconds elsewhere.
+
+    cells: by name, the stages that a cell needs.
+    missing: the stages that have to be computed.
+    store: knows what such stages took before, which is a first guess of how long they take.
+    """
+
+    def __init__(
+        self, cells: Mapping[str, Sequence[Stage]], missing: Sequence[Stage], store: Store
+    ):
+        self.needs = {name: set(map(key, stages)) for name, stages in cells.items()}
         self.missing = {key(stage): stage for stage in missing}
-        self.seconds: dict[str, list[float]] = {}  # a stage took, by kind
-        for kind in {
-            type(stage) for stage in missing
-        }:  # what such stages took before is a first guess
-            self.seconds[kind.__name__] = store.durations(kind)
-        self.trainings = {
-            kind.__name__
-            for kind in {type(stage) for stage in missing}
-            if issubclass(kind, Learning)
-        }
-        self.running: dict[
-            str, tuple[float, float]
-        ] = {}  # when it began, which share of it is done
+        kinds = {type(stage) for stage in missing}
+        self.seconds = {kind: store.durations(kind) for kind in kinds}
+        self.began: dict[str, float] = {}  # the running stages by key
+        self.shares: dict[str, float] = {}  # of a running stage, how much is done
         self.failed: set[str] = set()
-        self.terminal = sys.stderr.isatty()
+        self.updates = _Updates()
         self.started = time.monotonic()
-        self.last_update = 0.0
 
     def on_start(self, stage: Stage) -> None:
         self.failed.discard(key(stage))  # it is tried again
-        self.running[key(stage)] = (time.monotonic(), 0.0)
-        self.tell()
+        self.began[key(stage)] = time.monotonic()
+        self.shares[key(stage)] = 0.0
+        self.update()
 
     def on_log(self, stage: Stage, entry: LogEntry) -> None:
-        began, _ = self.running.get(key(stage), (time.monotonic(), 0.0))
-        self.running[key(stage)] = (began, entry.step / entry.of)
-        self.tell()
+        if key(stage) in self.began:
+            self.shares[key(stage)] = entry.step / entry.of
+        self.update()
 
     def on_end(self, stage: Stage) -> None:
-        self.running.pop(key(stage), None)
-        self.tell()
+        self.began.pop(key(stage), None)
+        self.shares.pop(key(stage), None)
+        self.update()
 
     def on_finish(self, stage: Stage) -> None:
         self.missing.pop(key(stage), None)
-        if key(stage) in self.running:
-            self.seconds[type(stage).__name__].append(
-                time.monotonic() - self.running[key(stage)][0]
-            )
+        if key(stage) in self.began:
+            self.seconds[type(stage)].append(time.monotonic() - self.began[key(stage)])
 
     def on_failure(self, stage: Stage, reason: str) -> None:
         self.failed.add(key(stage))
-        self.tell(f"{named(stage)} failed: {reason}")
+        self.update(f"{stage_label(stage)} failed: {reason}")
 
-    def left(self) -> float | None:
-        """Seconds: what the missing stages will take by the mean of their kind, at as many at once as now. A kind of training of
-        which nothing is known is taken for one that is; None if there is none."""
-        now, total = time.monotonic(), 0.0
-        trainings = [
-            fmean(took) for name, took in self.seconds.items() if took and name in self.trainings
-        ]
-        for name, (began, share) in self.running.items():
-            if share > 0.1 and isinstance(self.missing.get(name), Learning):
-                trainings.append((now - began) / share)
-        for name in self.missing.keys() - self.failed:
-            stage, (began, share) = self.missing[name], self.running.get(name, (now, 0.0))
-            known = self.seconds[type(stage).__name__] or (
-                trainings if isinstance(stage, Learning) else [0.0]
-            )
-            if share > 0.1:
-                total += (now - began) / share * (1 - share)
-            elif known:
-                total += max(fmean(known) - (now - began), 0)
-            else:
-                return None
-        return total / max(len(self.running), 1)
-
-    def counts(self) -> tuple[int, int, int]:
-        """Cells that are done, running and failed."""
-        failed = sum(bool(need & self.failed) for need in self.needs.values())
-        done = sum(not need & (self.missing.keys() | self.failed) for need in self.needs.values())
-        running = sum(
-            bool(need & self.running.keys()) and not need & self.failed
-            for need in self.needs.values()
-        )
-        return done, running, failed
-
-    def tell(self, news: str = "") -> None:
+    def update(self, news: str = "") -> None:
+        """Print the present state if it is time for that, or if there are news."""
         now = time.monotonic()
-        if not news and now - self.last_update < (0.3 if self.terminal else 10):
+        if not news and not self.updates.is_due(now):
             return
-        self.last_update = now
-        done, running, failed = self.counts()
-        left = self.left()
-        time_left = "time left not known yet" if left is None else f"about {minutes(left)} left"
-        words = f"{minutes(now - self.started)}: {done} of {len(self.needs)} cells done, {running} running, {failed} failed, {time_left}"
-        trained = [
-            f"{type(self.missing[name]).__name__} {share:.0%}"
-            for name, (_, share) in self.running.items()
-            if name in self.missing
-        ]
-        words += (
-            f" ({', '.join(trained[:3])}{', ...' if len(trained) > 3 else ''})" if trained else ""
-        )
-        if self.terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(
-                f"\r\x1b[K{news}\n" if news else "\r\x1b[K",
-                words[:width],
-                sep="",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-        else:
-            print(*filter(None, (news, words)), sep="\n", file=sys.stderr, flush=True)
+        self.updates.restart(now)
+        state = self._describe(now)
+        if not self.updates.on_terminal:
+            print(f"{news}\n{state}" if news else state, file=sys.stderr, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        above = f"{CLEAR_LINE}{news}\n" if news else CLEAR_LINE
+        print(above, state[:width], sep="", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self.terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if self.updates.on_terminal:
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+
+    def _describe(self, now: float) -> str:
+        done, running, failed = self.count_cells()
+        left = self.seconds_left(now)
+        time_left = "time left not known yet" if left is None else f"about {minutes(left)} left"
+        state = (
+            f"{minutes(now - self.started)}: {done} of {len(self.needs)} cells done, "
+            f"{running} running, {failed} failed, {time_left}"
+        )
+        stages = [
+            f"{type(self.missing[name]).__name__} {share:.0%}"
+            for name, share in self.shares.items()
+            if name in self.missing
+        ]
+        if not stages:
+            return state
+        more = ", ..." if len(stages) > 3 else ""
+        return f"{state} ({', '.join(stages[:3])}{more})"
+
+    def count_cells(self) -> tuple[int, int, int]:
+        """Cells that are done, running and failed."""
+        done = running = failed = 0
+        for stages in self.needs.values():
+            if stages & self.failed:
+                failed += 1
+            elif not stages & self.missing.keys():
+                done += 1
+            elif stages & self.began.keys():
+                running += 1
+        return done, running, failed
+
+    def seconds_left(self, now: float) -> float | None:
+        """What the missing stages will take, as many at once as now; None: not known yet."""
+        total = 0.0
+        for name in self.missing.keys() - self.failed:
+            duration = self._expected_seconds(type(self.missing[name]), now)
+            if duration is None:
+                return None
+            elapsed = now - self.began.get(name, now)
+            total += max(duration - elapsed, 0)
+        return total / max(len(self.began), 1)
+
+    def _expected_seconds(self, kind: type[Stage], now: float) -> float | None:
+        """The mean of finished stages of a kind, else what the running ones are heading for."""
+        durations = self.seconds[kind] or [
+            (now - self.began[name]) / share
+            for name, share in self.shares.items()
+            if share > ENOUGH and type(self.missing.get(name)) is kind
+        ]
+        if durations:
+            return fmean(durations)
+        return None if issubclass(kind, Learning) else 0.0  # what does not learn takes little
 
 
 def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
-
-
-class Together(Callback):
-    """Several callbacks as one."""
-
-    def __init__(self, *callbacks: Callback):
-        self.callbacks = callbacks
-
-    def on_start(self, stage: Stage) -> None:
-        for callback in self.callbacks:
-            callback.on_start(stage)
-
-    def on_log(self, stage: Stage, entry: LogEntry) -> None:
-        for callback in self.callbacks:
-            callback.on_log(stage, entry)
-
-    def on_end(self, stage: Stage) -> None:
-        for callback in self.callbacks:
-            callback.on_end(stage)
-
-    def on_finish(self, stage: Stage) -> None:
-        for callback in self.callbacks:
-            callback.on_finish(stage)
-
-    def on_failure(self, stage: Stage, reason: str) -> None:
-        for callback in self.callbacks:
-            callback.on_failure(stage, reason)

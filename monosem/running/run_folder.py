@@ -1,38 +1,50 @@
-"""From finished experiments to their table, their facts and the files of a run folder."""
+"""A run folder: its files, written from finished experiments, tables and texts.
+
+curves.csv, measures.csv, summary.md, config.gin, gallery.html, and the figures. Each is written
+whole or left as it is. TensorBoard's event files lie beside them, but only tensorboard.py knows
+what is in them.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 
-from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
-from monosem.core.stage import closure
 from monosem.core.store import Store
-from monosem.evaluation.curves import SeverityCurve
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.gallery import draw_view, encoder, views
-from monosem.models.features import Features
-from monosem.models.pretrain import Pretrain
-from monosem.models.representation import Representation
-from monosem.models.training import Training
 from monosem.results.correlation import CorrelationReport
 from monosem.results.gallery_page import encoders_of, page
 from monosem.results.rows import Row, Swept, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
+from monosem.running.facts import describe_experiment, describe_representation
 
-FILES = (
+EVENTS = "events.out.tfevents.*"
+OF_AN_EXPERIMENT = (  # beside the texts
+    EVENTS,
     "curves.png",
     "summary.md",
     "gallery.html",
     "gallery*.png",
     "histograms*.png",
     "space*.png",
-)  # beside the texts of an experiment
+)
+MEASURES_HEADER = (
+    "experiment",
+    "representation",
+    "measure",
+    "dimension",
+    "value",
+    "dimensions",
+    "images",
+)
+
+
+# Rows
 
 
 def collect(experiment: Experiment, store: Store, swept: Swept = ()) -> list[Row]:
@@ -55,179 +67,150 @@ def collect(experiment: Experiment, store: Store, swept: Swept = ()) -> list[Row
 
 
 def measures(experiment: Experiment, store: Store) -> str:
-    """measures.csv: what was measured of every representation, dimension by dimension where it is of dimensions. Without a dimension, of
-    all of it: then `dimensions` says over how many a mean is, and is empty for what is no mean."""
+    """measures.csv: what was measured of every representation, and of every dimension of it.
+
+    Where `dimension` is empty, the value is of the whole representation. Then `dimensions` says
+    over how many a mean is taken, and is empty for what is no mean.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["experiment", "representation", "measure", "dimension", "value", "dimensions", "images"]
-    )
-    for measure in experiment.measures:
-        artifact, n = store.get(measure), len(measure.data.split("test").labels)
-        place, single = (
-            [experiment.name, chain(measure.encoder)],
-            {name: value for name, value in artifact.items() if value.ndim == 0},
-        )
-        for name, value in single.items():
+    writer.writerow(MEASURES_HEADER)
+    for stage in experiment.measures:
+        place = (experiment.name, describe_representation(stage.encoder))
+        artifact = store.get(stage)
+        images = len(stage.data.split("test").labels)
+        names = [name for name, value in artifact.items() if value.ndim == 0]
+        for name in names:
             valid = artifact.get(f"{name}/valid")
-            writer.writerow(
-                [*place, name, "", value.item(), "" if valid is None else int(valid.sum()), n]
-            )
-        for name in single:
-            if (values := artifact.get(f"{name}/dimensions")) is not None:
-                valid = artifact[f"{name}/valid"]
-                writer.writerows(
-                    [*place, name, d, values[d].item(), "", n]
-                    for d in valid.nonzero().flatten().tolist()
-                )
+            dimensions = "" if valid is None else int(valid.sum())
+            writer.writerow([*place, name, "", artifact[name].item(), dimensions, images])
+        for name in names:
+            values = artifact.get(f"{name}/dimensions")
+            if values is None:
+                continue
+            for dimension in artifact[f"{name}/valid"].nonzero().flatten().tolist():
+                value = values[dimension].item()
+                writer.writerow([*place, name, dimension, value, "", images])
     return text.getvalue()
 
 
-def facts(experiment: Experiment, store: Store) -> str:
-    """What a reader of the numbers has to know, as a Markdown list: what was trained and probed, how, and what it took."""
-    stages = closure(experiment.stages)
-    lines = [
-        f"probed: {chain(each)}"
-        for each in dict.fromkeys(curve.encoder for curve in experiment.curves)
-    ]
-    lines += [
-        f"probe: {probe}"
-        for probe in dict.fromkeys(
-            curve.probe for curve in experiment.curves if hasattr(curve, "probe")
-        )
-    ]
-    for stage in stages:
-        if isinstance(stage, Training):
-            values = {field.name: getattr(stage, field.name) for field in fields(stage)}
-            settings = [
-                f"{name}: {value}"
-                for name, value in values.items()
-                if not isinstance(value, Representation)
-            ]
-            lines.append("\n  - ".join([type(stage).__name__, *settings]))
-        if isinstance(stage, Pretrain):
-            lines.append(f"online classifier: {online(stage)}")
-        logged = store.history(stage)[-1:]
-        if logged and "encoder_passes" in logged[0].scalars:
-            split = f", {stage.split} split" if isinstance(stage, Features) else ""
-            what = (
-                f"curve {stage.name}"
-                if isinstance(stage, SeverityCurve)
-                else f"{chain(stage)}{split}"
-            )
-            lines.append(
-                f"encoder passes for {what}: {logged[0].scalars['encoder_passes']:.0f} images"
-            )
-    made = [store.provenance(stage) for stage in stages]
-    lines += dict.fromkeys(
-        f"computed with torch {each['torch']} on {each['device']}, {each['threads']} threads"
-        for each in made
-    )
-    return "\n".join(f"- {line}" for line in lines)
+def summarise(rows: Sequence[Row], notes: str = "") -> str:
+    """summary.md: the experiments' names, notes, and a table for each curve."""
+    table = Table(rows)
+    lines = ", ".join(map(table.say, table.lines))
+    return f"# {lines}\n\n{notes}\n\n{tables(table)}"
 
 
-def online(stage: Pretrain) -> str:
-    if stage.classifier is None:
-        return "absent"
-    return (
-        "joint, so clean labels train the encoder too"
-        if stage.classifier.joint
-        else "detached, it only watches"
-    )
+# Writing
 
 
-def chain(part: Part) -> str:
-    """A representation and what it stands on: Embedding of Pretrain."""
-    above = getattr(part, "encoder", None)
-    return (
-        f"{type(part).__name__} of {chain(above)}"
-        if isinstance(above, Part)
-        else type(part).__name__
-    )
+def write(folder: Path, experiment: Experiment, config: str | None, store: Store) -> list[Path]:
+    """Everything of an experiment whose stages have all run; the paths of its figures.
 
-
-def write(folder: Path, rows: Sequence[Row], summary: str, config: str | None = None) -> list[Path]:
-    """curves.csv, the figures, whose paths come back, summary.md and, where there is one, config.gin."""
+    config: the Gin text that makes the experiment; None where it was made in Python.
+    """
+    rows = collect(experiment, store)
     if config is not None:
         write_text(folder / "config.gin", config)
+    figures = write_table(folder, rows, summarise(rows, describe_experiment(experiment, store)))
+    write_text(folder / "measures.csv", measures(experiment, store))
+    return [*figures, *write_gallery(folder, experiment, store)]
+
+
+def write_table(folder: Path, rows: Sequence[Row], summary: str) -> list[Path]:
+    """curves.csv, its figures and summary.md; the paths of the figures."""
     write_text(folder / "curves.csv", table_text(rows))
-    figures = redraw(folder, Table(rows))
+    figures = draw_curves(folder, Table(rows))
     write_text(folder / "summary.md", summary)
     return figures
 
 
-def summary(rows: Sequence[Row], notes: str = "") -> str:
-    table = Table(rows)
-    return f"# {', '.join(map(table.say, table.lines))}\n\n{notes}\n\n{tables(table)}"
+def draw_curves(folder: Path, table: Table) -> list[Path]:
+    """curves.png, a panel for each curve; of a sweep, each curve as a figure of its own too."""
+    from monosem.results import figures
 
-
-def redraw(folder: Path, table: Table) -> list[Path]:
-    """curves.png, a panel for each curve; and where lines are compared, each curve as a figure of its own too."""
-    from monosem.results.figures import draw_curves
-
-    alone = list(table.axes) if any(row.swept for row in table.rows) else []
-    figures = [(f"{curve}.png", [curve]) for curve in alone] + [("curves.png", None)]
-    for name, curves in figures:
+    panels: dict[str, list[str] | None] = {}
+    if any(row.swept for row in table.rows):
+        panels = {f"{curve}.png": [curve] for curve in table.axes}
+    panels["curves.png"] = None  # all of them
+    for name, curves in panels.items():
         with atomic_write(folder / name) as path:
-            draw_curves(table, path, curves)
-    return [folder / name for name, _ in figures]
+            figures.draw_curves(table, path, curves)
+    return [folder / name for name in panels]
 
 
-def show(experiment: Experiment, store: Store, folder: Path) -> list[Path]:
-    """gallery.html and, for every representation, gallery.png, histograms.png and space.png; the paths of these figures come back."""
-    seen, figures = views(experiment, store, experiment.name), list[Path]()
-    for view, name in zip(seen, experiment.probed, strict=True):
+def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Path]:
+    """claim.png, if there are encoders enough; its path."""
+    from monosem.results import figures
+
+    if not report.clouds:
+        return []
+    with atomic_write(folder / "claim.png") as path:
+        figures.draw_claim(report.lines, report.clouds, measure, path)
+    return [folder / "claim.png"]
+
+
+# Galleries
+
+
+def write_gallery(folder: Path, experiment: Experiment, store: Store) -> list[Path]:
+    """gallery.html, and three figures of each representation; the paths of the figures."""
+    shown = views(experiment, store, experiment.name)
+    figures: list[Path] = []
+    for view, name in zip(shown, experiment.probed, strict=True):
         figures += draw_view(view, experiment.gallery.rows, folder, f"-{name}" if name else "")
-    write_text(
-        folder / "gallery.html",
-        page([encoder(view, experiment.gallery.dimensions) for view in seen]),
-    )
+    encoders = [encoder(view, experiment.gallery.dimensions) for view in shown]
+    write_text(folder / "gallery.html", page(encoders))
     return figures
 
 
-def page_of(experiments: Sequence[tuple[str, Experiment]], store: Store) -> str:
-    """gallery.html of several finished experiments, each with a name for people."""
-    return page(
-        [
-            encoder(view, each.gallery.dimensions)
-            for name, each in experiments
-            for view in views(each, store, name)
-        ]
-    )
+def write_joint_gallery(
+    folder: Path, experiments: Sequence[tuple[str, Experiment]], store: Store
+) -> None:
+    """One gallery.html of several finished experiments, each with a name for people."""
+    encoders = []
+    for name, experiment in experiments:
+        for view in views(experiment, store, name):
+            encoders.append(encoder(view, experiment.gallery.dimensions))
+    write_text(folder / "gallery.html", page(encoders))
 
 
 def joined_page(folders: Sequence[Path]) -> str | None:
-    """One gallery.html of those in some folders, to compare their representations side by side; None where one of them has none.
-    ValueError, with its name, where one is damaged."""
-    encoder_points = []
-    for path in (folder / "gallery.html" for folder in folders):
+    """One gallery.html of those in some folders, to compare representations side by side.
+
+    None where one of the folders has none.
+    Raises ValueError, with its name, where one is damaged.
+    """
+    encoders = []
+    for folder in folders:
+        path = folder / "gallery.html"
         try:
-            encoder_points += encoders_of(path.read_text("utf-8"))
+            encoders += encoders_of(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
         except (ValueError, OSError) as error:
             raise ValueError(f"{path}: {error}") from None
-    return page(encoder_points)
+    return page(encoders)
 
 
-def written(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> bool:
-    """Whether the folder already holds just these texts, and files of the other names, so that nothing has to be written again."""
+# Whether there is anything to write
+
+
+def is_complete(folder: Path, experiment: Experiment, config: str | None, store: Store) -> bool:
+    """Whether the folder of an experiment whose stages have all run needs no writing."""
+    texts = {
+        "curves.csv": table_text(collect(experiment, store)),
+        "measures.csv": measures(experiment, store),
+    }
+    if config is not None:
+        texts["config.gin"] = config
+    return holds(folder, texts, OF_AN_EXPERIMENT)
+
+
+def holds(folder: Path, texts: Mapping[str, str], patterns: Sequence[str] = ()) -> bool:
+    """Whether a folder has just these texts, by name, and a file for each pattern."""
     try:
-        same = all((folder / name).read_text("utf-8") == text for name, text in texts.items())
+        unchanged = all((folder / name).read_text("utf-8") == text for name, text in texts.items())
     except (OSError, UnicodeDecodeError):
         return False
-    return same and all(any(folder.glob(name)) for name in others)
-
-
-# ------------------------------------------------------------------------------------------------ sweeps
-
-
-def show_claim(correlation_report: CorrelationReport, measure: str, folder: Path) -> list[Path]:
-    """claim.png, if there are encoders enough; its path comes back."""
-    from monosem.results.figures import draw_claim
-
-    if not correlation_report.clouds:
-        return []
-    with atomic_write(folder / "claim.png") as path:
-        draw_claim(correlation_report.lines, correlation_report.clouds, measure, path)
-    return [folder / "claim.png"]
+    return unchanged and all(any(folder.glob(pattern)) for pattern in patterns)

@@ -12,7 +12,7 @@ from monosem.results.correlation import Claim, correlate, correlation_report, en
 from monosem.results.rows import MONOSEMANTICITY, Row
 from monosem.results.stats import Crossing, crossing, rank_correlation, ranks, residual_ranks
 from monosem.results.table import Line, Table
-from monosem.running import run_folder as report
+from monosem.running import run_folder
 
 CLAIM = Claim(measure="class_consistency", curves=("label_noise",), controls=("l0",), draws=300)
 DRAW = np.random.default_rng(0)
@@ -198,12 +198,12 @@ def test_too_few_encoders_are_said_to_be_too_few(tmp_path):
     few = table(LINES[:1])
     assert (
         "too few" in correlation_report(few, CLAIM).text
-        and report.show_claim(correlation_report(few, CLAIM), CLAIM.measure, tmp_path) == []
+        and run_folder.draw_claim(tmp_path, correlation_report(few, CLAIM), CLAIM.measure) == []
     )
 
 
 def test_the_claim_is_drawn_a_panel_for_each_curve_and_control(tmp_path):
-    (path,) = report.show_claim(correlation_report(table(LINES), CLAIM), CLAIM.measure, tmp_path)
+    (path,) = run_folder.draw_claim(tmp_path, correlation_report(table(LINES), CLAIM), CLAIM.measure)
     assert path.name == "claim.png" and imread(path).std() > 0.01
 
 
