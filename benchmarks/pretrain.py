@@ -27,9 +27,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from monosem.core.device import device, to_device
+from monosem.core.device import Precision, autocast_dtype, compiled, device, to_device
 from monosem.core.identity import generator
-from monosem.data import dataset as data
 from monosem.data.augment import (
     ColorJitter,
     GaussianBlur,
@@ -38,9 +37,10 @@ from monosem.data.augment import (
     RandomResizedCrop,
     uniform,
 )
-from monosem.data.dataset import Examples
-from monosem.learning import loop as fit
+from monosem.data.dataset import Examples, SplitName
+from monosem.data.images import ImageDataset
 from monosem.learning.encoders import Network, Projector, ResNet
+from monosem.learning.loop import TrainingLoop
 from monosem.learning.objectives import Contrastive, OnlineClassifier
 from monosem.learning.optimizers import LARS, WarmupCosine
 from monosem.models.pretrain import Pretrain
@@ -49,10 +49,10 @@ IMAGES, CLASSES, EPOCH = 2048, 100, 50_000
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
-class Noise(data.Dataset):
+class Noise(ImageDataset):
     """As many images as there are here, of CIFAR's size: what is in them costs nothing."""
 
-    def load(self, split: data.SplitName) -> Examples:
+    def load(self, split: SplitName) -> Examples:
         draw = generator("benchmark")
         coarse = torch.randint(256, (IMAGES, 3, 8, 8), generator=draw, dtype=torch.uint8)
         return Examples(
@@ -60,7 +60,7 @@ class Noise(data.Dataset):
         )
 
 
-def stage(batch: int, precision: fit.Precision) -> Pretrain:
+def stage(batch: int, precision: Precision) -> Pretrain:
     views = (
         RandomResizedCrop(),
         ColorJitter(),
@@ -115,10 +115,11 @@ def seconds_a_step(run: Callable[[Clock], object], steps: int) -> float:
 
 def ours(training: Pretrain, network: Network, constant: bool) -> Callable[[Clock], object]:
     groups: list[dict[str, Any]] = [{"params": [*network.parameters()]}]
-    quick = fit.compiled(network)
+    quick = compiled(network)
     losses = lambda *batch: training.losses(quick, *batch)  # noqa: E731
     if not constant:
-        return lambda clock: training.train(clock, network, groups, losses)  # type: ignore[arg-type]
+        represent = lambda views: training.embed(network(views)[1])  # noqa: E731
+        return lambda clock: training.train(clock, network, groups, losses, represent)  # type: ignore[arg-type]
     index = torch.arange(training.batch_size, device=device()).repeat(2)
     batch = (
         torch.randn(2 * training.batch_size, 3, 32, 32, device=device()),
@@ -131,8 +132,18 @@ def ours(training: Pretrain, network: Network, constant: bool) -> Callable[[Cloc
             yield batch
 
     optimizer = training.optimizer.build(groups)
-    rest = (training.schedule, 1, 10**6, training.batch_size, batches, losses, training.precision)
-    return lambda clock: fit.train(clock, network, optimizer, *rest)  # type: ignore[arg-type]
+    loop = TrainingLoop(
+        module=network,
+        optimizer=optimizer,
+        schedule=training.schedule,
+        epochs=1,
+        steps_per_epoch=10**6,
+        batch_size=training.batch_size,
+        batches=batches,
+        losses=losses,
+        precision=training.precision,
+    )
+    return loop.run  # type: ignore[return-value]
 
 
 # ------------------------------------------------------------------------------------------------ the reference's way
@@ -301,9 +312,9 @@ def main() -> None:
         statistics_of()
         settle()
         took["reference's way"][-1] += (time.perf_counter() - started) / (EPOCH // flags.batch)
-    compiled = ", compiled" if flags.compile else ""
+    how = ", compiled" if flags.compile else ""
     print(
-        f"batch {flags.batch}, products in {fit.autocast_dtype(flags.precision)}{compiled}; the reference's on a CPU in torch.float32"
+        f"batch {flags.batch}, products in {autocast_dtype(flags.precision)}{how}; the reference's on a CPU in torch.float32"
     )
     for name, seconds in took.items():
         print(f"{name}: {flags.batch / statistics.median(seconds):.1f} images/s")

@@ -20,7 +20,7 @@ from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.evaluation.corruptions import Corruption, TrainingSet, training_set
 from monosem.evaluation.probes import MinibatchProbe, Predictions, Task
-from monosem.learning.loop import train
+from monosem.learning.loop import TrainingLoop
 from monosem.models.features import encode
 from monosem.models.representation import Get, Representation, innermost
 from monosem.models.training import Learning
@@ -156,19 +156,19 @@ class Tuned(Learning):
         optimizer = probe.optimizer.for_batches(probe.batch_size).build(
             [{"params": [*part.parameters()]} for part in learner.values()]
         )
-        train(
-            job,
-            learner,
-            optimizer,
-            probe.schedule,
-            probe.epochs,
-            steps_per_epoch,
-            batch_size,
-            batches,
-            losses,
-            probe.precision,
-            probe.clip,
+        loop = TrainingLoop(
+            module=learner,
+            optimizer=optimizer,
+            schedule=probe.schedule,
+            epochs=probe.epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            batches=batches,
+            losses=losses,
+            precision=probe.precision,
+            clip=probe.clip,
         )
+        loop.run(job)
         return learner.state_dict()
 
     def network(self, get: Get) -> nn.Module:

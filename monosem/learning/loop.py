@@ -1,8 +1,13 @@
-"""Optimisation: optimisers, learning-rate schedules, and the one loop that every trained stage goes through."""
+"""The one loop that every stage which learns goes through.
+
+It knows a module, batches and losses, and saves its state through a job. It knows no dataset, no
+objective and no stage.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,86 +16,164 @@ from monosem.core.device import Precision, autocast_dtype, device
 from monosem.core.stage import Job, StageError
 from monosem.learning.optimizers import Schedule
 
+Batch = tuple[Tensor, ...]
 
-def train(
-    job: Job,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    epochs: int,
-    steps_per_epoch: int,
-    batch_size: int,
-    batches: Callable[[int], Iterator[tuple[Tensor, ...]]],
-    losses: Callable[..., dict[str, Tensor]],
-    precision: Precision = "float32",
-    clip: float | None = None,
-    describe: Callable[..., dict[str, float]] = lambda *batch: {},
-) -> None:
-    """Train `module` in place, one checkpoint and one line of scalars an epoch.
 
-    batches(epoch) yields the arguments of `losses`, whose answer holds the scalar to minimise as 'loss' and whatever else
-    is worth watching; scalars are logged as their means over the epoch. Whatever is random must be drawn in batches(epoch)
-    from a generator seeded by the epoch: then a run that was killed goes on from its last epoch with the same bits.
-    describe: scalars that cost more, of the arguments of the first step of every epoch alone, before it; it changes nothing.
-    precision: see `products`. clip: the largest norm of all gradients together.
+def _describes_nothing(*batch: Tensor) -> dict[str, float]:
+    return {}
+
+
+@dataclass(kw_only=True)
+class TrainingLoop:
+    """Trains a module in place, with one checkpoint and one line of scalars an epoch.
+
+    A run that was killed goes on after its last whole epoch with the same bits, if all that is
+    random is drawn in `batches(epoch)` from a generator that the epoch seeds.
+
+    module: what is trained, saved and restored.
+    optimizer: of the module's parameters. The rates of its groups are the base rates of `schedule`.
+    schedule: the learning rate at every step.
+    epochs: how often `batches` is asked for.
+    steps_per_epoch: how many batches it gives.
+    batch_size: images in each of them; they are counted for the job.
+    batches: epoch, from 0 -> the batches of that epoch.
+    losses: the tensors of a batch -> scalars by name. 'loss' is minimised; the others are watched.
+        Their means over the epoch are logged.
+    describe: the tensors of a batch -> numbers that cost more. It is called for the first batch of
+        every epoch, before that step, and must change nothing.
+    precision: of products, see `autocast_dtype`.
+    clip: the largest norm of all gradients together; None leaves them as they are.
     """
-    steps = epochs * steps_per_epoch
-    bases = [group["lr"] for group in optimizer.param_groups]
-    kind, dtype = device().type, autocast_dtype(precision)
-    scaler = torch.amp.GradScaler(
-        kind, enabled=dtype == torch.float16
-    )  # small gradients vanish in float16
-    state = job.restore()
-    if state is not None:
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    batches: Callable[[int], Iterator[Batch]]
+    losses: Callable[..., dict[str, Tensor]]
+    describe: Callable[..., dict[str, float]] = _describes_nothing
+    precision: Precision = "float32"
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._dtype = autocast_dtype(self.precision)
+        scales = self._dtype == torch.float16  # where small gradients would vanish
+        self._scaler = torch.amp.GradScaler(device().type, enabled=scales)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    def run(self, job: Job) -> None:
+        """Train to the end from where the job's saved state left off.
+
+        Raises StageError where the loss or the weights stop being finite; nothing of that epoch is
+        saved.
+        """
+        first_epoch = self._restore(job)
+        for epoch in range(first_epoch, self.epochs):
+            images_before = (epoch - first_epoch) * self.steps_per_epoch * self.batch_size
+            scalars = self._train_epoch(job, epoch, images_before)
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            job.log(epoch + 1, self.epochs, lr=rate, **scalars)
+            self._save(job, epoch + 1)
+
+    def _restore(self, job: Job) -> int:
+        """Load the saved state, if there is one. Returns the epoch to go on with."""
+        state = job.restore()
+        if state is None:
+            return 0
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty where it was saved on a device that scales nothing
-            scaler.load_state_dict(state["scaler"])
-    images = 0
-    for epoch in range(state["epoch"] if state is not None else 0, epochs):
-        sums: dict[str, Tensor] = {}
-        told: dict[str, float] = {}
-        first_bad = torch.tensor(
-            steps, device=device()
-        )  # kept on the device: asking after every step would stall a GPU
-        for index, batch in enumerate(batches(epoch)):
-            step = epoch * steps_per_epoch + index
-            if index == 0:
-                told = describe(*batch)
-            for group, base in zip(optimizer.param_groups, bases, strict=True):
-                group["lr"] = schedule.rate(base, step, steps, steps_per_epoch)
-            with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
-                scalars = losses(*batch)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(scalars["loss"]).backward()
-            if clip is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(module.parameters(), clip)
-            scaler.step(optimizer)
-            scaler.update()
-            scalars = {name: value.detach() for name, value in scalars.items()}
-            first_bad = torch.where(
-                scalars["loss"].isfinite(), first_bad, first_bad.clamp(max=step)
-            )
-            for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value
-            images += batch_size
-            job.on_step(step + 1, steps, images, scalars["loss"])
-        if (bad := int(first_bad)) < steps:
-            rate = schedule.rate(bases[0], bad, steps, steps_per_epoch)
+            self._scaler.load_state_dict(state["scaler"])
+        return int(state["epoch"])
+
+    def _save(self, job: Job, epochs_done: int) -> None:
+        job.save(
+            {
+                "epoch": epochs_done,
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self._scaler.state_dict(),
+            }
+        )
+
+    def _train_epoch(self, job: Job, epoch: int, images: int) -> dict[str, float]:
+        """One epoch. images: seen before it in this process. Returns what is to be logged."""
+        scalars_of_epoch = _EpochScalars(self.steps)
+        description: dict[str, float] = {}
+        first_step = epoch * self.steps_per_epoch
+        for step, batch in enumerate(self.batches(epoch), first_step):
+            if step == first_step:
+                description = self.describe(*batch)
+            scalars = self._train_step(batch, step)
+            scalars_of_epoch.add(scalars, step)
+            images += self.batch_size
+            job.on_step(step + 1, self.steps, images, scalars["loss"])
+        self._check_loss(scalars_of_epoch.first_bad_step, epoch)
+        self._check_weights(epoch)
+        return {**description, **scalars_of_epoch.means(self.steps_per_epoch)}
+
+    def _train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One step of the optimizer. Returns the scalars of the batch, before it."""
+        for group, base_rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = self._rate(base_rate, step)
+        with torch.autocast(device().type, self._dtype, enabled=self._dtype != torch.float32):
+            scalars = self.losses(*batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(scalars["loss"]).backward()
+        if self.clip is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def _rate(self, base_rate: float, step: int) -> float:
+        return self.schedule.rate(base_rate, step, self.steps, self.steps_per_epoch)
+
+    def _check_loss(self, first_bad_step: Tensor, epoch: int) -> None:
+        step = int(first_bad_step)
+        if step < self.steps:
+            rate = self._rate(self._base_rates[0], step)
             raise StageError(
-                f"the loss is not a finite number from step {bad} of {steps} on (epoch {epoch + 1}, learning rate {rate:.3g}). "
-                "A lower learning rate, a longer warm-up or a higher temperature usually helps."
+                f"the loss is not a finite number from step {step} of {self.steps} on "
+                f"(epoch {epoch + 1}, learning rate {rate:.3g}). A lower learning rate, "
+                f"a longer warm-up or a higher temperature usually helps."
             )
-        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+
+    def _check_weights(self, epoch: int) -> None:
+        """A last step may spoil the weights after a finite loss."""
+        if not all(parameter.isfinite().all() for parameter in self.module.parameters()):
             raise StageError(
-                f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. A lower learning rate helps."
+                f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. "
+                f"A lower learning rate helps."
             )
-        means = {name: float(total) / steps_per_epoch for name, total in sums.items()}
-        job.log(epoch + 1, epochs, lr=float(optimizer.param_groups[0]["lr"]), **{**told, **means})
-        states = {
-            "module": module.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-        }
-        job.save({"epoch": epoch + 1, **states})
+
+
+class _EpochScalars:
+    """Sums of the scalars of an epoch, and where the loss first was no finite number.
+
+    Both stay on the device: asking for them at every step would stall a GPU.
+
+    first_bad_step: (), `steps` where the loss has been finite so far.
+    """
+
+    def __init__(self, steps: int):
+        self.first_bad_step = torch.tensor(steps, device=device())
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, scalars: Mapping[str, Tensor], step: int) -> None:
+        is_finite = scalars["loss"].isfinite()
+        earlier = self.first_bad_step.clamp(max=step)
+        self.first_bad_step = torch.where(is_finite, self.first_bad_step, earlier)
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+
+    def means(self, steps: int) -> dict[str, float]:
+        return {name: float(total) / steps for name, total in self._sums.items()}

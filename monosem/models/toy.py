@@ -27,7 +27,7 @@ from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job
 from monosem.data.dataset import Dataset, Examples, SplitName
 from monosem.data.images import ImageDataset
-from monosem.learning.loop import train
+from monosem.learning.loop import TrainingLoop
 from monosem.learning.optimizers import Constant, Optimizer
 from monosem.models.representation import Get, Representation, frozen
 from monosem.models.training import Learning
@@ -163,9 +163,17 @@ class Superposition(Learning, Representation):
             }
 
         optimizer = self.optimizer.for_batches(self.batch_size).build(toys.parameters())
-        train(
-            job, toys, optimizer, Constant(), self.epochs, STEPS, self.batch_size, batches, losses
+        loop = TrainingLoop(
+            module=toys,
+            optimizer=optimizer,
+            schedule=Constant(),
+            epochs=self.epochs,
+            steps_per_epoch=STEPS,
+            batch_size=self.batch_size,
+            batches=batches,
+            losses=losses,
         )
+        loop.run(job)
         with torch.no_grad():
             reference_features = features(
                 JUDGED, self.density, generator("Superposition", "judged by", self.seed)

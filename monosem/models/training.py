@@ -13,7 +13,7 @@ from monosem.core.fields import Count, Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Job, Stage
 from monosem.data.dataset import Augmentation, Dataset
-from monosem.learning.loop import train
+from monosem.learning.loop import TrainingLoop
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.metrics.base import FeatureBatch, Metric, as_number, measure
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
@@ -95,20 +95,20 @@ class Training(Learning):
         def describe(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, float]:
             return described(module, represent, views, labels)
 
-        how = (self.precision, self.clip)
-        train(
-            job,
-            module,
-            optimizer,
-            self.schedule,
-            self.epochs,
-            steps,
-            self.batch_size,
-            batches,
-            losses,
-            *how,
-            describe,
+        loop = TrainingLoop(
+            module=module,
+            optimizer=optimizer,
+            schedule=self.schedule,
+            epochs=self.epochs,
+            steps_per_epoch=steps,
+            batch_size=self.batch_size,
+            batches=batches,
+            losses=losses,
+            describe=describe,
+            precision=self.precision,
+            clip=self.clip,
         )
+        loop.run(job)
 
 
 WATCHED: tuple[Metric, ...] = (
