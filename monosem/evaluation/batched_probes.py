@@ -242,7 +242,6 @@ class ProbeTrainer:
         self.examples = len(probes[0].labels)
         self.next_epoch = 0
         self.scale: Tensor | None = None
-        self._features = self._scaled_features = torch.empty(0)
         self._blocks: list[ProbeGroups] = []
         self._positions: list[int] = []  # of the blocks' probes, one after the other, in `probes`
         for groups in group_by_size(group_by_minibatches(probes)):
@@ -253,8 +252,10 @@ class ProbeTrainer:
 
     def train_epoch(self, features: Tensor) -> float:
         """features: (n, d), what the probes see in this epoch -> the mean loss of all probes."""
-        rows = self._scaled(features)
-        losses = [block.train_epoch(rows, self.next_epoch) for block in self._blocks]
+        if self.scale is None:
+            self.scale = self._scale_of(features)
+        scaled = features / self.scale.to(features.device)
+        losses = [block.train_epoch(scaled, self.next_epoch) for block in self._blocks]
         self.next_epoch += 1
         return float(torch.cat(losses).mean())
 
@@ -284,14 +285,6 @@ class ProbeTrainer:
         self.scale = state["scale"]
         for block, block_state in zip(self._blocks, state["blocks"], strict=True):
             block.load_state(block_state)
-
-    def _scaled(self, features: Tensor) -> Tensor:
-        if features is not self._features:  # often the same ones in every epoch
-            if self.scale is None:
-                self.scale = self._scale_of(features)
-            self._features = features
-            self._scaled_features = features / self.scale.to(features.device)
-        return self._scaled_features
 
     def _scale_of(self, features: Tensor) -> Tensor:
         if not self.settings.rescale:

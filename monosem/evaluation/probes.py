@@ -344,7 +344,7 @@ class FittedProbes(Learning):
             for fit in fits:
                 if fit.next_epoch == epoch:
                     fit.train_epoch(views, passes)
-                    passes = 0  # the first of the stages accounts for them
+                    passes = 0  # counted once, by the first of the stages
         return [fit.artifact() for fit in fits]
 
 
@@ -369,7 +369,7 @@ class _StageFit:
         return self.trainer.next_epoch
 
     def train_epoch(self, views: Tensor, passes: int) -> None:
-        """views: (n, d) features; passes: images that were encoded for this stage."""
+        """views: (n, d) features of this epoch; passes: images to be counted by this stage."""
         loss = self.trainer.train_epoch(views)
         self.passes += passes
         self.job.log(self.next_epoch, self.epochs, loss=loss)
@@ -377,5 +377,6 @@ class _StageFit:
 
     def artifact(self) -> Artifact:
         fitted = self.trainer.result()
-        self.job.log(self.epochs, self.epochs, encoder_passes=self.passes)
+        if self.passes:
+            self.job.log(self.epochs, self.epochs, encoder_passes=self.passes)
         return {"weight": fitted.weight[self.positions], "bias": fitted.bias[self.positions]}

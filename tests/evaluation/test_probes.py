@@ -171,11 +171,12 @@ def test_no_features_of_the_training_split_are_stored_for_fresh_views():
     assert splits == ["test"]
 
 
-def test_the_images_that_were_encoded_are_accounted_for_once(new_store):
+def test_the_images_that_were_encoded_are_counted_once(new_store):
     stages = three_stages()
     new_store.get_together(stages)
-    passes = [new_store.history(stage)[-1].scalars["encoder_passes"] for stage in stages]
-    assert sum(passes) == FRESH.epochs * IMAGES
+    last = [new_store.history(stage)[-1].scalars for stage in stages]
+    passes = [scalars["encoder_passes"] for scalars in last if "encoder_passes" in scalars]
+    assert passes == [FRESH.epochs * IMAGES]
 
 
 def assert_same_bits(stages: list[FittedProbes], one: Store, other: Store) -> None:

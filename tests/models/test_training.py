@@ -357,3 +357,11 @@ def test_monosemanticity_is_logged_at_every_epoch_and_changes_no_weight(
     monkeypatch.setattr(training, "WATCHED", ())
     without = plain.get(stage)
     assert all(torch.equal(weights[name], without[name]) for name in weights)
+
+
+def test_an_autoencoder_on_images_with_other_channels_than_its_encoder_saw_is_refused():
+    with pytest.raises(
+        FieldError,
+        match=r"SparseAutoencoder.data must have 1 channels like the images of the encoder, got 3",
+    ):
+        tiny_sae(data=Digits(mean=(0.5, 0.5, 0.5), std=(1, 1, 1)))
