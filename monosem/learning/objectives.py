@@ -32,12 +32,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def contrastive_loss(z: Tensor, index: Tensor, temperature: float) -> Tensor:
-    """NT-Xent over rows of `z` (m, d), where rows with equal `index` (m,) are views of one thing.
+    """NT-Xent: rows are to be near those that belong to the same thing, and far from all others.
 
-    loss = - mean_i log( sum_{j in P(i)} exp(z_i.z_j / T) / sum_{j != i} exp(z_i.z_j / T) ),  P(i) = {j != i: index_j = index_i}.
+        loss = - mean_i log( sum_{j in P(i)} exp(z_i.z_j / T) / sum_{j != i} exp(z_i.z_j / T) )
+        P(i) = {j != i: index_j = index_i}
 
-    Several positives are summed inside one log (not SupCon's mean of logs); a row without a positive is left out of the
-    mean. Rows are not normalised here.
+    Several positives are summed inside one log (not SupCon's mean of logs). A row without a
+    positive is left out of the mean. Rows are not normalised here.
+
+    z: (m, d).
+    index: (m,), equal for rows that belong together.
+    temperature: T.
+    Returns a scalar.
     """
     similarity = z @ z.T / temperature
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
@@ -50,19 +56,31 @@ def contrastive_loss(z: Tensor, index: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective(Part):
-    """What pre-training minimises: a function of the projections of two views of every image of a batch."""
+    """What pre-training minimises: a function of projections of two views of every image.
+
+    index, targets    (2b,)     first one view of b images, then the other in the same order
+    raw               (2b, d)   projections, in the order of the index
+    """
 
     def embed(self, raw: Tensor) -> Tensor:
-        """(m, d) raw projections -> (m, d) the space in which the loss compares images; what Embedding probes."""
+        """(m, d) raw projections -> (m, d) the space in which the loss compares images.
+
+        It is also what Embedding probes.
+        """
         return raw
 
     def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
-        """What tells which rows belong together. index: (2b,) which image each row is a view of; labels: (2b,) -> (2b,)."""
+        """(2b,) targets, equal for rows that belong together: views of one image, unless changed.
+
+        index: (2b,) the image of which each row is a view.
+        labels: (2b,) of these images.
+        classes: of the data.
+        generator: for what is random about targets.
+        """
         return index
 
     def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
-        """raw: (2b, d) projections, first one view of b images, then the other in the same order; targets: (2b,), equal for
-        rows that belong together -> scalar loss."""
+        """(2b, d) raw projections and (2b,) targets -> the loss, a scalar."""
         raise NotImplementedError
 
 
@@ -86,15 +104,20 @@ class Contrastive(Objective):
 @gin.register
 @dataclass(frozen=True)
 class NonNegative(Contrastive):
-    """Non-negative contrastive loss: Contrastive after a rectifier (Wang et al., arXiv:2403.12459, section 3).
+    """Non-negative contrastive loss (Wang et al., arXiv:2403.12459, section 3).
 
-    z = normalise(activation(normalise(raw))), loss = contrastive(z) - regulariser * mean|z|.
+    It is Contrastive after a rectifier:
+
+        z = normalise(activation(normalise(raw)))
+        loss = contrastive(z) - regulariser * mean|z|
 
     activation: the rectifier. 'rep_relu' has the value of ReLU and the gradient of GELU.
-    regulariser: weight of the - mean|z| term over all entries of z, which the reference adds with weight 1. As rows are
-        unit vectors it rewards dense ones; 0, as in the NCL paper and its code, leaves it out.
-    unit_first: whether projections are normalised before the rectifier too, as in the reference. The NCL paper's code does not,
-        which matters to rectifiers whose slope depends on size: 'gelu', 'rep_relu', 'sigmoid', 'softplus', 'exp'.
+    regulariser: weight of the - mean|z| term over all entries of z, which the reference adds with
+        weight 1. As rows are unit vectors it rewards dense ones; 0, as in the NCL paper and its
+        code, leaves it out.
+    unit_first: whether projections are normalised before the rectifier too, as in the reference.
+        The NCL paper's code does not, which matters to rectifiers whose slope depends on size:
+        'gelu', 'rep_relu', 'sigmoid', 'softplus', 'exp'.
     """
 
     activation: Activation = "relu"
@@ -102,9 +125,9 @@ class NonNegative(Contrastive):
     unit_first: bool = True
 
     def embed(self, raw: Tensor) -> Tensor:
-        return F.normalize(
-            ACTIVATIONS[self.activation](super().embed(raw) if self.unit_first else raw), dim=-1
-        )
+        if self.unit_first:
+            raw = super().embed(raw)
+        return F.normalize(ACTIVATIONS[self.activation](raw), dim=-1)
 
     def __call__(self, raw: Tensor, targets: Tensor) -> Tensor:
         z = self.embed(raw)
@@ -114,12 +137,15 @@ class NonNegative(Contrastive):
 @gin.register
 @dataclass(frozen=True)
 class Supervised(Contrastive):
-    """Contrastive, but rows of one class belong together, as the reference's SupCon has it: z = normalise(activation(raw)).
+    """Contrastive, but rows of one class belong together, as in the reference's SupCon.
 
-    All positives are summed inside one log, where Khosla et al. (arXiv:2004.11362) take the mean of logs.
+    z = normalise(activation(raw)), loss = contrastive(z). All positives are summed inside one log,
+    where Khosla et al. (arXiv:2004.11362) take the mean of logs.
+
     activation: 'identity', or a rectifier for the non-negative kind.
-    label_noise: share of the rows of every batch, not of images, that get a label uniform over all classes, anew at every
-        step and possibly the true one; the two views of an image may then disagree. The reference has 0.55.
+    label_noise: share of the rows of every batch, not of images, that get a label uniform over all
+        classes, anew at every step and possibly the true one. The two views of an image may then
+        disagree. The reference has 0.55.
     """
 
     activation: Activation = "identity"
@@ -129,25 +155,25 @@ class Supervised(Contrastive):
         return F.normalize(ACTIVATIONS[self.activation](raw), dim=-1)
 
     def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
-        n = len(labels)
-        wrong = torch.randperm(n, generator=generator, device=generator.device)[
-            : int(self.label_noise * n)
-        ]
-        told = labels.clone()
-        told[wrong] = torch.randint(
-            classes, (len(wrong),), generator=generator, device=generator.device
-        )
-        return told
+        n, where = len(labels), generator.device
+        order = torch.randperm(n, generator=generator, device=where)
+        redrawn = order[: int(self.label_noise * n)]
+        new_labels = torch.randint(classes, (len(redrawn),), generator=generator, device=where)
+        noisy_labels = labels.clone()
+        noisy_labels[redrawn] = new_labels
+        return noisy_labels
 
 
 @gin.register
 @dataclass(frozen=True)
 class OnlineClassifier(Part):
-    """A linear classifier of the backbone's features, trained on the true labels beside the objective.
+    """A linear classifier of the backbone's features, trained on true labels beside the objective.
 
-    joint: False stops its gradient at the features, so that it only watches. True lets it through, as the reference really
-        does: its "self-supervised" encoders are trained on clean labels as well.
-    lr, weight_decay: of the classifier alone.
+    joint: False stops its gradient at the features, so that it only watches. True lets it through,
+        as the reference really does: its "self-supervised" encoders are trained on clean labels as
+        well.
+    lr: of the classifier alone.
+    weight_decay: of the classifier alone.
     """
 
     joint: bool = False
@@ -155,11 +181,16 @@ class OnlineClassifier(Part):
     weight_decay: AtLeastZero = 0.0
 
     def build(self, width: int, classes: int) -> nn.Module:
+        """A freshly initialised classifier of features (n, width)."""
         return nn.Linear(width, classes)
 
     def loss(
         self, classifier: nn.Module, features: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """features: (m, width), labels: (m,) -> the mean cross-entropy and the share that is classified correctly."""
+        """The mean cross-entropy and the share that is classified correctly, both scalars.
+
+        features: (m, width).
+        labels: (m,).
+        """
         logits = classifier(features if self.joint else features.detach())
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Optimisers and learning-rate schedules, as parts of a spec that build torch's objects."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from torch import Tensor
 
 from monosem.core.fields import AtLeastZero, Count, Fraction, Part, Positive
 
-# ------------------------------------------------------------------------------------------------ optimisers
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Optimizer(Part):
-    """lr: the learning rate that the schedule starts from. weight_decay: L2, added to the gradient.
+    """How parameters follow their gradients.
 
-    lr_per: lr is for a batch of so many images and grows with the batch (Goyal et al., arXiv:1706.02677; the reference has
-        256); None takes it as it is.
+    lr: the base rate of the schedule.
+    weight_decay: L2, added to the gradient.
+    lr_per: lr is for a batch of so many images, and grows in proportion to the batch (Goyal et al.,
+        arXiv:1706.02677; the reference has 256). None takes lr as it is.
     """
 
     lr: Positive = 0.1
@@ -37,18 +39,35 @@ class Optimizer(Part):
         """The same with the learning rate for batches of this size."""
         return dataclasses.replace(self, lr=self.lr * self.scale(batch_size), lr_per=None)
 
-    def build(
-        self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
-    ) -> torch.optim.Optimizer:
-        """parameters: tensors, or groups of them with settings of their own. A group may say that its tensors stack many
-        layers ('layer': the dimensions that make up one) or that they are biases though not one-dimensional ('bias': True)."""
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """torch's optimiser of these parameters.
+
+        A tensor may stack many layers that are trained side by side. Optimisers that take norms of
+        layers, as LARS does, must know which axes make up a layer. Probes that are fitted together:
+
+            weight    (groups, d, probes, classes)    'layer': (1, 3)
+            bias      (groups, 1, probes, classes)    'layer': (1, 3), 'bias': True
+            norms     (groups, 1, probes, 1)          one for every probe
+
+        parameters: tensors, or dictionaries with tensors as 'params' and settings of their own:
+            'lr', 'weight_decay': instead of those of this part.
+            'layer': the axes that make up a layer; without it a tensor is one layer.
+            'bias': whether they are biases; without it those with one axis are.
+        """
         raise NotImplementedError
 
 
 @gin.register
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum, torch's formula: b = momentum * b + g + weight_decay * p, p -= lr * b."""
+    """Stochastic gradient descent with momentum, as torch has it.
+
+        b = momentum * b + g + weight_decay * p
+        p -= lr * b
+
+    momentum: 0 is plain gradient descent.
+    nesterov: p -= lr * (g + weight_decay * p + momentum * b) instead.
+    """
 
     momentum: Fraction = 0.9
     nesterov: bool = False
@@ -57,9 +76,7 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             self.refuse("nesterov", "must be False without momentum")
 
-    def build(
-        self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
-    ) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             parameters,
             lr=self.lr,
@@ -72,7 +89,11 @@ class SGD(Optimizer):
 @gin.register
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam (Kingma & Ba, arXiv:1412.6980). decoupled: weight decay outside the moments, AdamW (arXiv:1711.05101)."""
+    """Adam (Kingma & Ba, arXiv:1412.6980).
+
+    betas: decay of the running means of the gradient and of its square; below 1.
+    decoupled: weight decay outside of these means, as in AdamW (arXiv:1711.05101).
+    """
 
     lr: Positive = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -82,24 +103,29 @@ class Adam(Optimizer):
         if 1.0 in self.betas:
             self.refuse("betas", f"must be below 1, got {self.betas}")
 
-    def build(
-        self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
-    ) -> torch.optim.Optimizer:
-        kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
-        return kind(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
+        adam = torch.optim.AdamW if self.decoupled else torch.optim.Adam
+        return adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
 
 @gin.register
 @dataclass(frozen=True)
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (You et al., arXiv:1708.03888), step for step as solo-learn has it.
+    """Layer-wise adaptive rate scaling (You et al., arXiv:1708.03888), as solo-learn has it.
 
-    d = trust * (g + weight_decay * p), trust = eta * |p| / (|g| + weight_decay * |p| + 1e-8) for every layer, neither trust
-    nor decay where |p| or |g| is 0; b = momentum * b + d, with b = d at the first step; p -= lr * b, or with Nesterov's momentum
-    p -= lr * (d + momentum * b).
+    For every layer p with gradient g:
 
-    clip: trust is at most lr, so that the step of a layer is never larger than SGD's: min(trust / lr, 1) takes its place.
-    exclude_bias_and_norm: one-dimensional parameters get SGD's step without decay.
+        trust = eta * |p| / (|g| + weight_decay * |p| + 1e-8)
+        d = trust * (g + weight_decay * p); d = g where |p| or |g| is 0
+        b = momentum * b + d; b = d at the first step
+        p -= lr * b
+
+    momentum: 0 leaves b = d.
+    nesterov: p -= lr * (d + momentum * b) instead.
+    eta: the size of a step in relation to that of the layer.
+    clip: trust is at most lr, so that no step is larger than SGD's: min(trust / lr, 1) is taken
+        instead.
+    exclude_bias_and_norm: parameters with one axis get SGD's step without decay.
     """
 
     lr: Positive = 0.4
@@ -113,57 +139,67 @@ class LARS(Optimizer):
         if self.nesterov and not self.momentum:
             self.refuse("nesterov", "must be False without momentum")
 
-    def build(
-        self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
-    ) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return _LARS(parameters, self)
 
 
 class _LARS(torch.optim.Optimizer):
-    def __init__(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], recipe: LARS):
-        super().__init__(
-            parameters,
-            {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "layer": None, "bias": False},
-        )
-        self.recipe = recipe
+    def __init__(self, parameters: Parameters, settings: LARS):
+        defaults = {
+            "lr": settings.lr,
+            "weight_decay": settings.weight_decay,
+            "layer": None,
+            "bias": False,
+        }
+        super().__init__(parameters, defaults)
+        self.settings = settings
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step(parameter, parameter.grad, group)
+                    self._update(parameter, parameter.grad, group)
 
-    def _step(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
-        recipe, lr, decay = self.recipe, group["lr"], group["weight_decay"]
-        trust, decayed = p.new_ones(1), p.new_zeros(1)
-        if not (recipe.exclude_bias_and_norm and (p.ndim == 1 or group["bias"])):
-            size, slope = (
-                torch.linalg.vector_norm(each, dim=group["layer"], keepdim=True) for each in (p, g)
-            )
-            trust = recipe.eta * size / (slope + decay * size + 1e-8)
-            if recipe.clip:
-                trust = (trust / lr).clamp(max=1)
-            trust = torch.where(
-                (size > 0) & (slope > 0), trust, 1
-            )  # tensors all along: asking the device would stall a GPU
-            decayed = torch.where((size > 0) & (slope > 0), trust * decay, 0)
-        state = self.state[p]
-        momentum = (
-            state.setdefault("momentum", torch.zeros_like(p))
-            if recipe.momentum
-            else torch.zeros_like(p)
-        )
-        momentum.mul_(recipe.momentum).addcmul_(g, trust).addcmul_(
-            p, decayed
-        )  # a pass over memory is what this costs
-        if recipe.nesterov:
-            p.sub_(lr * (g * trust + p * decayed + recipe.momentum * momentum))
+    def _update(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+        momentum, lr = self.settings.momentum, group["lr"]
+        trust, decay = self._trust_and_decay(p, g, group)
+        b = self._buffer(p)
+        # in place, as what this costs are passes over memory
+        b.mul_(momentum).addcmul_(g, trust).addcmul_(p, decay)
+        if self.settings.nesterov:
+            p.sub_(lr * (g * trust + p * decay + momentum * b))
         else:
-            p.add_(momentum, alpha=-lr)
+            p.add_(b, alpha=-lr)
 
+    def _trust_and_decay(
+        self, p: Tensor, g: Tensor, group: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """The factors of g and of p in d, one for every layer, so that they broadcast with p.
 
-# ------------------------------------------------------------------------------------------------ schedules
+        They are tensors all along: asking the device for a norm would stall a GPU.
+        """
+        settings, weight_decay = self.settings, group["weight_decay"]
+        is_bias = p.ndim == 1 or group["bias"]
+        if settings.exclude_bias_and_norm and is_bias:
+            return p.new_ones(1), p.new_zeros(1)
+        p_norm = torch.linalg.vector_norm(p, dim=group["layer"], keepdim=True)
+        g_norm = torch.linalg.vector_norm(g, dim=group["layer"], keepdim=True)
+        trust = settings.eta * p_norm / (g_norm + weight_decay * p_norm + 1e-8)
+        if settings.clip:
+            trust = (trust / group["lr"]).clamp(max=1)
+        has_norms = (p_norm > 0) & (g_norm > 0)
+        trust = torch.where(has_norms, trust, 1)
+        return trust, torch.where(has_norms, trust * weight_decay, 0)
+
+    def _buffer(self, p: Tensor) -> Tensor:
+        """b of the step before; zeros at first, and always where there is no momentum."""
+        if not self.settings.momentum:
+            return torch.zeros_like(p)
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        return state["momentum"]
 
 
 @dataclass(frozen=True)
@@ -171,7 +207,13 @@ class Schedule(Part):
     """The learning rate at every step."""
 
     def rate(self, base: float, step: int, steps: int, steps_per_epoch: int) -> float:
-        """The learning rate of step `step` (from 0) of `steps`, for a group whose base rate is `base`."""
+        """The learning rate of one step.
+
+        base: the base rate of a group of parameters.
+        step: from 0 to steps - 1.
+        steps: of the whole training.
+        steps_per_epoch: for what is given in epochs.
+        """
         raise NotImplementedError
 
 
@@ -187,10 +229,12 @@ class Constant(Schedule):
 @gin.register
 @dataclass(frozen=True)
 class WarmupCosine(Schedule):
-    """Linear from `start` to the base rate over the warm-up, then a half cosine to 0, per step (as lightning-bolts has it).
+    """Linear from `start` to the base rate, then a half cosine to 0, step by step.
 
-    warmup: epochs, may be a fraction. start: the rate of the very first step, the same for every group. The rate reaches
-    its base one step before the warm-up ends.
+    As lightning-bolts has it: the base rate is reached one step before the warm-up ends.
+
+    warmup: epochs of the linear part; may be a fraction.
+    start: the rate of the very first step, the same for every group.
     """
 
     warmup: AtLeastZero = 10.0
@@ -198,20 +242,25 @@ class WarmupCosine(Schedule):
 
     def rate(self, base: float, step: int, steps: int, steps_per_epoch: int) -> float:
         warm = min(round(self.warmup * steps_per_epoch), steps)
-        if step < warm:
-            return self.start + (base - self.start) * step / (warm - 1) if warm > 1 else base
-        return base * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
+        if step >= warm:
+            return base * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
+        if warm == 1:
+            return base
+        return self.start + (base - self.start) * step / (warm - 1)
 
 
 @gin.register
 @dataclass(frozen=True)
 class Steps(Schedule):
-    """The base rate times `factor` from each of the milestones on, which are epochs."""
+    """The base rate, times `factor` once more from each of the milestones on.
+
+    milestones: epochs.
+    factor: in [0, 1].
+    """
 
     milestones: tuple[AtLeastZero, ...] = (60.0, 80.0)
     factor: Fraction = 0.1
 
     def rate(self, base: float, step: int, steps: int, steps_per_epoch: int) -> float:
-        return base * self.factor ** sum(
-            step >= milestone * steps_per_epoch for milestone in self.milestones
-        )
+        passed = [milestone * steps_per_epoch <= step for milestone in self.milestones]
+        return base * self.factor ** sum(passed)

@@ -1,4 +1,4 @@
-"""Sparse autoencoders: a wide, sparse code of somebody else's features, and what makes it sparse."""
+"""Sparse autoencoders: a wide, sparse code of given features, and what makes it sparse."""
 
 from __future__ import annotations
 
@@ -15,26 +15,33 @@ from monosem.core.fields import AtLeastZero, Count, Part
 
 @dataclass(frozen=True)
 class Sparsifier(Part):
-    """What keeps latents sparse: a rule that switches them off, a price on those that are on, or both."""
+    """What keeps latents sparse: a rule that switches them off, a price on active ones, or both."""
 
     def check_width(self, latents: int) -> None:
-        """Refuse what does not go with so many latents."""
+        """Refuse fields that do not go with so many latents."""
 
     def activate(self, pre: Tensor) -> Tensor:
         """(n, latents) pre-activations -> (n, latents) non-negative latents."""
         return F.relu(pre)
 
     def cost(self, latents: Tensor, decoder: Tensor) -> Tensor:
-        """What to add to the reconstruction loss. decoder: (d, latents)."""
+        """What is added to the reconstruction loss, a scalar.
+
+        latents: (n, latents).
+        decoder: (d, latents), its weights.
+        """
         return latents.new_zeros(())
 
 
 @gin.register
 @dataclass(frozen=True)
 class TopK(Sparsifier):
-    """Keep the k largest pre-activations of each row and rectify them (Makhzani & Frey, arXiv:1312.5663; Gao et al., arXiv:2406.04093).
+    """Keep the k largest pre-activations of each row and rectify them.
 
-    k: latents that may be on at once; the reference has 256 of 2048. Fewer are on where one of the k is negative.
+    From Makhzani & Frey (arXiv:1312.5663) and Gao et al. (arXiv:2406.04093).
+
+    k: latents that may be on at once; the reference has 256 of 2048. Fewer are on where one of the
+        k is negative.
     """
 
     k: Count = 256
@@ -53,8 +60,11 @@ class TopK(Sparsifier):
 class L1(Sparsifier):
     """A price on activity: penalty * mean_rows sum_j latent_j * ||decoder column j||.
 
-    The column norms make the price that of the contribution to the reconstruction, so that shrinking latents and growing
-    the decoder, which changes nothing else, gains nothing (Anthropic, Circuits Updates, April 2024).
+    The column norms make it the price of what a latent contributes to the reconstruction. So
+    nothing is gained by smaller latents and a larger decoder, which change nothing else (Anthropic,
+    Circuits Updates, April 2024).
+
+    penalty: the price of a unit of activity.
     """
 
     penalty: AtLeastZero = 1e-3
@@ -64,17 +74,30 @@ class L1(Sparsifier):
 
 
 class Code(NamedTuple):
-    """latents: (n, latents), non-negative; reconstruction: (n, d)."""
+    """What an autoencoder makes of n rows.
+
+    latents: (n, latents), not negative.
+    reconstruction: (n, d).
+    """
 
     latents: Tensor
     reconstruction: Tensor
 
 
 class Autoencoder(nn.Module):
-    """latents = sparsity(W_e (x - pre_bias) + latent_bias), reconstruction = W_d latents + pre_bias, W_d untied.
+    """A sparse autoencoder with weights of its own for the decoder.
 
-    Biases start at zero and weights at nn.Linear's default, as in the reference. x: (n, d).
-    idle: (latents,) training steps since each latent was last on; the count of dead latents comes from it.
+        latents = sparsity(W_e (x - pre_bias) + latent_bias)
+        reconstruction = W_d latents + pre_bias
+
+        x            (n, d)
+        W_e          (latents, d)
+        W_d          (d, latents)
+
+    Biases start at zero and weights at nn.Linear's default, as in the reference.
+
+    idle: (latents,) int64, training steps since each latent was last on. Dead latents are counted
+        by it.
     """
 
     idle: Tensor
@@ -89,6 +112,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("idle", torch.zeros(latents, dtype=torch.int64))
 
     def encode(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, latents)."""
         return self.sparsity.activate(self.encoder(x - self.pre_bias) + self.latent_bias)
 
     def forward(self, x: Tensor) -> Code:
@@ -96,9 +120,15 @@ class Autoencoder(nn.Module):
         return Code(latents, self.decoder(latents) + self.pre_bias)
 
     def loss(self, x: Tensor, code: Code) -> Tensor:
-        """mean_rows( mean_d (reconstruction - x)^2 / mean_d x^2 ) + the price of sparsity. Rows of zeros have no scale: left out."""
+        """mean_rows( mean_d (reconstruction - x)^2 / mean_d x^2 ) + the price of sparsity.
+
+        Rows of zeros have no scale and are left out.
+
+        x: (n, d).
+        code: what `forward` made of it.
+        """
         energy = (x**2).mean(-1)
-        error = ((code.reconstruction - x) ** 2).mean(-1)[energy > 0] / energy[energy > 0]
-        return error.sum() / max(len(error), 1) + self.sparsity.cost(
-            code.latents, self.decoder.weight
-        )
+        error = ((code.reconstruction - x) ** 2).mean(-1)
+        relative_error = error[energy > 0] / energy[energy > 0]
+        reconstruction_loss = relative_error.sum() / max(len(relative_error), 1)
+        return reconstruction_loss + self.sparsity.cost(code.latents, self.decoder.weight)

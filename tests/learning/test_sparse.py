@@ -13,17 +13,17 @@ from monosem.learning.sparse import L1, Autoencoder, TopK
 
 @pytest.fixture
 def reference(golden):
+    """The golden numbers, and the autoencoder with their weights."""
     g = golden("c_sae")
-    model = Autoencoder(
-        g["encoder_weight"].shape[1], len(g["latent_bias"]), TopK(int(g["k"]))
-    ).double()
-    names = {
-        "encoder.weight": "encoder_weight",
-        "decoder.weight": "decoder_weight",
-        "pre_bias": "pre_bias",
-        "latent_bias": "latent_bias",
+    d, latents = g["encoder_weight"].shape[1], len(g["latent_bias"])
+    model = Autoencoder(d, latents, TopK(int(g["k"]))).double()
+    weights = {
+        "encoder.weight": g["encoder_weight"],
+        "decoder.weight": g["decoder_weight"],
+        "pre_bias": g["pre_bias"],
+        "latent_bias": g["latent_bias"],
     }
-    model.load_state_dict({ours: g[theirs] for ours, theirs in names.items()}, strict=False)
+    model.load_state_dict(weights, strict=False)  # `idle` is no weight
     return g, model
 
 
