@@ -22,7 +22,7 @@ from monosem.evaluation.corruptions import Corruption, TrainingSet, training_set
 from monosem.evaluation.probes import MinibatchProbe, Predictions, Task
 from monosem.learning.loop import TrainingLoop
 from monosem.models.features import encode
-from monosem.models.representation import Get, Representation, innermost
+from monosem.models.representation import GetArtifact, Representation, backbone_of
 from monosem.models.training import Learning
 
 
@@ -120,13 +120,13 @@ class Tuned(Learning):
     def training_set(self) -> TrainingSet:
         return training_set(self.data, self.corruption, self.severity, self.repeat)
 
-    def learner(self, get: Get) -> tuple[ClassifierOnFeatures, nn.ModuleDict]:
+    def learner(self, get: GetArtifact) -> tuple[ClassifierOnFeatures, nn.ModuleDict]:
         """The network before it learns, and those parts of it that will."""
         features = self.encoder.network(get)
         with seeded("FineTune", "weights", self.repeat):
             classifier = nn.Linear(self.encoder.width, self.data.classes)
         network = to_device(ClassifierOnFeatures(features, classifier, self.probe.rectify))
-        learns = features if self.probe.whole else innermost(features)
+        learns = features if self.probe.whole else backbone_of(features)
         learns.requires_grad_()
         return network, nn.ModuleDict({"learns": learns, "classifier": network.classifier})
 
@@ -171,7 +171,7 @@ class Tuned(Learning):
         loop.run(job)
         return learner.state_dict()
 
-    def network(self, get: Get) -> nn.Module:
+    def network(self, get: GetArtifact) -> nn.Module:
         """From prepared inputs to logits, in evaluation mode."""
         network, learner = self.learner(get)
         learner.load_state_dict(get(self))

@@ -1,0 +1,11 @@
+"""Stages that turn inputs into features, and whatever else may stand in an encoder's place.
+
+This folder knows how parts of `data` and `learning` become a trained network, how somebody else's
+weights become one, and how a split is encoded. It must not know what features are used for: no
+corruption, no probe, no curve. Only an encoder may assume that inputs are images; here a
+representation is asked whether it can take those of a dataset. Imports inside it go one way:
+
+    representation < training < pretrain, autoencoder, toy
+    safe_load < weights, matching; with autoencoder: < checkpoint
+    features < baselines
+"""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The sparse autoencoder as a stage: it learns to restore what a frozen representation gives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from monosem.core.fields import Count, Positive
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.learning.sparse import Autoencoder, Code, Sparsifier
-from monosem.models.representation import Get, Representation, Then, frozen
+from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 from monosem.models.training import Training
 
 
-class Encode(nn.Module):
-    """An autoencoder up to its latents."""
+class LatentEncoder(nn.Module):
+    """The first half of an autoencoder: (n, d) -> (n, latents)."""
 
     def __init__(self, autoencoder: Autoencoder):
         super().__init__()
@@ -31,13 +31,20 @@ class Encode(nn.Module):
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class SparseAutoencoder(Training, Representation):
-    """An autoencoder trained on a frozen representation of augmented views. As a representation: its latents.
+    """An autoencoder trained on a frozen representation of augmented views.
 
-    Its input at probe time is what it was trained on, as it reads the same `encoder` both times; and the encoder stays in
-    evaluation mode, so its batch norm never moves. (The reference does neither: it probes with un-normalised projections.)
-    encoder: what is encoded, and where gradients stop. The reference's is Embedding of a SimCLR encoder.
-    decoder_lr: the learning rate of the decoder alone, which does not grow with the batch; None gives it the optimiser's. The
-        reference has 0.3.
+    As a representation: its latents. It reads the same `encoder` when it is probed as when it was
+    trained, and the encoder stays in evaluation mode, so that its batch norm never moves. (The
+    reference does neither: it probes with projections that are not normalised. See Latents.)
+
+    encoder: what gives the inputs of the autoencoder; no gradient reaches it. In the reference it
+        is Embedding of a SimCLR encoder.
+    sparsity: what makes the latents sparse, and what that costs.
+    latents: how many there are.
+    decoder_lr: the learning rate of the decoder alone, which does not grow with the batch; None
+        gives it that of the optimiser. The reference has 0.3.
+
+    Artifact: the state of the autoencoder, by name.
     """
 
     encoder: Representation
@@ -50,8 +57,8 @@ class SparseAutoencoder(Training, Representation):
 
     def validate(self) -> None:
         self.sparsity.check_width(self.latents)
-        if incompatibility := self.encoder.incompatibility(self.data):
-            self.refuse("data", incompatibility)
+        if problem := self.encoder.incompatibility(self.data):
+            self.refuse("data", problem)
 
     @property
     def width(self) -> int:
@@ -61,51 +68,61 @@ class SparseAutoencoder(Training, Representation):
         return self.encoder.incompatibility(data)
 
     def build(self) -> Autoencoder:
-        """The autoencoder with the weights that `seed` names."""
+        """The autoencoder with the first weights that `seed` names."""
         with seeded("SparseAutoencoder", "weights", self.seed):
             return Autoencoder(self.encoder.width, self.latents, self.sparsity)
 
     def losses(self, autoencoder: Autoencoder, inputs: Tensor) -> dict[str, Tensor]:
-        """Reconstruction error and price of sparsity; how many latents are on, and how many were off for a whole epoch."""
+        """What a step minimises, and what is worth watching.
+
+        inputs: (2b, d), features of views. `autoencoder.idle` is updated.
+
+        Returns scalars: loss, the reconstruction error and the price of sparsity; l0, how many
+        latents are on for an input; dead_latents, how many were off for a whole epoch.
+        """
         code: Code = autoencoder(inputs)
-        on = code.latents.detach() > 0
-        autoencoder.idle = torch.where(on.any(0), 0, autoencoder.idle + 1)
-        epoch = len(self.data.split("train").labels) // self.batch_size
+        is_on = code.latents.detach() > 0
+        autoencoder.idle = torch.where(is_on.any(0), 0, autoencoder.idle + 1)
+        steps_per_epoch = len(self.data.split("train").labels) // self.batch_size
         return {
             "loss": autoencoder.loss(inputs, code),
-            "l0": on.float().sum(1).mean(),
-            "dead_latents": (autoencoder.idle >= epoch).float().sum(),
+            "l0": is_on.float().sum(1).mean(),
+            "dead_latents": (autoencoder.idle >= steps_per_epoch).float().sum(),
         }
 
-    def run(self, job: Job) -> Artifact:
-        encode = self.encoder.network(job.get)
-        autoencoder = to_device(self.build())
+    def parameter_groups(self, autoencoder: Autoencoder) -> list[dict[str, object]]:
+        """For the optimiser: the decoder, which may learn at a rate of its own, is the second."""
         decoder: dict[str, object] = {"params": [*autoencoder.decoder.parameters()]}
         if self.decoder_lr is not None:
             decoder["lr"] = self.decoder_lr
         others = [
-            each for name, each in autoencoder.named_parameters() if not name.startswith("decoder.")
+            parameter
+            for name, parameter in autoencoder.named_parameters()
+            if not name.startswith("decoder.")
         ]
+        return [{"params": others}, decoder]
+
+    def run(self, job: Job) -> Artifact:
+        encoder = self.encoder.network(job.get)
+        autoencoder = to_device(self.build())
 
         def losses(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
-                inputs = encode(views)
+                inputs = encoder(views)
             return self.losses(autoencoder, inputs)
 
-        self.train(
-            job,
-            autoencoder,
-            [{"params": others}, decoder],
-            losses,
-            lambda views: autoencoder.encode(encode(views)),
-        )
+        def latents_of(views: Tensor) -> Tensor:
+            return autoencoder.encode(encoder(views))
+
+        self.train(job, autoencoder, self.parameter_groups(autoencoder), losses, latents_of)
         return autoencoder.state_dict()
 
-    def autoencoder(self, get: Get) -> Autoencoder:
-        """The trained one."""
+    def autoencoder(self, get: GetArtifact) -> Autoencoder:
+        """The trained one, wherever it was built."""
         autoencoder = self.build()
         autoencoder.load_state_dict(get(self))
         return autoencoder
 
-    def network(self, get: Get) -> nn.Module:
-        return frozen(Then(self.encoder.network(get), Encode(self.autoencoder(get))))
+    def network(self, get: GetArtifact) -> nn.Module:
+        latents = LatentEncoder(self.autoencoder(get))
+        return freeze(Composed(self.encoder.network(get), latents))

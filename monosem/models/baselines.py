@@ -1,4 +1,7 @@
-"""Linear maps of somebody else's features: what plain compression and plain sparsity do without any monosemanticity being learned."""
+"""Baselines: the inputs themselves, and linear maps of somebody else's features.
+
+They show what plain compression and plain sparsity do, without any monosemanticity being learnt.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,19 @@ from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.learning.sparse import Sparsifier
 from monosem.models.features import Features
-from monosem.models.representation import Get, Representation, Then, frozen
+from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 
 
 @gin.register
 @dataclass(frozen=True)
 class Pixels(Representation):
-    """The normalised images themselves, shrunk by means to at most side x side: what any encoder starts from, and a judge of how alike
-    images are that had no part in anybody's training.
+    """The normalised images themselves, shrunk by means.
+
+    What any encoder starts from; and the default reference encoder, as it had no part in anybody's
+    training.
 
     data: whose images.
+    side: of the shrunk images, in pixels; smaller images stay as they are.
     """
 
     data: ImageDataset
@@ -42,8 +48,8 @@ class Pixels(Representation):
         height, width = (min(self.side, size) for size in self.data.sample_shape[-2:])
         return self.data.channels * height * width
 
-    def network(self, get: Get) -> nn.Module:
-        return frozen(nn.Sequential(Shrink(self.side), nn.Flatten()))
+    def network(self, get: GetArtifact) -> nn.Module:
+        return freeze(nn.Sequential(Shrink(self.side), nn.Flatten()))
 
 
 class Shrink(nn.Module):
@@ -54,12 +60,16 @@ class Shrink(nn.Module):
         self.side = side
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = (min(self.side, each) for each in images.shape[-2:])
+        height, width = (min(self.side, size) for size in images.shape[-2:])
         return F.adaptive_avg_pool2d(images, (height, width))
 
 
 class Affine(nn.Module):
-    """(n, d) -> (n, features): (x - mean) @ components^T."""
+    """(n, d) -> (n, features): (x - mean) @ components^T.
+
+    mean: (d,).
+    components: (features, d).
+    """
 
     mean: Tensor
     components: Tensor
@@ -75,7 +85,11 @@ class Affine(nn.Module):
 
 @dataclass(frozen=True)
 class Mapped(Representation):
-    """A map of another representation's features to so many of its own."""
+    """A map of another representation's features (n, d) to some of its own (n, features).
+
+    encoder: whose features.
+    features: how many it has itself.
+    """
 
     encoder: Representation
     features: Count
@@ -90,94 +104,117 @@ class Mapped(Representation):
 
 @dataclass(frozen=True, kw_only=True)
 class Compression(Stage, Mapped):
-    """A linear map to fewer dimensions, fitted to the features of clean training images, without labels.
+    """A linear map to fewer dimensions, fitted to features of the training split without labels.
 
-    encoder: whose features. data: the images. features: how many dimensions are kept. Artifact: mean (d,), components (features, d).
+    encoder: whose features.
+    features: how many dimensions are kept.
+    data: whose training split.
+
+    Artifact: mean (d,); components (features, d).
     """
 
     data: Dataset
 
     def validate(self) -> None:
-        if self.features > self.encoder.width:
+        width = self.encoder.width
+        if self.features > width:
             self.refuse(
                 "features",
-                f"must be at most {self.encoder.width}, the features of the encoder, got {self.features}",
+                f"must be at most {width}, the features of the encoder, got {self.features}",
             )
 
     def preflight(self) -> None:
         if problem := self.data.problem() or self.encoder.incompatibility(self.data):
             self.refuse("data", problem)
 
+    @property
+    def training_features(self) -> Features:
+        return Features(self.encoder, self.data, "train")
+
     def upstream(self) -> tuple[Stage, ...]:
-        return (Features(self.encoder, self.data, "train"),)
+        return (self.training_features,)
 
     def run(self, job: Job) -> Artifact:
-        (stage,) = self.upstream()
-        seen = job.get(stage)["features"].to(device()).double()
-        mean = seen.mean(0)
-        return {"mean": mean.float(), "components": self.components(seen - mean).float()}
+        features = job.get(self.training_features)["features"].to(device()).double()
+        mean = features.mean(0)
+        components = self.components(features - mean)
+        return {"mean": mean.float(), "components": components.float()}
 
     def components(self, centred: Tensor) -> Tensor:
-        """(n, d) float64 -> (features, d)"""
+        """(n, d) float64 of mean zero -> (features, d)."""
         raise NotImplementedError
 
-    def network(self, get: Get) -> nn.Module:
+    def network(self, get: GetArtifact) -> nn.Module:
         artifact = get(self)
-        return frozen(
-            Then(self.encoder.network(get), Affine(artifact["mean"], artifact["components"]))
-        )
+        linear = Affine(artifact["mean"], artifact["components"])
+        return freeze(Composed(self.encoder.network(get), linear))
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class PCA(Compression):
-    """Principal components: the directions of largest variance, orthogonal, each with its largest entry positive. Directions without
-    variance, up to the rounding of single precision, are no components: those are 0."""
+    """Principal components: orthogonal directions, that of the largest variance first.
+
+    The largest entry of each is positive. Directions without variance, up to the rounding of single
+    precision, are no components: those are 0.
+    """
 
     def components(self, centred: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(centred.T @ centred)
-        found = (vectors * (values > 1e-10 * values[-1])).T.flip(0)[: self.features]
-        return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
+        variances, directions = torch.linalg.eigh(centred.T @ centred)  # the smallest first
+        directions = directions * (variances > 1e-10 * variances[-1])
+        components = directions.T.flip(0)[: self.features]
+        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        return components * largest.sign()
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class ICA(Compression):
-    """Independent components of unit variance by FastICA (Hyvärinen & Oja, 2000; scikit-learn's), after whitening to so many principal
-    components; where it has not converged after 1000 rounds they are what it had by then. Where features vary in fewer directions, up
-    to the rounding of single precision, fewer are found and the others are 0. seed: of its first guess.
+    """Independent components of unit variance by FastICA (Hyvärinen & Oja, 2000), scikit-learn's.
+
+    Features are whitened first, to as many principal components as are wanted. Where the method has
+    not converged after 1000 rounds, its components are what it had by then. Where features vary in
+    fewer directions, up to the rounding of single precision, the components that are left are 0.
+
+    seed: of the first guess.
     """
 
     seed: Seed = 0
 
     def components(self, centred: Tensor) -> Tensor:
+        components = centred.new_zeros(self.features, centred.shape[1])
+        rank = min(self.features, int(torch.linalg.matrix_rank(centred, rtol=1e-5)))
+        if rank:
+            components[:rank] = self._independent(centred, rank)
+        return components
+
+    def _independent(self, centred: Tensor, count: int) -> Tensor:
+        """(n, d) -> (count, d)."""
         from sklearn.decomposition import FastICA
 
-        rank = min(self.features, int(torch.linalg.matrix_rank(centred, rtol=1e-5)))
-        found = torch.zeros(
-            self.features, centred.shape[1], dtype=torch.float64, device=centred.device
+        method = FastICA(
+            count,
+            whiten="unit-variance",
+            max_iter=1000,
+            random_state=seed_for("FastICA", self.seed) % 2**32,
         )
-        if rank:
-            method = FastICA(
-                rank,
-                whiten="unit-variance",
-                max_iter=1000,
-                random_state=seed_for("FastICA", self.seed) % 2**32,
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it has not converged
-                method.fit(centred.cpu().numpy())
-            found[:rank] = torch.from_numpy(method.components_).to(centred.device)
-        return found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged
+            method.fit(centred.cpu().numpy())
+        return torch.from_numpy(method.components_).to(centred.device)
 
 
 @gin.register
 @dataclass(frozen=True)
 class RandomProjection(Mapped):
-    """A very sparse random projection (Li, Hastie & Church, KDD 2006), and a sparsifier behind it: an autoencoder that nobody trained.
+    """A very sparse random projection (Li, Hastie & Church, KDD 2006), and a sparsifier behind it.
 
-    Entries are 0 but for a share `density`, which are +- 1 / sqrt(density features), so that norms are kept on average.
-    sparsity: what makes the result sparse; None leaves it linear. seed: names the entries.
+    An autoencoder that nobody trained. Entries of its matrix are 0, but for a share `density` of
+    them, which are +- 1 / sqrt(density features): so norms are kept on average.
+
+    density: the share of entries that are not 0.
+    sparsity: what makes the result sparse; None leaves it linear.
+    seed: names the entries.
     """
 
     density: Annotated[float, Range(0, 1, open=True)] = 0.1
@@ -189,14 +226,15 @@ class RandomProjection(Mapped):
             self.sparsity.check_width(self.features)
 
     def matrix(self) -> Tensor:
-        """(features, encoder's width)"""
-        draw = torch.rand(
-            2, self.features, self.encoder.width, generator=generator("RandomProjection", self.seed)
-        )
-        signs = torch.where(draw[0] < 0.5, -1.0, 1.0)
-        return signs * (draw[1] < self.density) / (self.density * self.features) ** 0.5
+        """(features, width of the encoder)."""
+        draw = generator("RandomProjection", self.seed)
+        sign_draw, density_draw = torch.rand(2, self.features, self.encoder.width, generator=draw)
+        signs = torch.where(sign_draw < 0.5, -1.0, 1.0)
+        return signs * (density_draw < self.density) / (self.density * self.features) ** 0.5
 
-    def network(self, get: Get) -> nn.Module:
+    def network(self, get: GetArtifact) -> nn.Module:
         linear = Affine(torch.zeros(self.encoder.width), self.matrix())
-        projected = Then(self.encoder.network(get), linear)
-        return frozen(Then(projected, self.sparsity.activate) if self.sparsity else projected)
+        projected = Composed(self.encoder.network(get), linear)
+        if self.sparsity is None:
+            return freeze(projected)
+        return freeze(Composed(projected, self.sparsity.activate))

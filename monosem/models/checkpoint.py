@@ -1,4 +1,7 @@
-"""Somebody else's weights as an encoder, and autoencoders that read something else than they were trained on."""
+"""Somebody else's weights as an encoder, and autoencoders apart from what they were trained on.
+
+What is in the file is read in weights.py and matched to the network in matching.py.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,32 @@ from monosem.learning.encoders import Encoder, Network, Projector
 from monosem.learning.objectives import Objective
 from monosem.learning.sparse import Autoencoder, Sparsifier
 from monosem.models import weights
-from monosem.models.autoencoder import Encode, SparseAutoencoder
+from monosem.models.autoencoder import LatentEncoder, SparseAutoencoder
 from monosem.models.matching import matched
-from monosem.models.representation import Get, Pretrained, Representation, Then, frozen
+from monosem.models.representation import Composed, GetArtifact, Pretrained, Representation, freeze
 from monosem.models.safe_load import WeightsError
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Stage, Pretrained):
-    """A network that somebody else has trained, read from a file: solo-learn's and the authors' .ckpt and .pth, a torchvision
-    state dict, safetensors. Every name and shape is checked; a pickle that wants to run code is refused. The content of the
-    file is in the key, its place is not.
+    """A network that somebody else has trained, read from a file.
 
-    encoder, projector: the architecture of what is in the file; without a projector only the backbone is read. The authors' has
-        ResNet.stem_padding 2 and a projector of 16384 and 2048.
-    objective: what it was trained with, for Embedding; nothing else asks for it.
-    latents, sparsity: of the autoencoder that the authors' SAE files hold besides, for Latents; None leaves it.
+    As a representation: the features of its backbone. It reads the .ckpt and .pth files of
+    solo-learn and of the paper's authors, a torchvision state dict, and safetensors. Every name and
+    shape is checked; a pickle that wants to run code is refused.
+
+    path: of the file. Its content is in the key, its place is not.
+    encoder: the architecture of the backbone. That of the authors has ResNet.stem_padding 2.
+    projector: the architecture of what is on top; None reads the backbone alone. That of the
+        authors has 16384 and 2048 features.
+    objective: what the network was trained with, for Embedding; nothing else asks for it.
+    latents: of the autoencoder that the authors' SAE files hold besides, for Latents; None leaves
+        it out.
+    sparsity: of that autoencoder; set where `latents` is.
     channels: of the images.
+
+    Artifact: the state of the network, by name.
     """
 
     path: PathField
@@ -53,12 +64,13 @@ class Checkpoint(Stage, Pretrained):
                 "sparsity",
                 f"and Checkpoint.latents go together, got {self.sparsity} and {self.latents}",
             )
-        if self.latents is not None and self.projector is None:
+        if self.sparsity is None or self.latents is None:
+            return
+        if self.projector is None:
             self.refuse(
                 "projector", "must be set where there is an autoencoder: it reads projections"
             )
-        if self.sparsity is not None and self.latents is not None:
-            self.sparsity.check_width(self.latents)
+        self.sparsity.check_width(self.latents)
 
     def preflight(self) -> None:
         self._read()
@@ -68,7 +80,8 @@ class Checkpoint(Stage, Pretrained):
         if not path.is_file():
             self.refuse("path", f"cannot be used: {weights.describe_absence(path)}")
         try:
-            return _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
+            status = path.stat()
+            return _digest(path, status.st_size, status.st_mtime_ns)
         except OSError as error:
             self.refuse("path", f"cannot be used: {path} cannot be read: {error.strerror}")
 
@@ -89,38 +102,42 @@ class Checkpoint(Stage, Pretrained):
         return self.objective.embed(raw)
 
     def _build(self) -> Network:
-        network = Network(
-            self.encoder.build((self.channels,)),
-            self.projector.build(self.width) if self.projector else nn.Identity(),
-        )
-        if self.latents is not None and self.sparsity is not None and self.features is not None:
-            network.autoencoder = Autoencoder(self.features, self.latents, self.sparsity)
+        """The architecture, with weights that mean nothing."""
+        backbone = self.encoder.build((self.channels,))
+        if self.projector is None:
+            return Network(backbone, nn.Identity())
+        network = Network(backbone, self.projector.build(self.width))
+        if self.latents is not None and self.sparsity is not None:
+            features = self.projector.features
+            network.autoencoder = Autoencoder(features, self.latents, self.sparsity)
         return network
 
     def _read(self) -> Artifact:
+        path = Path(self.path)
         with torch.device("meta"):
             wanted = self._build().state_dict()
         try:
-            return matched(weights.read(Path(self.path)), wanted, Path(self.path))
+            return matched(weights.read(path), wanted, path)
         except WeightsError as error:
             self.refuse("path", f"cannot be used: {error}")
 
     def run(self, job: Job) -> Artifact:
         return self._read()
 
-    def trained(self, get: Get) -> Network:
+    def trained(self, get: GetArtifact) -> Network:
         network = self._build()
         network.load_state_dict(get(self))
         return network
 
-    def autoencoder(self, get: Get) -> Autoencoder:
+    def autoencoder(self, get: GetArtifact) -> Autoencoder:
         autoencoder = self.trained(get).autoencoder
-        assert isinstance(autoencoder, Autoencoder), "Latents has asked whether there is one"
+        assert isinstance(autoencoder, Autoencoder), "Latents refuses others"
         return autoencoder
 
 
 @functools.cache
-def _digest(path: Path, size: int, changed: int) -> str:
+def _digest(path: Path, size: int, changed_at: int) -> str:
+    """Read once for every state of a file, as keys are asked for often."""
     return file_digest(path)
 
 
@@ -129,8 +146,12 @@ def _digest(path: Path, size: int, changed: int) -> str:
 class Latents(Representation):
     """The latents of an autoencoder that reads something else than it was trained on.
 
-    The reference trains autoencoders on unit projections and probes them with raw ones (encoder = Projection), where biases
-    count for little; SparseAutoencoder by itself reads the same both times.
+    The reference trains autoencoders on unit projections and probes them with raw ones (encoder =
+    Projection), where biases count for little. SparseAutoencoder by itself reads the same both
+    times.
+
+    autoencoder: whose latents.
+    encoder: what it reads; must have as many features as it was trained on.
     """
 
     autoencoder: SparseAutoencoder | Checkpoint
@@ -142,24 +163,28 @@ class Latents(Representation):
                 "autoencoder",
                 "must have an autoencoder: Checkpoint.latents and Checkpoint.sparsity are not set",
             )
-        taken = (
-            self.autoencoder.encoder.width
-            if isinstance(self.autoencoder, SparseAutoencoder)
-            else self.autoencoder.features
-        )
-        if self.encoder.width != taken:
+        features = self._features_read()
+        if self.encoder.width != features:
             self.refuse(
                 "encoder",
-                f"must have {taken} features, which the autoencoder reads, got {self.encoder.width}",
+                f"must have {features} features, which the autoencoder reads, "
+                f"got {self.encoder.width}",
             )
+
+    def _features_read(self) -> int | None:
+        """The number of features that the autoencoder was trained on."""
+        if isinstance(self.autoencoder, SparseAutoencoder):
+            return self.autoencoder.encoder.width
+        return self.autoencoder.features
 
     @property
     def width(self) -> int:
-        assert self.autoencoder.latents is not None, "as validate has seen"
+        assert self.autoencoder.latents is not None, "validate refuses that"
         return self.autoencoder.latents
 
     def incompatibility(self, data: Dataset) -> str | None:
         return self.encoder.incompatibility(data)
 
-    def network(self, get: Get) -> nn.Module:
-        return frozen(Then(self.encoder.network(get), Encode(self.autoencoder.autoencoder(get))))
+    def network(self, get: GetArtifact) -> nn.Module:
+        latents = LatentEncoder(self.autoencoder.autoencoder(get))
+        return freeze(Composed(self.encoder.network(get), latents))

@@ -1,8 +1,11 @@
-"""TODO."""
+"""The features of a split: how inputs pass through a network, and the stage that keeps them.
+
+It knows neither what changes the inputs on the way nor what the features are for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,22 +18,28 @@ from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.data.dataset import Augmentation, Dataset, SplitName
 from monosem.models.representation import Representation
 
-CHUNK = 500  # images in one pass through an encoder; fixed, as noise is drawn chunk by chunk
+# Inputs in one pass through a network. It bounds memory, and it is no setting: corruptions and
+# views are drawn chunk by chunk, so another size would give other draws.
+CHUNK = 500
 
 
-@torch.no_grad()
 def encode(
     network: nn.Module,
     data: Dataset,
     inputs: Tensor,
-    corrupt: Callable[[Tensor], Tensor] = lambda x: x,
+    corrupt: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Features (n, d) of stored inputs (n, ...), prepared and then corrupted: one pass for each."""
-    chunks = inputs.split(CHUNK)
-    return _finite(torch.cat([network(corrupt(data.prepare(chunk))) for chunk in chunks]))
+    """Features (n, width) of inputs as an evaluation sees them.
+
+    inputs: (n, *sample_shape), as `data` stores them.
+    corrupt: changes prepared inputs, chunk by chunk in their order; None leaves them.
+
+    Raises StageError where a feature is not a finite number.
+    """
+    prepared = (data.prepare(chunk) for chunk in inputs.split(CHUNK))
+    return _pass_through(network, map(corrupt, prepared) if corrupt else prepared)
 
 
-@torch.no_grad()
 def encode_views(
     network: nn.Module,
     data: Dataset,
@@ -38,26 +47,44 @@ def encode_views(
     views: Sequence[Augmentation],
     draw: Generator,
 ) -> Tensor:
-    """Features (n, d) of one augmented view of every input."""
+    """Features (n, width) of one augmented view of every input.
+
+    loader: gives the n inputs as `data` stores them.
+    draw: of the views, chunk by chunk in the order of the inputs.
+
+    Raises StageError where a feature is not a finite number.
+    """
     order = torch.arange(len(loader.inputs)).split(CHUNK)
-    return _finite(
-        torch.cat([network(data.augment(chunk, views, draw)) for chunk in loader(order)])
-    )
+    return _pass_through(network, (data.augment(chunk, views, draw) for chunk in loader(order)))
 
 
-def _finite(features: Tensor) -> Tensor:
+@torch.no_grad()
+def _pass_through(network: nn.Module, chunks: Iterable[Tensor]) -> Tensor:
+    features = torch.cat([network(chunk) for chunk in chunks])
     if not features.isfinite().all():
         raise StageError(
-            "the features of some images are not finite numbers: look at what was corrupted or trained"
+            "the features of some inputs are not finite numbers: "
+            "look at what was corrupted or trained"
         )
     return features
 
 
+def view_draw(number: int) -> Generator:
+    """Names the views that probes see: those of one number are the same for every encoder."""
+    return generator("views of a probe", number, on=device())
+
+
 @dataclass(frozen=True)
 class Features(Stage):
-    """The features of a split: computed once, probed many times. Artifact: features (n, width); passes: images encoded.
+    """The features of a split, computed once and probed many times.
 
-    views: augmentations; without any, images are as an evaluation sees them. number: which draw of them.
+    encoder: what encodes.
+    data: whose inputs.
+    split: which of them.
+    views: augmentations, applied in turn; without any, inputs are as an evaluation sees them.
+    number: which draw of the views.
+
+    Artifact: features (n, width); passes (), how many inputs were encoded.
     """
 
     encoder: Representation
@@ -70,17 +97,12 @@ class Features(Stage):
         return self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
-        inputs, network = self.data.split(self.split).inputs, self.encoder.network(job.get)
+        inputs = self.data.split(self.split).inputs
+        network = self.encoder.network(job.get)
         if self.views:
-            features = encode_views(
-                network, self.data, BatchLoader(inputs), self.views, view_draw(self.number)
-            )
+            draw = view_draw(self.number)
+            features = encode_views(network, self.data, BatchLoader(inputs), self.views, draw)
         else:
             features = encode(network, self.data, inputs)
         job.log(1, 1, encoder_passes=len(inputs))
         return {"features": features, "passes": torch.tensor(len(inputs))}
-
-
-def view_draw(number: int) -> Generator:
-    """Names the views that probes see, the same for every encoder."""
-    return generator("views of a probe", number, on=device())

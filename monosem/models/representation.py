@@ -1,4 +1,7 @@
-"""Representations and the stages that train them: pre-training, and sparse autoencoders on top."""
+"""Representations: whatever turns inputs into features, and functions of an encoder's projections.
+
+It knows no way of training one.
+"""
 
 from __future__ import annotations
 
@@ -16,48 +19,82 @@ from monosem.data.dataset import Dataset
 from monosem.learning.encoders import Network
 from monosem.learning.objectives import ACTIVATIONS, Activation
 
-Get = Callable[[Stage], Artifact]
+GetArtifact = Callable[[Stage], Artifact]
 
 
 @dataclass(frozen=True)
 class Representation(Part):
-    """Whatever turns normalised images (n, c, h, w) into features (n, width): an encoder, or something on top of one."""
+    """Whatever turns prepared inputs (n, ...) into features (n, width).
+
+    An encoder, something on top of one, or a fixed map. One that was trained is a stage as well.
+    """
 
     @property
     def width(self) -> int:
+        """The number of features of an input."""
         raise NotImplementedError
 
     def incompatibility(self, data: Dataset) -> str | None:
-        """Why inputs of `data` cannot be encoded, if they cannot; goes on from the name of a field."""
+        """Why inputs of `data` cannot be encoded, if they cannot.
+
+        Goes on from the name of a field. Asked when a spec is read: it loads nothing.
+        """
         return None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages whose artifacts `network` asks for: itself, if it is one, and those that it stands on."""
-        below = (getattr(self, field.name) for field in fields(self))
-        own = (self,) if isinstance(self, Stage) else ()
-        return own + tuple(
-            stage for each in below if isinstance(each, Representation) for stage in each.stages
-        )
+        """The stages whose artifacts `network` asks for: itself, if it is one, and those below it.
 
-    def network(self, get: Get) -> nn.Module:
-        """The map from images to features, on the device, in evaluation mode, frozen."""
+        Not what a stage's `upstream` names, which is what its training asks for: a PCA is trained
+        on the features of a split, and its network needs the encoder instead.
+        """
+        stages = [self] if isinstance(self, Stage) else []
+        for field in fields(self):
+            below = getattr(self, field.name)
+            if isinstance(below, Representation):
+                stages += below.stages
+        return tuple(stages)
+
+    def network(self, get: GetArtifact) -> nn.Module:
+        """The map from prepared inputs to features: on the device, in evaluation mode, frozen.
+
+        get: gives the artifact of any of `stages`.
+        """
         raise NotImplementedError
 
 
-def frozen(module: nn.Module) -> nn.Module:
+class Composed(nn.Module):
+    """A network or a function after a network."""
+
+    def __init__(self, first: nn.Module, then: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.first, self.then = first, then
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.then(self.first(inputs))
+
+
+def backbone_of(network: nn.Module) -> nn.Module:
+    """The part of a representation's network that sees the inputs themselves."""
+    while isinstance(network, Composed):
+        network = network.first
+    return network
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """The module on the device, in evaluation mode, without gradients for its weights."""
     return to_device(module).eval().requires_grad_(False)
-
-
-# ------------------------------------------------------------------------------------------------ encoders
 
 
 @dataclass(frozen=True)
 class Pretrained(Representation):
-    """A backbone with a projector whose weights are an artifact. As a representation: its backbone's features."""
+    """A backbone with a projector, whose weights are an artifact.
 
-    def trained(self, get: Get) -> Network:
-        """The network with its weights, where it was built and as it is trained."""
+    As a representation: the features of its backbone.
+    """
+
+    def trained(self, get: GetArtifact) -> Network:
+        """The network with its weights, in training mode and wherever it was built."""
         raise NotImplementedError
 
     def embed(self, raw: Tensor) -> Tensor:
@@ -66,27 +103,19 @@ class Pretrained(Representation):
 
     @property
     def features(self) -> int | None:
-        """How many a projection has; None where there is no projector."""
+        """The number of features of a projection; None where there is no projector."""
         raise NotImplementedError
 
-    def network(self, get: Get) -> nn.Module:
-        return frozen(self.trained(get).backbone)
-
-
-class Then(nn.Module):
-    """A network or a function after a network."""
-
-    def __init__(self, first: nn.Module, then: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.first, self.then = first, then
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.then(self.first(images))
+    def network(self, get: GetArtifact) -> nn.Module:
+        return freeze(self.trained(get).backbone)
 
 
 @dataclass(frozen=True)
 class Projected(Representation):
-    """A function of an encoder's raw projections."""
+    """A function of an encoder's raw projections.
+
+    encoder: must have a projector.
+    """
 
     encoder: Pretrained
 
@@ -96,7 +125,7 @@ class Projected(Representation):
 
     @property
     def width(self) -> int:
-        assert self.encoder.features is not None, "as validate has seen"
+        assert self.encoder.features is not None, "validate refuses that"
         return self.encoder.features
 
     def incompatibility(self, data: Dataset) -> str | None:
@@ -106,17 +135,19 @@ class Projected(Representation):
         """(n, d) raw projections -> (n, d) features."""
         raise NotImplementedError
 
-    def network(self, get: Get) -> nn.Module:
+    def network(self, get: GetArtifact) -> nn.Module:
         trained = self.encoder.trained(get)
-        return frozen(Then(Then(trained.backbone, trained.projector), self.after))
+        projected = Composed(trained.backbone, trained.projector)
+        return freeze(Composed(projected, self.after))
 
 
 @gin.register
 @dataclass(frozen=True)
 class Projection(Projected):
-    """The raw projector output of an encoder, rectified or not: what the reference's probes see.
+    """The projector's output, rectified or not: what the probes of the reference see.
 
-    activation: applied to the raw projections; the reference has relu for NCL encoders and nothing for SimCLR's.
+    activation: applied to the raw projections. The reference has relu for NCL encoders and nothing
+        for those of SimCLR.
     """
 
     activation: Activation = "identity"
@@ -128,7 +159,10 @@ class Projection(Projected):
 @gin.register
 @dataclass(frozen=True)
 class Embedding(Projected):
-    """What an encoder's objective compares: for contrastive losses unit vectors, rectified where the objective rectifies."""
+    """What an encoder's objective compares.
+
+    For contrastive losses unit vectors, rectified where the objective rectifies.
+    """
 
     def validate(self) -> None:
         super().validate()
@@ -136,10 +170,3 @@ class Embedding(Projected):
 
     def after(self, raw: Tensor) -> Tensor:
         return self.encoder.embed(raw)
-
-
-def innermost(network: nn.Module) -> nn.Module:
-    """The network that sees the images: the backbone of a representation's network."""
-    while isinstance(network, Then):
-        network = network.first
-    return network

@@ -1,4 +1,7 @@
-"""TODO."""
+"""What stages that train on augmented views share: fields, batches, and what is logged on the way.
+
+It knows no encoder and no autoencoder.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,20 @@ from monosem.core.fields import Count, Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Job, Stage
 from monosem.data.dataset import Augmentation, Dataset
-from monosem.learning.loop import TrainingLoop
+from monosem.learning.loop import Batch, TrainingLoop
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.metrics.base import FeatureBatch, Metric, as_number, measure
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
 from monosem.metrics.space import EffectiveRank, Orthogonality, Sparsity
 
-# ------------------------------------------------------------------------------------------------ training
+# Cheap enough for one batch of every epoch.
+WATCHED: tuple[Metric, ...] = (
+    ClassConsistency(),
+    ClassSelectivity(),
+    Sparsity(),
+    EffectiveRank(),
+    Orthogonality(),
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,27 @@ class Learning(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Learning):
-    """A stage that trains a network on two augmented views of every image.
+    """A stage that trains a network on two augmented views of every input.
 
-    views: augmentations, applied in this order. seed: with the kind of stage, names the initial weights, the order of images
-    and the augmentations; nothing else does, so two objectives with one seed meet the same batches and are paired.
-    precision: of products, by autocast, with loss scaling for float16; the objective is computed in float32. On a CPU either half
-    is bfloat16 where it has instructions for that, else float32. clip: the largest norm of all gradients together; None
-    leaves them.
+    With b = batch_size, a batch is
+
+        inputs           (b, *sample_shape)      as the dataset stores them
+        views            (2b, ...)               first views, then second views in the same order
+        targets, labels  (2b,)                   the same for both views of an input
+
+    What is left of an epoch after the last whole batch is dropped.
+
+    data: what is learnt from, its training split.
+    views: augmentations, applied in this order.
+    optimizer: its learning rates are for its own size of batch, see `Optimizer.for_batches`.
+    schedule: the learning rate at every step.
+    epochs: passes over the training split.
+    batch_size: inputs of a batch, each with two views.
+    seed: with the kind of stage, names the first weights, the order of inputs and the views.
+        Nothing else does: two objectives with one seed meet the same batches and are paired.
+    precision: of products, by autocast, with loss scaling for float16. The objective is computed in
+        float32. On a CPU either half is bfloat16 where it has instructions for that, else float32.
+    clip: the largest norm of all gradients together; None leaves them as they are.
     """
 
     data: Dataset
@@ -59,7 +83,12 @@ class Training(Learning):
             )
 
     def targets(self, index: Tensor, labels: Tensor, draw: Generator) -> Tensor:
-        """(2b,) what tells which rows of a batch belong together: the image, unless labels do."""
+        """(2b,) Rows of a batch with equal targets belong together.
+
+        index: (2b,) which input a view is of; the targets unless a stage says otherwise.
+        labels: (2b,).
+        draw: for targets that are random.
+        """
         return index
 
     def train(
@@ -70,37 +99,27 @@ class Training(Learning):
         losses: Callable[..., dict[str, Tensor]],
         represent: Callable[[Tensor], Tensor],
     ) -> None:
-        """Minimise losses(views (2b, c, h, w) normalised, targets (2b,), labels (2b,)); what is left of an epoch is dropped.
-        represent(views): what the monosemanticity of is logged at every epoch."""
+        """Train `module` in place, going on where the job's saved state left off.
+
+        groups: of the module's parameters, for the optimiser.
+        losses: views, targets, labels -> scalars by name; 'loss' is minimised.
+        represent: views (2b, ...) -> features (2b, d), whose monosemanticity is logged every epoch.
+        """
         inputs, labels, _ = self.data.split("train")
         loader, labels = BatchLoader(inputs), labels.to(device())
-        steps = len(labels) // self.batch_size
 
-        def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
-            draw = generator(type(self).__name__, "order and views", self.seed, epoch, on=device())
-            order = torch.randperm(len(labels), generator=draw, device=device())[
-                : steps * self.batch_size
-            ].split(self.batch_size)
-            own = generator(
-                type(self).__name__, "targets", self.seed, epoch, on=device()
-            )  # or views would depend on the objective
-            for index, batch in zip(order, loader(order), strict=True):
-                twice = torch.cat([batch, batch])
-                views = self.data.augment(twice, self.views, draw)
-                index = index.repeat(2)
-                yield views, self.targets(index, labels[index], own), labels[index]
-
-        optimizer = self.optimizer.for_batches(self.batch_size).build(groups)
+        def batches(epoch: int) -> Iterator[Batch]:
+            return self._batches(epoch, loader, labels)
 
         def describe(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, float]:
-            return described(module, represent, views, labels)
+            return measure_batch(module, represent, views, labels)
 
         loop = TrainingLoop(
             module=module,
-            optimizer=optimizer,
+            optimizer=self.optimizer.for_batches(self.batch_size).build(groups),
             schedule=self.schedule,
             epochs=self.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=len(labels) // self.batch_size,
             batch_size=self.batch_size,
             batches=batches,
             losses=losses,
@@ -110,22 +129,37 @@ class Training(Learning):
         )
         loop.run(job)
 
+    def _batches(self, epoch: int, loader: BatchLoader, labels: Tensor) -> Iterator[Batch]:
+        """Views, targets and labels of every batch of an epoch.
 
-WATCHED: tuple[Metric, ...] = (
-    ClassConsistency(),
-    ClassSelectivity(),
-    Sparsity(),
-    EffectiveRank(),
-    Orthogonality(),
-)
+        labels: (n,) of the training split, on the device.
+        """
+        stage = type(self).__name__
+        draw = generator(stage, "order and views", self.seed, epoch, on=device())
+        # With a generator in common, views would depend on how an objective draws its targets.
+        target_draw = generator(stage, "targets", self.seed, epoch, on=device())
+        n = len(labels)
+        whole_batches = n - n % self.batch_size
+        order = torch.randperm(n, generator=draw, device=device())[:whole_batches]
+        indices = order.split(self.batch_size)
+        for index, inputs in zip(indices, loader(indices), strict=True):
+            views = self.data.augment(torch.cat([inputs, inputs]), self.views, draw)
+            index = index.repeat(2)
+            yield views, self.targets(index, labels[index], target_draw), labels[index]
 
 
 @torch.no_grad()
-def described(
+def measure_batch(
     module: nn.Module, represent: Callable[[Tensor], Tensor], views: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    """How monosemantic the features of a batch are, as they would be probed: in evaluation mode, which moves no running mean.
-    views: (2b, c, h, w); labels: (2b,)."""
+    """How monosemantic the features of a batch are, by name of the result.
+
+    In evaluation mode, as they would be probed; so no running mean moves.
+
+    module: what `represent` passes views through.
+    views: (2b, ...).
+    labels: (2b,).
+    """
     module.eval()
     features = represent(views).float()
     module.train()

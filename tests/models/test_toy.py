@@ -14,7 +14,7 @@ from monosem.core.stage import key
 from monosem.core.store import Store
 from monosem.data.digits import Digits
 from monosem.learning.optimizers import Adam
-from monosem.models.toy import Superposition, Toys, TwoFeatures, features, oriented
+from monosem.models.toy import Superposition, Toys, TwoFeatures, draw_features, orient
 from monosem.specs.study import study
 from monosem.specs.load import load
 
@@ -70,7 +70,7 @@ def test_splits_and_seeds_are_different_draws_and_one_seed_is_always_the_same():
 
 def test_what_is_on_in_sparse_features_is_on_in_dense_ones_with_the_same_value():
     sparse, dense = (
-        features(1000, density, torch.Generator().manual_seed(3)) for density in (0.2, 1.0)
+        draw_features(1000, density, torch.Generator().manual_seed(3)) for density in (0.2, 1.0)
     )
     assert (dense > 0).all() and (dense <= 1).all() and torch.equal(sparse, dense * (sparse > 0))
 
@@ -79,7 +79,7 @@ def test_what_is_on_in_sparse_features_is_on_in_dense_ones_with_the_same_value()
 def test_the_polysemantic_feature_is_the_less_correlated_with_the_label_below_a_density_of_0_47(
     density,
 ):
-    x = features(2_000_000, density, torch.Generator().manual_seed(0)).double()
+    x = draw_features(2_000_000, density, torch.Generator().manual_seed(0)).double()
     rows = torch.stack([x[:, 0], x[:, 0] - x[:, 1], (x[:, 0] > x[:, 1]).double()])
     monosemantic, polysemantic, _ = torch.corrcoef(rows)[2].tolist()
     assert (polysemantic < monosemantic) == (density < 0.47)
@@ -91,7 +91,7 @@ def test_the_loss_of_a_toy_is_the_source_s_formula_one_example_at_a_time():
     torch.manual_seed(0)
     toys, x, importance = (
         Toys(3),
-        features(7, 0.7, torch.Generator().manual_seed(1)),
+        draw_features(7, 0.7, torch.Generator().manual_seed(1)),
         torch.tensor([1.0, 0.4]),
     )
     torch.nn.init.normal_(toys.bias)
@@ -162,7 +162,7 @@ def test_the_representation_is_the_hidden_dimension(store):
         "w1",
         "w2",
     }
-    assert torch.equal(oriented(-weight), weight) and torch.equal(oriented(weight), weight)
+    assert torch.equal(orient(-weight), weight) and torch.equal(orient(weight), weight)
 
 
 def test_what_is_impossible_is_refused():

@@ -23,7 +23,7 @@ from monosem.learning.sparse import Autoencoder, TopK
 from monosem.models import training
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.pretrain import Pretrain
-from monosem.models.representation import Embedding, Projection, innermost
+from monosem.models.representation import Embedding, Projection, backbone_of
 
 
 def tiny_sae(encoder=None, **fields):
@@ -38,7 +38,9 @@ def tiny_sae(encoder=None, **fields):
 def filled_network(golden) -> Network:
     """The reference model with the weights of golden/README.md's rule."""
     encoder = ResNet(18, "cifar", stem_padding=2)
-    network = Network(encoder.build((3, 32, 32)), Projector(32, 16).build(512), nn.Linear(512, 100)).double()
+    network = Network(
+        encoder.build((3, 32, 32)), Projector(32, 16).build(512), nn.Linear(512, 100)
+    ).double()
     ours = network.state_dict()
     for i, name in enumerate(n for n in golden("l_state_dict_shapes.json")):
         tensor = ours[name]
@@ -60,7 +62,9 @@ def test_a_resnet_s_parameters_are_named_and_shaped_as_in_the_reference_s_checkp
     encoder = ResNet(18, "cifar", stem_padding=2)
     with torch.device("meta"):
         network = Network(
-            encoder.build((3, 32, 32)), Projector(16384, 2048).build(encoder.width), nn.Linear(512, 100)
+            encoder.build((3, 32, 32)),
+            Projector(16384, 2048).build(encoder.width),
+            nn.Linear(512, 100),
         )
     assert {name: list(tensor.shape) for name, tensor in network.state_dict().items()} == shapes
 
@@ -218,7 +222,7 @@ def test_batch_norm_of_the_frozen_encoder_never_moves(tmp_path, monkeypatch):
         Embedding, "network", lambda self, get: seen.append(network(self, get)) or seen[-1]
     )
     store.get(sae)
-    after = innermost(seen[0]).state_dict()
+    after = backbone_of(seen[0]).state_dict()
     assert all(torch.equal(before[f"backbone.{name}"], tensor) for name, tensor in after.items())
 
 
