@@ -1,0 +1,75 @@
+"""Do monosemantic features make models more robust, and by how much?
+
+    spec = monosem.load("ncl.gin", ["Pretrain.epochs = 20"])
+    results = monosem.run(spec)
+    results.curves  # a DataFrame
+
+The names below are what a notebook or a class of one's own needs; docs/python.md shows them at
+work. Each is imported when it is first used, so that `import monosem` takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
+    from monosem.core.fields import Part
+    from monosem.core.stage import Stage
+    from monosem.core.store import Store
+    from monosem.data.dataset import Augmentation, Dataset, Examples
+    from monosem.data.images import ImageDataset
+    from monosem.evaluation.corruptions import Corruption
+    from monosem.evaluation.curves import Curve
+    from monosem.evaluation.experiment import Experiment
+    from monosem.evaluation.probes import Probe
+    from monosem.learning.encoders import Encoder
+    from monosem.learning.objectives import Objective
+    from monosem.learning.sparse import Sparsifier
+    from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
+    from monosem.models.representation import Representation
+    from monosem.running.local import features, run
+    from monosem.specs.load import load
+
+__all__ = [
+    "Augmentation", "Corruption", "Curve", "Dataset", "Declaration", "Encoder", "Examples",
+    "Experiment", "FeatureBatch", "ImageDataset", "Metric", "Objective", "Part", "PerDimension",
+    "Probe", "Representation", "Sparsifier", "Stage", "Store", "features", "load", "run",
+]  # fmt: skip
+
+_HOMES = {
+    "Augmentation": "data.dataset",
+    "Corruption": "evaluation.corruptions",
+    "Curve": "evaluation.curves",
+    "Dataset": "data.dataset",
+    "Declaration": "metrics.base",
+    "Encoder": "learning.encoders",
+    "Examples": "data.dataset",
+    "Experiment": "evaluation.experiment",
+    "FeatureBatch": "metrics.base",
+    "ImageDataset": "data.images",
+    "Metric": "metrics.base",
+    "Objective": "learning.objectives",
+    "Part": "core.fields",
+    "PerDimension": "metrics.base",
+    "Probe": "evaluation.probes",
+    "Representation": "models.representation",
+    "Sparsifier": "learning.sparse",
+    "Stage": "core.stage",
+    "Store": "core.store",
+    "features": "running.local",
+    "load": "specs.load",
+    "run": "running.local",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -103,7 +103,7 @@ def here(
     """What python run.py with these arguments does, without starting a process."""
     capsys.readouterr()
     try:
-        code = main([*map(str, arguments)])
+        code = main([*map(str, arguments)], prog="run.py")
     except SystemExit as exit:  # argparse
         code = int(exit.code or 0)
     valid = capsys.readouterr()

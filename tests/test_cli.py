@@ -126,7 +126,7 @@ def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experime
                 sum(values) / len(values), rel=1e-6
             )
         assert all(
-            accumulator.Examples(picture)
+            accumulator.Images(picture)
             for picture in ("curves", "gallery", "histograms", "space")
         )
         epochs = accumulator.Scalars("pretrain/class_consistency")
@@ -366,7 +366,7 @@ def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gi
 def test_help_answers_without_importing_anything_heavy():
     out = run("--help")
     assert out.returncode == 0 and "--gather" in out.stdout
-    heavy = "import sys, monosem.main; print({'torch', 'ray', 'gin', 'matplotlib', 'numpy'} & set(sys.modules))"
+    heavy = "import sys, monosem.cli; print({'torch', 'ray', 'gin', 'matplotlib', 'numpy'} & set(sys.modules))"
     assert (
         subprocess.run(
             [sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True

@@ -5,5 +5,5 @@ says what is wrong in the words that were typed. It must not know how stages are
 no Ray, no terminal. Imports inside it go one way:
 
     errors < gin_state < bindings < gin_reader < load < study
-    grid < sweep < cells < study
+    grid < sweep < load;  sweep < cells < study
 """

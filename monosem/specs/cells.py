@@ -45,6 +45,11 @@ class Study(NamedTuple):
     def name(self) -> str:
         return self.sweep.name
 
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        """By the name of the cell."""
+        return {cell.name: cell.experiment for cell in self.cells}
+
 
 def check_cells(sweep: Sweep, cells: Mapping[tuple[str, Swept], Cell]) -> None:
     """Raises SpecError where cells do not go together, or the sweep names what no cell has.

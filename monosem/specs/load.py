@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ from monosem.specs.bindings import Bindings, Unread
 from monosem.specs.errors import SpecError
 from monosem.specs.gin_reader import GinReader
 from monosem.specs.gin_state import MACRO, Address, Reference, references
+from monosem.specs.sweep import Sweep
 
 Kind = TypeVar("Kind", bound=Part)
 
@@ -38,6 +40,11 @@ class Spec(NamedTuple):
     def name(self) -> str:
         return self.experiment.name
 
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        """By the name of the cell, as of a Study; a single experiment is no cell."""
+        return {"": self.experiment}
+
 
 def register(*folders: ModuleType) -> None:
     """Import every file of the folders, which registers what it holds: a new file needs no list."""
@@ -49,13 +56,22 @@ def register(*folders: ModuleType) -> None:
 register(data, learning, metrics, models, evaluation)
 
 
-def load(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec:
+def load(files: str | Path | Sequence[str | Path], bindings: str | Sequence[str] = ()) -> Spec:
     """The Experiment that Gin files describe, and then single bindings; later ones win.
 
-    Raises SpecError for everything that can be known to be wrong before work begins.
+    files: paths, or names of files that come with monosem: "ncl.gin"; one or several.
+    bindings: "Pretrain.epochs = 20"; one or several.
+    Raises SpecError for everything that can be known to be wrong before work begins. A sweep is
+    wrong here: the command line runs it; in Python it is a loop over `load` with bindings.
     """
+    names = [files] if isinstance(files, str | Path) else files
     reader = GinReader()
-    reader.read(files, bindings)
+    reader.read(list(map(str, names)), [bindings] if isinstance(bindings, str) else bindings)
+    if reader.bindings.have(Sweep):
+        raise SpecError(
+            "these files describe a sweep, which holds many experiments: run it with "
+            "monosem --gin FILE, or load its specs one by one"
+        )
     spec, _ = experiment_of(reader, checked=set())
     return spec
 

@@ -15,8 +15,8 @@ from monosem.core.store import Store
 from monosem.data.digits import Digits
 from monosem.learning.optimizers import Adam
 from monosem.models.toy import Superposition, Toys, TwoFeatures, draw_features, orient
-from monosem.specs.study import study
 from monosem.specs.load import load
+from monosem.specs.study import study
 
 SEEDS = range(4)
 REGIMES = {"polysemantic": 0.1, "monosemantic": 1.0}
