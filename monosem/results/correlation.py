@@ -1,245 +1,54 @@
-"""Whether monosemantic encoders are the robust ones: rank correlations over the encoders of a table, with controls."""
+"""Whether monosemantic encoders are the robust ones: rank correlations over a table's encoders.
+
+`Claim` is what Gin binds, `correlation_report` answers it in Markdown and in panels to draw.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import gin
 import numpy as np
 
 from monosem.core.fields import Part, Range
-from monosem.results.rows import MONOSEMANTICITY
-from monosem.results.stats import Array, Sample, rank_correlation, residual_ranks
-from monosem.results.summary import markdown
-from monosem.results.table import Line, Table, areas
+from monosem.results.rows import MONOSEMANTICITY, Swept
+from monosem.results.stats import (
+    Array,
+    Sample,
+    areas,
+    percentile_interval,
+    rank_correlation,
+    residual_ranks,
+)
+from monosem.results.summary import markdown_table
+from monosem.results.table import Line, Table
 
-CLEAN, SEED, SPEC = "clean accuracy", "training seed", "spec"
+MIN_ENCODERS = 4  # of fewer nothing is said
+MIN_LINES = 8  # of fewer there is no interval
 
+Encoder = tuple[Line, Swept]  # the line and the seeds
+ByEncoder = Mapping[Encoder, float]
 
-LEAST = 4  # encoders; of fewer nothing is said
-
-
-class EncoderPoints(NamedTuple):
-    """The encoders of a table that have every number, one place each in every array (n,).
-
-    lines: what each is a seed of; seeds: which. measures: of monosemanticity, by name; robust: areas under curves, by curve; clean:
-    accuracy at the smallest severity, by curve.
-    """
-
-    lines: list[Line]
-    seeds: list[tuple[str, ...]]
-    measures: dict[str, Array]
-    robust: dict[str, Array]
-    clean: dict[str, Array]
-
-    def only(self, chosen: Sequence[int]) -> EncoderPoints:
-        """Some of them."""
-        columns = ({name: values[chosen] for name, values in kind.items()} for kind in self[2:])
-        return EncoderPoints(
-            [self.lines[i] for i in chosen], [self.seeds[i] for i in chosen], *columns
-        )
-
-
-def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
-    lines: list[Line] = []
-    seen: list[tuple[str, ...]] = []
-    kinds: tuple[list[dict[str, float]], ...] = ([], [], [])
-    names = dict.fromkeys(
-        metric
-        for kinds in table.lines.values()
-        for curve, metric in kinds
-        if curve == MONOSEMANTICITY
-    )
-    for line in table.lines:
-        samples = {curve: table.samples(line, curve) for curve in curves}
-        numbers = (
-            {
-                name: _by_seed(table.samples(line, MONOSEMANTICITY, name).get(0.0, {}))
-                for name in names
-            },
-            {curve: _by_seed(areas(each)) for curve, each in samples.items()},
-            {curve: _by_seed(each[min(each)]) if each else {} for curve, each in samples.items()},
-        )
-        for seeds in next(iter(numbers[0].values()), {}):
-            if all(seeds in each for kind in numbers for each in kind.values()):
-                lines.append(line)
-                seen.append(
-                    tuple(dict.fromkeys(value for _, value in seeds))
-                )  # bindings that take one value at a time are one seed
-                for kept, kind in zip(kinds, numbers, strict=True):
-                    kept.append({name: each[seeds] for name, each in kind.items()})
-    columns = (
-        {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
-        for rows in kinds
-    )
-    return EncoderPoints(lines, seen, *columns)
-
-
-def _by_seed(sample: Sample) -> dict[Any, float]:
-    """The mean over repeats for every seed."""
-    values: dict[Any, list[float]] = {}
-    for (seeds, _), value in sample.items():
-        values.setdefault(seeds, []).append(value)
-    return {seeds: sum(each) / len(each) for seeds, each in values.items()}
-
-
-class Correlation(NamedTuple):
-    """A rank correlation and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.value):
-            return "cannot be told"
-        return f"{self.value:+.2f}" + (
-            "" if math.isnan(self.low) else f" ({self.low:+.2f} to {self.high:+.2f})"
-        )
-
-
-def correlate(
-    lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] = (), draws: int = 2000
-) -> Correlation:
-    """Spearman's rank correlation of x and y over encoders, `given` held equal, with a percentile bootstrap over lines: each draw takes as
-    many lines as there are, with replacement, and all their encoders. Lines are taken for a sample of all the methods there could be; of
-    fewer than 8 there is no interval."""
-    held = np.stack(given) if len(given) else None
-    value = float(rank_correlation(x, y, held))
-    number = {line: place for place, line in enumerate(dict.fromkeys(lines))}
-    if len(number) < 8:
-        return Correlation(value, math.nan, math.nan)
-    chosen = np.random.default_rng(0).integers(len(number), size=(draws, len(number)))
-    counts = np.stack([np.bincount(lot, minlength=len(number)) for lot in chosen])[
-        :, [number[line] for line in lines]
-    ]
-    every = rank_correlation(x, y, held, counts)
-    told = every[~np.isnan(every)]
-    low, high = np.percentile(told, [2.5, 97.5]) if len(told) > draws / 2 else (math.nan, math.nan)
-    return Correlation(value, float(low), float(high))
-
-
-def controls(asked: Claim, seen: EncoderPoints, curve: str) -> dict[str, list[Array]]:
-    """What is held equal, by what it is called; nothing first. Seeds and specs have no order: each is held equal by itself."""
-    single = {name: [seen.measures[name]] for name in asked.controls}
-    specs = [line.experiment for line in seen.lines]
-    return {
-        "nothing": [],
-        **single,
-        CLEAN: [seen.clean[curve]],
-        SEED: _dummies(seen.seeds),
-        SPEC: _dummies(specs),
-    }
-
-
-def _dummies(kinds: Sequence[object]) -> list[Array]:
-    """1 where an encoder is of a kind and 0 where it is not, for every kind but the first."""
-    return [np.array([each == kind for each in kinds]) for kind in [*dict.fromkeys(kinds)][1:]]
-
-
-class ScatterPanel(NamedTuple):
-    """One panel: a point for each encoder. held: what is held equal; then both axes are what is left of ranks."""
-
-    curve: str
-    held: str
-    x: Array
-    y: Array
-    correlation: Correlation
-
-
-class CorrelationReport(NamedTuple):
-    """What a table says of the claim. text: in Markdown. lines: of every encoder; clouds: a row for each curve, a panel for each control;
-    both empty where there are too few encoders."""
-
-    text: str
-    lines: list[Line]
-    clouds: list[list[ScatterPanel]]
-
-
-def correlation_report(table: Table, asked: Claim) -> CorrelationReport:
-    """The correlation of the measure with each robustness, controls held equal in turn; the same of the encoders alone that have learned
-    something; and the correlations of all measures."""
-    seen = encoder_points(table, asked.curves)
-    if len(seen.lines) < LEAST:
-        return CorrelationReport(
-            f"Only {len(seen.lines)} encoders are finished: too few to correlate anything.", [], []
-        )
-    able = seen.only(
-        [
-            i
-            for i in range(len(seen.lines))
-            if all(clean[i] >= asked.least_clean for clean in seen.clean.values())
-        ]
-    )
-    rows = clouds(seen, asked)
-    words = (
-        "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, that is all seeds of one together "
-        f"({asked.draws} draws), as if lines were a sample of all methods; of fewer than 8 lines there is none. 0 is nothing; partial "
-        "where something is held equal, the spec among others, as lines of one spec are alike."
-    )
-    parts, every = (
-        [words, _of(seen, rows, asked)],
-        ["All measures, nothing held equal:", _every(seen, asked)],
-    )
-    if LEAST <= len(able.lines) < len(seen.lines):
-        parts += [
-            f"Without those whose clean accuracy is below {asked.least_clean:g} %:",
-            _of(able, clouds(able, asked), asked),
-        ]
-        every += [
-            f"All measures, without those below {asked.least_clean:g} %:",
-            _every(able, asked),
-        ]
-    return CorrelationReport("\n\n".join(parts + every), seen.lines, rows)
-
-
-def clouds(seen: EncoderPoints, asked: Claim) -> list[list[ScatterPanel]]:
-    """A row of panels for each curve, one for each control."""
-    x = seen.measures[asked.measure]
-    rows = []
-    for curve, y in seen.robust.items():
-        row = []
-        for held, given in controls(asked, seen, curve).items():
-            known = np.stack(given) if given else None
-            pair = (residual_ranks(x, known), residual_ranks(y, known)) if given else (x, y)
-            row.append(
-                ScatterPanel(curve, held, *pair, correlate(seen.lines, x, y, given, asked.draws))
-            )
-        rows.append(row)
-    return rows
-
-
-def _of(seen: EncoderPoints, rows: Sequence[Sequence[ScatterPanel]], asked: Claim) -> str:
-    header = f"{asked.measure}, {len(seen.lines)} encoders on {len(set(seen.lines))} lines, with the area under"
-    body = [[row[0].curve, *(str(cloud.correlation) for cloud in row)] for row in rows]
-    return markdown([header, *(f"{cloud.held} held equal" for cloud in rows[0])], body)
-
-
-def _every(seen: EncoderPoints, asked: Claim) -> str:
-    body = [
-        [
-            name,
-            *(str(correlate(seen.lines, values, y, (), asked.draws)) for y in seen.robust.values()),
-        ]
-        for name, values in seen.measures.items()
-        if np.ptp(values) > 0
-    ]
-    return markdown(["measure", *seen.robust], body)
-
-
-# ------------------------------------------------------------------------------------------------ the claim
+NOTHING, CLEAN, SEED, SPEC = "nothing", "clean accuracy", "training seed", "spec"
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Claim(Part):
-    """Whether monosemanticity goes with robustness over the encoders of a sweep, in the words of curves.csv: one point each, the area under
-    each of the `curves` against `measure`, with rank correlations; and the same with each of `controls`, with clean accuracy, the training
-    seed and the spec held equal. curves: with a severity of 0, where accuracy is clean. least_clean: in percent; all is said once more
-    without encoders of less clean accuracy, which may have learned nothing. It is a choice, and accuracy is part of what is explained.
+    """Whether monosemanticity goes with robustness over the encoders of a sweep.
+
+    In the words of curves.csv: one point each, the area under each curve against the measure, with
+    rank correlations; and the same with each control, with clean accuracy, the training seed and
+    the spec held equal.
+
+    measure: the metric of monosemanticity.
+    curves: with a severity of 0, where accuracy is clean.
+    controls: metrics that are held equal, one at a time.
+    least_clean: in percent. All is said once more without encoders of less clean accuracy, which
+        may have learned nothing. It is a choice, and accuracy is part of what is explained.
     draws: of the bootstrap, over lines with all their seeds.
     """
 
@@ -252,9 +61,297 @@ class Claim(Part):
     def validate(self) -> None:
         if not self.curves:
             self.refuse("curves", "must name at least one curve, got ()")
-        for field, names in (("curves", self.curves), ("controls", (self.measure, *self.controls))):
-            if twice := [name for name in names if names.count(name) > 1]:
-                self.refuse(
-                    field,
-                    f"must name each thing once{' and not the measure' * (field == 'controls')}, got {twice[0]!r} twice",
-                )
+        self._refuse_repeated("curves", self.curves, "")
+        self._refuse_repeated("controls", (self.measure, *self.controls), " and not the measure")
+
+    def _refuse_repeated(self, field: str, names: Sequence[str], besides: str) -> None:
+        for name in names:
+            if names.count(name) > 1:
+                self.refuse(field, f"must name each thing once{besides}, got {name!r} twice")
+
+
+# --------------------------------------------------------------------------- encoders
+
+
+class EncoderPoints(NamedTuple):
+    """The n encoders of a table that have every number, one place each in every array (n,).
+
+    lines: the line that each is a seed of.
+    seeds: the values of its seeds.
+    metrics: of monosemanticity, by name.
+    robustness: the area under each curve, in percent, by curve; a mean over repeats.
+    clean: accuracy at the smallest severity, in percent, by curve; a mean over repeats.
+    """
+
+    lines: list[Line]
+    seeds: list[tuple[str, ...]]
+    metrics: dict[str, Array]
+    robustness: dict[str, Array]
+    clean: dict[str, Array]
+
+    def only(self, chosen: Sequence[int]) -> EncoderPoints:
+        """The encoders at these places."""
+        return EncoderPoints(
+            [self.lines[index] for index in chosen],
+            [self.seeds[index] for index in chosen],
+            {name: values[chosen] for name, values in self.metrics.items()},
+            {curve: values[chosen] for curve, values in self.robustness.items()},
+            {curve: values[chosen] for curve, values in self.clean.items()},
+        )
+
+
+def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
+    """The encoders, that is each choice of seeds of each line, that have every number.
+
+    curves: whose areas and clean accuracies are meant.
+    """
+    lines = table.lines
+    metrics: dict[str, ByEncoder] = {}
+    for metric in _monosemanticity_metrics(table):
+        metrics[metric] = _by_encoder({line: _measured(table, line, metric) for line in lines})
+    robustness: dict[str, ByEncoder] = {}
+    clean: dict[str, ByEncoder] = {}
+    for curve in curves:
+        samples = {line: table.samples(line, curve) for line in lines}
+        robustness[curve] = _by_encoder({line: areas(samples[line]) for line in lines})
+        clean[curve] = _by_encoder({line: _clean(samples[line]) for line in lines})
+    encoders = _complete([*metrics.values(), *robustness.values(), *clean.values()])
+    return EncoderPoints(
+        [line for line, _ in encoders],
+        [_seed_values(seeds) for _, seeds in encoders],
+        _arrays(metrics, encoders),
+        _arrays(robustness, encoders),
+        _arrays(clean, encoders),
+    )
+
+
+def _monosemanticity_metrics(table: Table) -> list[str]:
+    """In the order of the rows; of the one representation that all curves probe."""
+    metrics: dict[str, None] = {}
+    for contents in table.contents.values():
+        metrics |= {metric: None for curve, metric in contents if curve == MONOSEMANTICITY}
+    return list(metrics)
+
+
+def _measured(table: Table, line: Line, metric: str) -> Sample:
+    return table.samples(line, MONOSEMANTICITY, metric).get(0.0, {})
+
+
+def _clean(samples: Mapping[float, Sample]) -> Sample:
+    """The sample at the smallest severity."""
+    return samples[min(samples)] if samples else {}
+
+
+def _by_encoder(samples: Mapping[Line, Sample]) -> ByEncoder:
+    """The means over repeats."""
+    values: dict[Encoder, list[float]] = {}
+    for line, sample in samples.items():
+        for (seeds, _), value in sample.items():
+            values.setdefault((line, seeds), []).append(value)
+    return {encoder: sum(drawn) / len(drawn) for encoder, drawn in values.items()}
+
+
+def _complete(columns: Sequence[ByEncoder]) -> list[Encoder]:
+    """The encoders that are in every column."""
+    return [encoder for encoder in columns[0] if all(encoder in column for column in columns)]
+
+
+def _arrays(columns: Mapping[str, ByEncoder], encoders: Sequence[Encoder]) -> dict[str, Array]:
+    return {
+        name: np.array([column[encoder] for encoder in encoders])
+        for name, column in columns.items()
+    }
+
+
+def _seed_values(seeds: Swept) -> tuple[str, ...]:
+    """Bindings that take one value at a time are one seed."""
+    return tuple(dict.fromkeys(value for _, value in seeds))
+
+
+# --------------------------------------------------------------------------- correlations
+
+
+class Correlation(NamedTuple):
+    """A rank correlation in [-1, 1] and its 95 % interval; nan where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "cannot be told"
+        if math.isnan(self.low):
+            return f"{self.value:+.2f}"
+        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def correlate(
+    lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] = (), draws: int = 2000
+) -> Correlation:
+    """Spearman's rank correlation of x and y over encoders, `given` held equal.
+
+        lines   n, the line of each encoder
+        x, y    (n,)
+        given   c of (n,)
+
+    With a percentile bootstrap over lines: each draw takes as many lines as there are, with
+    replacement, and all their encoders. Lines are taken for a sample of all the methods there could
+    be; of fewer than 8 there is no interval.
+    """
+    held = np.stack(given) if len(given) else None
+    value = float(rank_correlation(x, y, held))
+    if len(set(lines)) < MIN_LINES:
+        return Correlation(value, math.nan, math.nan)
+    counts = _bootstrap_counts(lines, draws)
+    return Correlation(value, *percentile_interval(rank_correlation(x, y, held, counts)))
+
+
+def _bootstrap_counts(lines: Sequence[Line], draws: int) -> Array:
+    """(draws, n): how often each encoder is in each resample of lines."""
+    position = {line: index for index, line in enumerate(dict.fromkeys(lines))}
+    size = len(position)
+    chosen = np.random.default_rng(0).integers(size, size=(draws, size))
+    counts = np.stack([np.bincount(resample, minlength=size) for resample in chosen])
+    return counts[:, [position[line] for line in lines]]
+
+
+def controls(claim: Claim, points: EncoderPoints, curve: str) -> dict[str, list[Array]]:
+    """What is held equal in turn, by what it is called; nothing first.
+
+    Seeds and specs have no order: each is held equal by itself.
+    """
+    metrics = {name: [points.metrics[name]] for name in claim.controls}
+    return {
+        NOTHING: [],
+        **metrics,
+        CLEAN: [points.clean[curve]],
+        SEED: _indicators(points.seeds),
+        SPEC: _indicators([line.experiment for line in points.lines]),
+    }
+
+
+def _indicators(kinds: Sequence[Hashable]) -> list[Array]:
+    """For every kind but the first: whether an encoder is of it, (n,)."""
+    _, *others = dict.fromkeys(kinds)
+    return [np.array([kind == other for kind in kinds]) for other in others]
+
+
+# --------------------------------------------------------------------------- report
+
+
+class ScatterPanel(NamedTuple):
+    """A point for each encoder, and their correlation.
+
+    curve: whose area is y.
+    held: what is held equal; unless it is nothing, x and y are what is left of ranks.
+    x: the metric of monosemanticity, (n,).
+    y: robustness, (n,).
+    """
+
+    curve: str
+    held: str
+    x: Array
+    y: Array
+    correlation: Correlation
+
+
+class CorrelationReport(NamedTuple):
+    """What a table says of a claim.
+
+    text: in Markdown.
+    lines: of every encoder.
+    panels: a row for each curve, a panel for each control; like lines, empty where there are too
+        few encoders.
+    """
+
+    text: str
+    lines: list[Line]
+    panels: list[list[ScatterPanel]]
+
+
+def correlation_report(table: Table, claim: Claim) -> CorrelationReport:
+    """The correlation of the claim's metric with robustness, controls held equal in turn.
+
+    The same of the encoders alone that have learned something; and the correlations of all metrics.
+    """
+    points = encoder_points(table, claim.curves)
+    count = len(points.lines)
+    if count < MIN_ENCODERS:
+        text = f"Only {count} encoders are finished: too few to correlate anything."
+        return CorrelationReport(text, [], [])
+    panels = scatter_panels(points, claim)
+    parts = [_method(claim), _claim_table(points, panels, claim)]
+    appendix = ["All measures, nothing held equal:", _metrics_table(points, claim)]
+    able = points.only(_able(points, claim.least_clean))
+    if MIN_ENCODERS <= len(able.lines) < count:
+        below = f"below {claim.least_clean:g} %:"
+        able_panels = scatter_panels(able, claim)
+        parts += [
+            f"Without those whose clean accuracy is {below}",
+            _claim_table(able, able_panels, claim),
+        ]
+        appendix += [f"All measures, without those {below}", _metrics_table(able, claim)]
+    return CorrelationReport("\n\n".join(parts + appendix), points.lines, panels)
+
+
+def _able(points: EncoderPoints, least_clean: float) -> list[int]:
+    """The places of the encoders whose clean accuracy is enough on every curve."""
+    return [
+        index
+        for index in range(len(points.lines))
+        if all(clean[index] >= least_clean for clean in points.clean.values())
+    ]
+
+
+def scatter_panels(points: EncoderPoints, claim: Claim) -> list[list[ScatterPanel]]:
+    """A row of panels for each curve, one for each control."""
+    x = points.metrics[claim.measure]
+    rows = []
+    for curve, y in points.robustness.items():
+        row = []
+        for held, given in controls(claim, points, curve).items():
+            correlation = correlate(points.lines, x, y, given, claim.draws)
+            row.append(ScatterPanel(curve, held, *_axes(x, y, given), correlation))
+        rows.append(row)
+    return rows
+
+
+def _axes(x: Array, y: Array, given: Sequence[Array]) -> tuple[Array, Array]:
+    """What a panel shows: the values, or what is left of their ranks."""
+    if not given:
+        return x, y
+    held = np.stack(given)
+    return residual_ranks(x, held), residual_ranks(y, held)
+
+
+def _method(claim: Claim) -> str:
+    return (
+        "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, "
+        f"that is all seeds of one together ({claim.draws} draws), as if lines were a sample of "
+        f"all methods; of fewer than {MIN_LINES} lines there is none. 0 is nothing; partial where "
+        "something is held equal, the spec among others, as lines of one spec are alike."
+    )
+
+
+def _claim_table(
+    points: EncoderPoints, panels: Sequence[Sequence[ScatterPanel]], claim: Claim
+) -> str:
+    """A row for each curve, a column for each control."""
+    encoders, lines = len(points.lines), len(set(points.lines))
+    heading = f"{claim.measure}, {encoders} encoders on {lines} lines, with the area under"
+    controls_held = [f"{panel.held} held equal" for panel in panels[0]]
+    body = [[row[0].curve, *(str(panel.correlation) for panel in row)] for row in panels]
+    return markdown_table([heading, *controls_held], body)
+
+
+def _metrics_table(points: EncoderPoints, claim: Claim) -> str:
+    """A row for each metric that varies, a column for each curve."""
+    body = []
+    for metric, x in points.metrics.items():
+        if np.ptp(x) > 0:
+            correlations = [
+                correlate(points.lines, x, y, (), claim.draws) for y in points.robustness.values()
+            ]
+            body.append([metric, *map(str, correlations)])
+    return markdown_table(["measure", *points.robustness], body)

@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 
 from monosem.results.correlation import ScatterPanel
 from monosem.results.rows import label
-from monosem.results.stats import estimate, logarithmic
-from monosem.results.summary import measured, over, spoken
+from monosem.results.stats import estimate, is_logarithmic
+from monosem.results.summary import common_metric_label, metric_label, sample_sizes
 from monosem.results.table import Line, Table
 
 matplotlib.use("Agg")
@@ -66,17 +66,18 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
                 color=color,
                 marker="osD^vP*X"[number % 8],
                 markersize=4,
-                label=table.say(line),
+                label=line.label,
             )
             panel.fill_between(x, [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)],
                                color=color, alpha=0.1 if many else 0.2, linewidth=0)  # fmt: skip
-            if logarithmic(x):
+            if is_logarithmic(x):
                 panel.set_xscale("log")
                 panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
                 panel.minorticks_off()
         panel.set_title(
             curve.replace("_", " ")
-            + f" ({spoken(table.measures[curve])})" * (measured(table, shown) == "value")
+            + f" ({metric_label(table.metrics[curve])})"
+            * (common_metric_label(table, shown) == "value")
         )
         panel.set_xlabel(table.axes[curve].replace(" (", "\n("))
         panel.grid(alpha=0.3)
@@ -85,14 +86,14 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
     panels[0][0].set_ylim(
         max(bottom, -2), min(top, 102)
     )  # an interval of few seeds may be wider than what there is
-    panels[0][0].set_ylabel(f"{measured(table, shown)} (%)")
+    panels[0][0].set_ylabel(f"{common_metric_label(table, shown)} (%)")
     if many:
         panels[0][-1].legend(
             frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small"
         )
     else:
         panels[0][0].legend(frameon=False, loc="best")
-    seeds, repeats = over(table)
+    seeds, repeats = sample_sizes(table)
     words = " x ".join(
         word
         for word in (f"{seeds} seeds" * (seeds != "1"), f"{repeats} draws" * (repeats != "1"))

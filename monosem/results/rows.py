@@ -1,4 +1,4 @@
-"""Rows, the numbers of curves.csv: writing, reading and joining them, and names for people and folders.
+"""Rows, the numbers of curves.csv: written, read, joined, and named for people and folders.
 
 No pandas here: worker processes and `--plan` need these names and no table.
 """
@@ -57,9 +57,6 @@ def swept_bindings(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(binding for swept in every_swept for binding, _ in swept))
 
 
-# ------------------------------------------------------------------------------ files
-
-
 def table_text(rows: Sequence[Row]) -> str:
     """The rows as CSV. Numbers are written in full, so that reading gives the same bits."""
     bindings = swept_bindings(rows)
@@ -74,7 +71,7 @@ def table_text(rows: Sequence[Row]) -> str:
 
 
 def read_table(path: Path) -> list[Row]:
-    """The rows of a file that `table_text` wrote. Raises ValueError where the file is no such table."""
+    """The rows of a file that `table_text` wrote. Raises ValueError where it is no such table."""
     if not path.is_file():
         raise ValueError(f"there is no {path}; a finished run leaves one")
     with path.open(newline="", encoding="utf-8") as file:
@@ -94,9 +91,6 @@ def _parse(line: Mapping[str, Any]) -> Row:
         (name, value) for name, value in line.items() if name not in COLUMNS and value.strip()
     )
     return Row(**values, swept=swept)
-
-
-# ------------------------------------------------------------------------------ joining
 
 
 def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
@@ -154,9 +148,6 @@ def _check_repetitions(rows: Iterable[Row]) -> None:
                 f"{row.metric} of {row.curve} at {row.severity:g} is there twice "
                 f"for {row.experiment}"
             )
-
-
-# ------------------------------------------------------------------------------ names
 
 
 def short_names(swept: Swept) -> Swept:

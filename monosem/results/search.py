@@ -1,24 +1,30 @@
-"""TODO."""
+"""Which cell of a sweep is the best: a goal, bounds on what a cell may cost, the ranking.
+
+Knows the names of cells and rows, no stage.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import gin
 
 from monosem.core.fields import Part
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
-from monosem.results.summary import markdown
-
-# ------------------------------------------------------------------------------------------------ the best cell
+from monosem.results.summary import markdown_table
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Bound(Part):
-    """A condition on a cell, in the words of curves.csv: `metric`, measured on clean features, is at most that."""
+    """A condition on a cell, in the words of curves.csv.
+
+    metric: measured on clean features.
+    at_most: the largest value that is within the bound.
+    """
 
     metric: str
     at_most: float
@@ -27,7 +33,12 @@ class Bound(Part):
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Goal(Part):
-    """Which cell of a sweep is the best, in the words of curves.csv: by `metric` at `severity` of `curve`, within bounds."""
+    """Which cell of a sweep is the best, in the words of curves.csv.
+
+    curve, severity, metric: the number that cells are ranked by, as a mean over repeats.
+    mode: whether more of it is better, or less.
+    bounds: a cell outside one of them is not the best, whatever its number.
+    """
 
     curve: str
     severity: float = 0.0
@@ -36,44 +47,97 @@ class Goal(Part):
     bounds: tuple[Bound, ...] = ()
 
 
-def search(cells: Mapping[str, tuple[str, Swept]], rows: Sequence[Row], goal: Goal) -> str:
-    """The cells of a sweep by its goal, the best first; those beyond a bound, and those that did not finish, are last."""
-    values: dict[tuple[str, Swept], dict[tuple[str, float, str], list[float]]] = {}
+CellKey = tuple[str, Swept]  # of every row of a cell: its experiment and its swept values
+Quantity = tuple[str, float, str]  # curve, severity, metric
+
+
+class _Candidate(NamedTuple):
+    """A cell. score: of the goal; sizes: of its bounds; None where there is no such number yet."""
+
+    name: str
+    score: float | None
+    sizes: tuple[float | None, ...]
+    within: bool
+
+
+def search(cells: Mapping[str, CellKey], rows: Sequence[Row], goal: Goal) -> str:
+    """The cells of a sweep by its goal, the best first, as a Markdown table and a verdict.
+
+    Those beyond a bound, and those that did not finish, are last.
+
+    cells: the name of each and what its rows have in common.
+    """
+    means = _means(rows, _quantities(goal))
+    candidates = [_candidate(name, means.get(cell, {}), goal) for name, cell in cells.items()]
+    ranked = sorted(candidates, key=lambda candidate: _rank(candidate, goal.mode))
+    return f"{_ranking_table(ranked, goal)}\n\n{_verdict(ranked)}"
+
+
+def _quantities(goal: Goal) -> list[Quantity]:
+    """What the goal ranks by, then what its bounds are on."""
+    return [
+        (goal.curve, goal.severity, goal.metric),
+        *((MONOSEMANTICITY, 0.0, bound.metric) for bound in goal.bounds),
+    ]
+
+
+def _means(
+    rows: Sequence[Row], quantities: Sequence[Quantity]
+) -> dict[CellKey, dict[Quantity, float]]:
+    """The means over repeats that each cell has of these quantities."""
+    values: dict[CellKey, dict[Quantity, list[float]]] = {}
     for row in rows:
-        values.setdefault((row.experiment, row.swept), {}).setdefault(
-            (row.curve, row.severity, row.metric), []
-        ).append(row.value)
-    ranked = []
-    for name, place in cells.items():
-        found = values.get(place, {})
-        score, *sizes = (
-            sum(some) / len(some) if (some := found.get(place)) else None
-            for place in [
-                (goal.curve, goal.severity, goal.metric),
-                *((MONOSEMANTICITY, 0.0, bound.metric) for bound in goal.bounds),
-            ]
-        )
-        within = all(
-            size is not None and size <= bound.at_most
-            for size, bound in zip(sizes, goal.bounds, strict=True)
-        )
-        order = float("inf") if score is None else -score if goal.mode == "max" else score
-        ranked.append((not within or score is None, order, name, score, sizes))
-    ranked.sort(key=lambda each: each[:3])
+        quantity = row.curve, row.severity, row.metric
+        if quantity in quantities:
+            of_cell = values.setdefault((row.experiment, row.swept), {})
+            of_cell.setdefault(quantity, []).append(row.value)
+    return {
+        cell: {quantity: sum(drawn) / len(drawn) for quantity, drawn in of_cell.items()}
+        for cell, of_cell in values.items()
+    }
+
+
+def _candidate(name: str, means: Mapping[Quantity, float], goal: Goal) -> _Candidate:
+    score, *sizes = (means.get(quantity) for quantity in _quantities(goal))
+    within = score is not None and all(
+        size is not None and size <= bound.at_most
+        for size, bound in zip(sizes, goal.bounds, strict=True)
+    )
+    return _Candidate(name, score, tuple(sizes), within)
+
+
+def _rank(candidate: _Candidate, mode: str) -> tuple[bool, float, str]:
+    """What is smallest is best."""
+    if candidate.score is None:
+        order = math.inf
+    else:
+        order = -candidate.score if mode == "max" else candidate.score
+    return not candidate.within, order, candidate.name
+
+
+def _ranking_table(ranked: Sequence[_Candidate], goal: Goal) -> str:
     header = [
         "cell",
         f"{goal.metric} of {goal.curve} at {goal.severity:g}",
         *(f"{bound.metric} (at most {bound.at_most:g})" for bound in goal.bounds),
     ]
-    body = [
-        [
-            name,
-            "not finished" if score is None else f"{score:.2f}{' (out of bounds)' if out else ''}",
-            *("" if s is None else f"{s:.4g}" for s in sizes),
-        ]
-        for out, _, name, score, sizes in ranked
-    ]
-    best = next((name for out, _, name, _, _ in ranked if not out), None)
-    words = f"Best within bounds: {best}" if best else "No cell is within the bounds"
-    words += ". It was picked by the images that it is measured on, which flatters it; p-values know nothing of the search."
-    return f"{markdown(header, body)}\n\n{words}"
+    body = []
+    for candidate in ranked:
+        sizes = ["" if size is None else f"{size:.4g}" for size in candidate.sizes]
+        body.append([candidate.name, _format_score(candidate), *sizes])
+    return markdown_table(header, body)
+
+
+def _format_score(candidate: _Candidate) -> str:
+    if candidate.score is None:
+        return "not finished"
+    return f"{candidate.score:.2f}{'' if candidate.within else ' (out of bounds)'}"
+
+
+def _verdict(ranked: Sequence[_Candidate]) -> str:
+    best = ranked[0] if ranked and ranked[0].within else None
+    verdict = f"Best within bounds: {best.name}" if best else "No cell is within the bounds"
+    return (
+        f"{verdict}. It was picked by the images that it is measured on, which flatters it; "
+        "p-values know nothing of the search."
+    )

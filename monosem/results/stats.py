@@ -1,4 +1,8 @@
-"""What repeated measurements say: means with intervals over seeds and draws, tests of paired differences, areas under curves."""
+"""Intervals and tests of repeated measurements, areas under curves, crossings, rank correlations.
+
+Own hand where scipy has nothing: crossed random effects, Holm's correction, partial rank
+correlation over weighted resamples. Knows samples and arrays, no table and no name.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Sample = Mapping[tuple[Any, int], float]  # (seed, repeat) -> value
-
+Sample = Mapping[tuple[Any, int], float]  # (seeds, repeat) -> value
 
 Array = np.ndarray[Any, Any]
 
 
 class Estimate(NamedTuple):
-    """A mean, half of its 95 % interval and the two-sided p-value of its being 0, over so many seeds (trained encoders) and repeats
-    (draws of the corruption and of the probe). half and p are nan where there is no spread to tell from."""
+    """The mean of a sample and what can be told of it.
+
+    mean: in the unit of the values.
+    half: half of its 95 % interval, in the same unit; nan where there is no spread to tell from.
+    p: two-sided p-value of the mean's being 0, in [0, 1]; nan where half is nan.
+    seeds: how many trained encoders the mean is over.
+    repeats: how many draws of the corruption and of the probe it is over.
+    """
 
     mean: float
     half: float
@@ -29,143 +38,240 @@ class Estimate(NamedTuple):
 def estimate(sample: Sample) -> Estimate:
     """The mean of a sample over seeds and repeats, each repeat being one draw that all seeds meet.
 
-    With several of one only: Student's t over those. With several of both, value = mean + a[seed] + b[repeat] + e[seed, repeat],
-    all random: the variance of the mean is (MS_seeds + MS_repeats - MS_rest) / (seeds * repeats) with Satterthwaite's (1946)
-    degrees of freedom; but the interval is never narrower, nor p smaller, than Student's over the means of seeds or those of
-    repeats, as with two or three seeds that variance can come out small by luck. Repeats that some seed lacks are left out.
+        value[s, r] = mean + a[s] + b[r] + e[s, r]        a, b and e random about 0
+
+    With several seeds or several repeats only, the interval is Student's over those. With several
+    of both it is the widest of three, and p the largest: Student's over the means of seeds, over
+    those of repeats, and that of the crossed model above. The last alone can be narrow by luck
+    where there are two or three seeds. Repeats that some seed lacks are left out.
     """
-    seeds = list(dict.fromkeys(seed for seed, _ in sample))
-    repeats = [
-        r
-        for r in dict.fromkeys(repeat for _, repeat in sample)
-        if all((seed, r) in sample for seed in seeds)
+    values = _complete_table(sample)
+    seeds = len(values)
+    repeats = len(values[0]) if values else 0
+    if not repeats:
+        return Estimate(math.nan, math.nan, math.nan, seeds, 0)
+    squares = _two_way_squares(values)
+    candidates = [
+        _student_interval(squares.mean, variance / (seeds * repeats), freedom)
+        for variance, freedom in _variances(squares)
     ]
-    table = [[sample[seed, repeat] for repeat in repeats] for seed in seeds]
-    s, r = len(seeds), len(repeats)
-    if not r:
-        return Estimate(math.nan, math.nan, math.nan, s, 0)
-    mean = sum(map(sum, table)) / (s * r)
-    rows = [sum(row) / r for row in table]
-    columns = [sum(column) / s for column in zip(*table, strict=True)]
-    by_seed = _Square(r * sum((m - mean) ** 2 for m in rows), s - 1)
-    by_repeat = _Square(s * sum((m - mean) ** 2 for m in columns), r - 1)
-    rest = sum(
-        (value - row - column + mean) ** 2
-        for each, row in zip(table, rows, strict=True)
-        for value, column in zip(each, columns, strict=True)
-    )
-    variances = [(square.mean, square.freedom) for square in (by_seed, by_repeat) if square.freedom]
-    if len(variances) == 2:
-        within = _Square(rest, (s - 1) * (r - 1))
-        squares = (by_seed, by_repeat, within)
-        spread = by_seed.mean + by_repeat.mean - within.mean
-        if spread > max(
-            by_seed.mean, by_repeat.mean
-        ):  # else a component's estimate is negative, that is none, and one of the two says it all
-            variances.append(
-                (spread, spread**2 / sum(square.mean**2 / square.freedom for square in squares))
-            )
-    ways = [_student(mean, variance / (s * r), freedom) for variance, freedom in variances]
-    told = [(half, p) for half, p in ways if not math.isnan(p)] or [(math.nan, math.nan)]
-    return Estimate(mean, max(half for half, _ in told), max(p for _, p in told), s, r)
+    intervals = [interval for interval in candidates if interval is not None]
+    half = max((interval.half for interval in intervals), default=math.nan)
+    p = max((interval.p for interval in intervals), default=math.nan)
+    return Estimate(squares.mean, half, p, seeds, repeats)
 
 
-class _Square(NamedTuple):
-    """A sum of squares and its degrees of freedom."""
+def _complete_table(sample: Sample) -> list[list[float]]:
+    """(seeds, repeats), of the repeats that every seed has."""
+    seeds = dict.fromkeys(seed for seed, _ in sample)
+    every_repeat = dict.fromkeys(repeat for _, repeat in sample)
+    repeats = [repeat for repeat in every_repeat if all((seed, repeat) in sample for seed in seeds)]
+    return [[sample[seed, repeat] for repeat in repeats] for seed in seeds]
 
+
+class _SumOfSquares(NamedTuple):
     total: float
-    freedom: float
+    freedom: int
 
     @property
     def mean(self) -> float:
         return self.total / self.freedom
 
 
-def _student(mean: float, variance: float, freedom: float) -> tuple[float, float]:
-    """Half of the 95 % interval of a mean with that variance, and the two-sided p-value of its being 0."""
-    from scipy.special import stdtr, stdtrit
+class _TwoWaySquares(NamedTuple):
+    """The mean of a table (s, r) and where its spread comes from."""
+
+    mean: float
+    seeds: _SumOfSquares
+    repeats: _SumOfSquares
+    rest: _SumOfSquares
+
+
+def _two_way_squares(values: Sequence[Sequence[float]]) -> _TwoWaySquares:
+    """Sums of squares of a table (s, r) without replication.
+
+        seeds     r * sum over s of (row_mean[s] - mean)^2                              s - 1
+        repeats   s * sum over r of (column_mean[r] - mean)^2                           r - 1
+        rest      sum of (value[s, r] - row_mean[s] - column_mean[r] + mean)^2  (s - 1) (r - 1)
+
+    with degrees of freedom on the right.
+    """
+    s, r = len(values), len(values[0])
+    mean = sum(map(sum, values)) / (s * r)
+    row_means = [sum(row) / r for row in values]
+    column_means = [sum(column) / s for column in zip(*values, strict=True)]
+    residuals = [
+        value - row_mean - column_mean + mean
+        for row, row_mean in zip(values, row_means, strict=True)
+        for value, column_mean in zip(row, column_means, strict=True)
+    ]
+    between_seeds = r * sum((row_mean - mean) ** 2 for row_mean in row_means)
+    between_repeats = s * sum((column_mean - mean) ** 2 for column_mean in column_means)
+    return _TwoWaySquares(
+        mean,
+        seeds=_SumOfSquares(between_seeds, s - 1),
+        repeats=_SumOfSquares(between_repeats, r - 1),
+        rest=_SumOfSquares(sum(residual**2 for residual in residuals), (s - 1) * (r - 1)),
+    )
+
+
+def _variances(squares: _TwoWaySquares) -> list[tuple[float, float]]:
+    """What may be the variance of the mean, times s * r, each with its degrees of freedom."""
+    ways = [square for square in (squares.seeds, squares.repeats) if square.freedom]
+    variances: list[tuple[float, float]] = [(square.mean, square.freedom) for square in ways]
+    if len(ways) < 2:
+        return variances
+    crossed = squares.seeds.mean + squares.repeats.mean - squares.rest.mean
+    # Otherwise the estimate of one component is negative, that is none, and the other says it all.
+    if crossed > max(squares.seeds.mean, squares.repeats.mean):
+        variances.append((crossed, _satterthwaite_freedom(crossed, squares)))
+    return variances
+
+
+def _satterthwaite_freedom(variance: float, squares: _TwoWaySquares) -> float:
+    """The degrees of freedom of a sum of mean squares (Satterthwaite, 1946)."""
+    parts = (squares.seeds, squares.repeats, squares.rest)
+    return variance**2 / sum(square.mean**2 / square.freedom for square in parts)
+
+
+class _Interval(NamedTuple):
+    half: float
+    p: float
+
+
+def _student_interval(mean: float, variance: float, freedom: float) -> _Interval | None:
+    """The 95 % interval of a mean of that variance, and the two-sided p-value of its being 0.
+
+    None where values do not differ: that says nothing of how they would.
+    """
+    from scipy.special import stdtr, stdtrit  # here, as scipy takes long to import
 
     error = math.sqrt(variance)
-    if error < 1e-12 * max(abs(mean), 1):  # what does not differ says nothing of how it would
-        return math.nan, math.nan
-    return float(stdtrit(freedom, 0.975)) * error, float(2 * stdtr(freedom, -abs(mean) / error))
+    if error < 1e-12 * max(abs(mean), 1):
+        return None
+    half = float(stdtrit(freedom, 0.975)) * error
+    return _Interval(half, float(2 * stdtr(freedom, -abs(mean) / error)))
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number (Holm, 1979); nan stays nan and does not count."""
-    order = sorted(
-        (number for number, p in enumerate(ps) if not math.isnan(p)), key=lambda number: ps[number]
-    )
-    corrected, largest = list(ps), 0.0
-    for rank, number in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * ps[number]))
-        corrected[number] = largest
+    tested = [index for index, p in enumerate(p_values) if not math.isnan(p)]
+    ascending = sorted(tested, key=lambda index: p_values[index])
+    corrected, largest = list(p_values), 0.0
+    for rank, index in enumerate(ascending):
+        largest = max(largest, min(1.0, (len(ascending) - rank) * p_values[index]))
+        corrected[index] = largest
     return corrected
 
 
-def logarithmic(severities: Sequence[float]) -> bool:
+def is_logarithmic(severities: Sequence[float]) -> bool:
     """Whether an axis is better read on a logarithmic scale: numbers of shots, say."""
     return min(severities) > 0 and max(severities) >= 20 * min(severities)
 
 
-def area(line: Mapping[float, float]) -> float:
-    """The area under a curve {severity: value} by the trapezoid rule, divided by its width: a mean over severities, in the unit
-    of the values. On the scale that the figure has."""
-    x = sorted(line)
-    place = [math.log(each) for each in x] if logarithmic(x) else x
-    steps = [
-        (b - a, (line[i] + line[j]) / 2)
-        for a, b, i, j in zip(place, place[1:], x, x[1:], strict=False)
+def area(curve: Mapping[float, float]) -> float:
+    """The area under a curve {severity: value}, divided by its width, by the trapezoid rule.
+
+    On the scale that the figure has. So it is a mean over severities, in the unit of the values;
+    nan for a single point.
+    """
+    severities = sorted(curve)
+    positions = [math.log(s) for s in severities] if is_logarithmic(severities) else severities
+    heights = [curve[severity] for severity in severities]
+    trapezoids = [
+        (right - left) * ((left_height + right_height) / 2)
+        for (left, right), (left_height, right_height) in zip(
+            itertools.pairwise(positions), itertools.pairwise(heights), strict=True
+        )
     ]
-    return (
-        sum(width * height for width, height in steps) / (place[-1] - place[0])
-        if steps
-        else math.nan
-    )
+    return sum(trapezoids) / (positions[-1] - positions[0]) if trapezoids else math.nan
+
+
+def areas(samples: Mapping[float, Sample]) -> Sample:
+    """The area under the curve of each seed and repeat that is there at every severity.
+
+    Empty for a single severity. The area of differences is the difference of areas.
+    """
+    if len(samples) < 2:
+        return {}
+    return {
+        unit: area({severity: sample[unit] for severity, sample in samples.items()})
+        for unit in _complete_units(samples)
+    }
+
+
+def _complete_units(samples: Mapping[float, Sample]) -> list[tuple[Any, int]]:
+    """The (seeds, repeat) that are there at every severity."""
+    first = next(iter(samples.values()), {})
+    return [unit for unit in first if all(unit in sample for sample in samples.values())]
 
 
 class Crossing(NamedTuple):
-    """The severity at which a difference changes its sign, and the 95 % percentile bootstrap interval of it; nan where it does not."""
+    """Where a difference changes its sign.
+
+    at: the severity; nan where it does not.
+    low, high: its 95 % percentile bootstrap interval; nan where there is none.
+    """
 
     at: float
     low: float
     high: float
 
 
+MIN_UNITS = 5  # of fewer the bootstrap has too little to draw from
+
+
 def crossing(differences: Mapping[float, Sample], draws: int = 1000) -> Crossing:
-    """Where the mean of paired differences first changes its sign, by straight lines between severities. The bootstrap draws seeds, or
-    repeats where there is one seed; draws without a crossing are left out. No interval of fewer than 5, or if half have no crossing."""
+    """Where the mean of paired differences first changes its sign, straight between severities.
+
+    The bootstrap draws seeds, or repeats where there is one seed; draws without a crossing are left
+    out. There is no interval of fewer than 5 of them, or if half of the draws have no crossing.
+    """
     severities = np.array(sorted(differences))
-    whole = [
-        each
-        for each in next(iter(differences.values()), {})
-        if all(each in sample for sample in differences.values())
-    ]
-    place = 0 if len({seed for seed, _ in whole}) > 1 else 1
-    units = list(dict.fromkeys(each[place] for each in whole))
-    means = np.array(
-        [
-            [np.mean([differences[s][e] for e in whole if e[place] == unit]) for s in severities]
-            for unit in units
-        ]
-    )
+    curves = _curve_of_units(differences)
+    units = len(curves)
     if len(severities) < 2 or not units:
         return Crossing(math.nan, math.nan, math.nan)
-    chosen = np.random.default_rng(0).integers(len(units), size=(draws, len(units)))
-    found = np.array([_change(severities, curve) for curve in means[chosen].mean(1)])
-    told = found[~np.isnan(found)]
-    low, high = (
-        np.percentile(told, [2.5, 97.5])
-        if len(units) >= 5 and len(told) > draws / 2
-        else (math.nan, math.nan)
-    )
-    return Crossing(_change(severities, means.mean(0)), float(low), float(high))
+    resamples = np.random.default_rng(0).integers(units, size=(draws, units))
+    resampled_curves = curves[resamples].mean(1)
+    crossings = np.array([_sign_change(severities, curve) for curve in resampled_curves])
+    low, high = percentile_interval(crossings) if units >= MIN_UNITS else (math.nan, math.nan)
+    return Crossing(_sign_change(severities, curves.mean(0)), low, high)
 
 
-def _change(x: Array, y: Array) -> float:
-    """Where y, straight between its points, first changes its sign, in the middle of a stretch of zeros; nan where it does not."""
-    signs = [i for i in range(len(x)) if y[i] != 0]
-    for i, j in itertools.pairwise(signs):
+def _curve_of_units(differences: Mapping[float, Sample]) -> Array:
+    """(units, severities): the mean curve of each seed, or of each repeat of the only seed."""
+    complete = _complete_units(differences)
+    several_seeds = len({seeds for seeds, _ in complete}) > 1
+    part = 0 if several_seeds else 1
+    members: dict[Any, list[tuple[Any, int]]] = {}
+    for unit in complete:
+        members.setdefault(unit[part], []).append(unit)
+    curves = []
+    for units in members.values():
+        values = [
+            [differences[severity][unit] for unit in units] for severity in sorted(differences)
+        ]
+        curves.append([np.mean(row) for row in values])
+    return np.array(curves)
+
+
+def percentile_interval(draws: Array) -> tuple[float, float]:
+    """The 95 % interval of bootstrap draws that are not nan; nan where half or more of them are."""
+    valid = draws[~np.isnan(draws)]
+    if len(valid) <= len(draws) / 2:
+        return math.nan, math.nan
+    low, high = np.percentile(valid, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _sign_change(x: Array, y: Array) -> float:
+    """Where y, straight between its points, first changes its sign; nan where it does not.
+
+    In the middle of a stretch of zeros.
+    """
+    nonzero = [index for index in range(len(x)) if y[index] != 0]
+    for i, j in itertools.pairwise(nonzero):
         if y[i] * y[j] < 0:
             if j > i + 1:
                 return float((x[i + 1] + x[j - 1]) / 2)
@@ -176,54 +282,68 @@ def _change(x: Array, y: Array) -> float:
 def rank_correlation(
     x: Array, y: Array, given: Array | None = None, counts: Array | None = None
 ) -> Array:
-    """Spearman's rank correlation of x (n,) and y (n,), in [-1, 1]; nan where one of them does not vary or nothing is left of it.
+    """Spearman's rank correlation of x (n,) and y (n,), in [-1, 1].
 
-    given: (c, n), what is held equal: the part of both ranks that is linear in its ranks is taken away first (the partial rank
-    correlation). counts: (draws, n), how often each of the n is taken in each of several resamples; then there is one for each draw.
+    nan where one of them does not vary or nothing is left of it.
+
+    given: (c, n), what is held equal: the part of both ranks that is linear in its ranks is taken
+        away first (the partial rank correlation).
+    counts: (draws, n), how often each of the n is taken in each of several resamples; then there is
+        one correlation for each draw.
     """
-    a, b = residual_ranks(x, given, counts), residual_ranks(y, given, counts)
+    x_ranks, y_ranks = residual_ranks(x, given, counts), residual_ranks(y, given, counts)
     weights = 1.0 if counts is None else counts
-    sizes = np.sqrt((weights * a * a).sum(-1) * (weights * b * b).sum(-1))
-    autocast_dtype = (weights * a * b).sum(-1)
-    return np.divide(
-        autocast_dtype, sizes, out=np.full(np.shape(autocast_dtype), math.nan), where=sizes > 0
-    ).clip(-1, 1)
+    products = (weights * x_ranks * y_ranks).sum(-1)
+    sizes = np.sqrt((weights * x_ranks * x_ranks).sum(-1) * (weights * y_ranks * y_ranks).sum(-1))
+    unknown = np.full(np.shape(products), math.nan)
+    return np.divide(products, sizes, out=unknown, where=sizes > 0).clip(-1, 1)
 
 
 def residual_ranks(x: Array, given: Array | None = None, counts: Array | None = None) -> Array:
-    """(n,) -> the ranks about their mean, less what is linear in the ranks of given (c, n); exactly 0 where nothing is left.
-    counts: as above; then (draws, n)."""
+    """The ranks about their mean, less what is linear in the ranks of `given`.
+
+        x        (n,)             given    (c, n)
+        counts   (draws, n)       result   (n,), or (draws, n) where there are counts
+
+    Exactly 0 where nothing is left.
+    """
     weights = np.ones(np.shape(x)) if counts is None else counts
-    own = _centred(ranks(x, counts), weights)
-    left = own
+    centred_ranks = _centred(ranks(x, counts), weights)
+    residuals = centred_ranks
     if given is not None:
-        known = np.stack(
-            [_centred(ranks(each, counts), weights) for each in given], -2
-        )  # (..., c, n)
-        across = known.swapaxes(-1, -2)
-        inverse = np.linalg.pinv(
-            (known * weights[..., None, :]) @ across, rcond=1e-12, hermitian=True
-        )
-        left = own - ((own * weights)[..., None, :] @ across @ inverse @ known)[..., 0, :]
-    kept = np.linalg.norm(left, axis=-1, keepdims=True) > 1e-9 * np.linalg.norm(
-        own, axis=-1, keepdims=True
-    )
-    return np.where(kept, left, 0.0)
+        given_ranks = [_centred(ranks(row, counts), weights) for row in given]
+        residuals = _residuals(centred_ranks, np.stack(given_ranks, -2), weights)
+    norms = np.linalg.norm(residuals, axis=-1, keepdims=True)
+    own_norms = np.linalg.norm(centred_ranks, axis=-1, keepdims=True)
+    return np.where(norms > 1e-9 * own_norms, residuals, 0.0)
+
+
+def _residuals(y: Array, x: Array, weights: Array) -> Array:
+    """Of the weighted least squares of y (..., n) on x (..., c, n), weights (..., n): (..., n)."""
+    transposed = x.swapaxes(-1, -2)
+    gram = (x * weights[..., None, :]) @ transposed  # (..., c, c)
+    inverse = np.linalg.pinv(gram, rcond=1e-12, hermitian=True)
+    fitted = (y * weights)[..., None, :] @ transposed @ inverse @ x  # (..., 1, n)
+    return y - fitted[..., 0, :]
 
 
 def _centred(values: Array, weights: Array) -> Array:
-    """Less their mean; exactly 0 where they do not vary."""
-    left = values - (values * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
-    return np.where(
-        (np.abs(left) * (weights > 0)).max(-1, keepdims=True) > 1e-9, left, 0.0
-    )  # ranks differ by halves at least
+    """Less their weighted mean; exactly 0 where they do not vary."""
+    means = (values * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
+    deviations = values - means
+    largest = (np.abs(deviations) * (weights > 0)).max(-1, keepdims=True)
+    return np.where(largest > 1e-9, deviations, 0.0)  # ranks differ by halves at least
 
 
 def ranks(x: Array, counts: Array | None = None) -> Array:
-    """(n,) -> from 1 on; what is equal shares the mean of its places. counts: (draws, n), how often each is taken -> (draws, n)."""
+    """The ranks of x (n,), from 1 on; what is equal shares the mean of its places.
+
+    counts: (draws, n), how often each is taken; then the ranks in every draw, (draws, n).
+    """
     x = np.asarray(x, dtype=float)
     if counts is None:
-        _, place, lot = np.unique(x, return_inverse=True, return_counts=True)
-        return (lot.cumsum() - (lot - 1) / 2)[place]
-    below, equal = (counts @ compare(x, x[:, None]).T for compare in (np.less, np.equal))
+        _, place, ties = np.unique(x, return_inverse=True, return_counts=True)
+        return (ties.cumsum() - (ties - 1) / 2)[place]
+    below = counts @ np.less(x, x[:, None]).T
+    equal = counts @ np.equal(x, x[:, None]).T
     return below + (equal + 1) / 2

@@ -1,4 +1,4 @@
-"""The table of results and what is said from it: the figures, the summary. Nothing here reads a checkpoint."""
+"""The sentences and Markdown tables of a summary, made of a table of results."""
 
 from __future__ import annotations
 
@@ -8,337 +8,424 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from monosem.results.rows import MONOSEMANTICITY
-from monosem.results.stats import Estimate, Sample, crossing, estimate, holm
-from monosem.results.table import Line, Table, areas
+from monosem.results.stats import Estimate, Sample, areas, crossing, estimate, holm
+from monosem.results.table import Line, Table
 
-# ------------------------------------------------------------------------------------------------ words
-
-
-def say(point: Estimate, sign: str = "") -> str:
-    """A mean and its interval to a tenth; sign '+' shows one in front of positive numbers too."""
-    spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
-    return f"{round(point.mean, 1) + 0.0:{sign}.1f}{spread}"  # never -0.0
-
-
-def spoken(metric: str) -> str:
-    """top1 as top-1, precision_at_10 as precision@10."""
-    return re.sub(r"^top(?=\d)", "top-", metric).replace("_at_", "@")
-
-
-def measured(table: Table, curves: Iterable[str] = ()) -> str:
-    """What is drawn of some or all curves: top-1, if it is the same of all of them."""
-    metrics = {table.measures[curve] for curve in curves or table.measures}
-    return spoken(*metrics) if len(metrics) == 1 else "value"
-
-
-def significant(p: float) -> bool:
-    return p < 0.05
-
-
-def say_difference(point: Estimate, p: float) -> str:
-    """A difference, its interval and its p-value; n.s. where it is not significant, nothing more where there is no spread to tell."""
-    if math.isnan(p):
-        return say(point, "+")
-    value = "p < .001" if p < 0.001 else f"p {p:.3f}".replace("0.", ".")
-    return f"{say(point, '+')} ({value if significant(p) else f'n.s., {value}'})"
-
-
-def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up, so that it reads on a terminal too."""
-    table = [list(header), *map(list, lines)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-    rows = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in table
-    ]
-    return "\n".join(
-        [rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]]
-    )
+SIGNIFICANCE_LEVEL = 0.05
 
 
 def tables(table: Table) -> str:
-    """Everything there is to read about some experiments, in Markdown: accuracy, what it is a mean of, how each differs from its
-    baseline, areas, monosemanticity."""
-    axes = "\n".join(
-        f"- {curve}: {spoken(table.measures[curve])}; severity is {axis}"
-        for curve, axis in table.axes.items()
+    """Everything there is to read about some experiments, in Markdown.
+
+    Accuracy, what it is a mean of, how each line differs from its baseline, areas, monosemanticity.
+    """
+    compared = comparisons(table)
+    parts = (
+        accuracy_table(table),
+        f"{_legend(table)}\n{_axes(table)}",
+        difference_table(table, compared),
+        _overview(table, compared),
     )
-    return (
-        "\n\n".join(
-            part
-            for part in (
-                accuracy_table(table),
-                f"{_legend(table)}\n{axes}",
-                difference_table(table),
-                overview(table),
-            )
-            if part
-        )
-        + "\n"
-    )
+    return _paragraphs(parts) + "\n"
 
 
 def overview(table: Table) -> str:
-    """What is worth a screen: areas under the curves, where differences are significant, monosemanticity."""
-    parts = (area_table(table), verdicts(table), monosemanticity_table(table))
+    """What is worth a screen: areas under curves, significant differences, monosemanticity."""
+    return _overview(table, comparisons(table))
+
+
+def _overview(table: Table, compared: Sequence[Comparison]) -> str:
+    parts = (
+        area_table(table),
+        significance_list(compared),
+        monosemanticity_table(table),
+    )
+    return _paragraphs(parts)
+
+
+def _paragraphs(parts: Iterable[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def over(table: Table) -> tuple[str, str]:
-    """How many seeds and how many draws the means of accuracies are over: '3', '5 to 10'."""
-    points = [
-        point
-        for line in table.lines
-        for curve in table.axes
-        for point in map(estimate, table.samples(line, curve).values())
-    ]
-    return _span(point.seeds for point in points), _span(point.repeats for point in points)
+# --------------------------------------------------------------------------- numbers and names
 
 
-def _legend(table: Table) -> str:
-    images = _span(row.n for row in table.rows if row.curve in table.axes)
-    seeds, repeats = over(table)
-    encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
-    if repeats == seeds == "1":
-        return f"Single draws, {encoders}; {images} test images."
-    return f"Mean ± half of the 95 % interval (t) over {repeats} draws of corruption and probe, {encoders}; {images} test images."
+def format_mean(point: Estimate, sign: str = "") -> str:
+    """A mean and its interval to a tenth: `97.1 ± 0.3`.
+
+    sign: "+" shows one in front of positive numbers too.
+    """
+    spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
+    mean = round(point.mean, 1) + 0.0  # never -0.0
+    return f"{mean:{sign}.1f}{spread}"
 
 
-def _span(numbers: Iterable[int]) -> str:
-    low, *_, high = sorted({*numbers}) * 2
+def format_difference(point: Estimate) -> str:
+    """A difference, its interval and its p-value: `+1.2 ± 0.4 (p .012)`.
+
+    `n.s.` where it is not significant; no p where there is no spread to test.
+    """
+    if math.isnan(point.p):
+        return format_mean(point, "+")
+    p_value = "p < .001" if point.p < 0.001 else f"p {point.p:.3f}".replace("0.", ".")
+    if not is_significant(point.p):
+        p_value = f"n.s., {p_value}"
+    return f"{format_mean(point, '+')} ({p_value})"
+
+
+def format_score(point: Estimate) -> str:
+    """A metric of monosemanticity and its interval; metrics differ in size by orders."""
+    if math.isnan(point.half):
+        return f"{point.mean:.4g}"
+    return f"{point.mean:.4g} ± {point.half:.2g}"
+
+
+def is_significant(p: float) -> bool:
+    return p < SIGNIFICANCE_LEVEL
+
+
+def metric_label(metric: str) -> str:
+    """`top1` as top-1, `precision_at_10` as precision@10."""
+    return re.sub(r"^top(?=\d)", "top-", metric).replace("_at_", "@")
+
+
+def common_metric_label(table: Table, curves: Iterable[str]) -> str:
+    """What is drawn of these curves: top-1, say, if it is the same of all of them, else `value`."""
+    metrics = {table.metrics[curve] for curve in curves}
+    return metric_label(metrics.pop()) if len(metrics) == 1 else "value"
+
+
+def sample_sizes(table: Table) -> tuple[str, str]:
+    """Over how many seeds and over how many repeats the means of accuracies are: `3`, `5 to 10`."""
+    seeds: set[int] = set()
+    repeats: set[int] = set()
+    for line in table.lines:
+        for curve in table.axes:
+            for sample in table.samples(line, curve).values():
+                point = estimate(sample)
+                seeds.add(point.seeds)
+                repeats.add(point.repeats)
+    return _span(seeds), _span(repeats)
+
+
+def _span(counts: Iterable[int]) -> str:
+    low, high = min(counts), max(counts)
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _by_severity(columns: Sequence[str], lines: Mapping[str, Sequence[Mapping[float, str]]]) -> str:
-    """A row for every severity of every curve; `lines` has, for a curve and column, what to say at which severity."""
-    body = [
-        [curve, f"{severity:g}", *(line.get(severity, "") for line in each)]
-        for curve, each in lines.items()
-        for severity in sorted(set().union(*each))
-    ]
-    return markdown(["curve", "severity", *columns], body) if body else ""
+def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up, so that it reads on a terminal too."""
+    rows = [header, *body]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+# --------------------------------------------------------------------------- accuracy
 
 
 def accuracy_table(table: Table) -> str:
-    """Accuracy at every severity of every curve, a column for each line; top-5 too where there is only one."""
-    more = ["top5"] if len(table.lines) == 1 else []
-    columns = [(line, metric) for line in table.lines for metric in (None, *more)]
-    lines = {
-        curve: [
-            {
-                severity: say(estimate(sample))
-                for severity, sample in table.samples(line, curve, metric).items()
-            }
-            for line, metric in columns
-        ]
+    """Accuracy at every severity of every curve, a column for each line.
+
+    Top-5 has a column too where there is only one line.
+    """
+    drawn = common_metric_label(table, table.axes)
+    headings = [f"{drawn} of {line.label}, %" for line in table.lines]
+    columns: list[tuple[Line, str | None]] = [(line, None) for line in table.lines]
+    if len(table.lines) == 1:
+        (line,) = table.lines
+        headings.append(f"{metric_label('top5')} of {line.label}, %")
+        columns.append((line, "top5"))
+    cells = {
+        curve: [_format_means(table.samples(line, curve, metric)) for line, metric in columns]
         for curve in table.axes
     }
-    return _by_severity(
-        [
-            f"{spoken(metric) if metric else measured(table)} of {table.say(line)}, %"
-            for line, metric in columns
-        ],
-        lines,
+    return _severity_table(headings, cells)
+
+
+def _format_means(samples: Mapping[float, Sample]) -> dict[float, str]:
+    return {severity: format_mean(estimate(sample)) for severity, sample in samples.items()}
+
+
+def _severity_table(
+    headings: Sequence[str], cells: Mapping[str, Sequence[Mapping[float, str]]]
+) -> str:
+    """A row for every severity of every curve; empty without any.
+
+    cells: for each curve, one mapping for each heading, from severities to texts.
+    """
+    body = []
+    for curve, columns in cells.items():
+        severities: set[float] = set().union(*columns)
+        for severity in sorted(severities):
+            texts = [column.get(severity, "") for column in columns]
+            body.append([curve, f"{severity:g}", *texts])
+    return markdown_table(["curve", "severity", *headings], body) if body else ""
+
+
+def _legend(table: Table) -> str:
+    """What the means of the accuracy table are over."""
+    of_curves = table.frame["curve"].isin(table.axes)
+    images = _span(table.frame.loc[of_curves, "n"])
+    seeds, repeats = sample_sizes(table)
+    encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
+    if repeats == seeds == "1":
+        return f"Single draws, {encoders}; {images} test images."
+    return (
+        f"Mean ± half of the 95 % interval (t) over {repeats} draws of corruption and probe, "
+        f"{encoders}; {images} test images."
     )
 
 
+def _axes(table: Table) -> str:
+    """What the severities of each curve are, as a list."""
+    lines = [
+        f"- {curve}: {metric_label(table.metrics[curve])}; severity is {axis}"
+        for curve, axis in table.axes.items()
+    ]
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------- differences
+
+
 class Comparison(NamedTuple):
-    """A line and its baseline at every severity of a curve: the paired difference and its p-value, corrected for their number."""
+    """A line and its baseline on one curve.
+
+    differences: paired, for every severity that both have.
+    points: their means, with p-values corrected for the number of severities (Holm).
+    """
 
     line: Line
     base: Line
     curve: str
-    points: dict[float, tuple[Estimate, float]]
+    differences: Mapping[float, Sample]
+    points: Mapping[float, Estimate]
 
 
 def comparisons(table: Table) -> list[Comparison]:
-    found = []
+    """Every line with its baseline, on every curve where they share a severity."""
+    compared = []
     for line in table.lines:
+        base = table.baseline_of(line)
+        if base is None:
+            continue
         for curve in table.axes:
-            points = {
-                severity: estimate(sample)
-                for severity, sample in table.differences(line, curve).items()
-            }
-            base = table.baseline(line)
-            if points and base is not None:
-                corrected = dict(
-                    zip(points, holm([point.p for point in points.values()]), strict=True)
-                )
-                found.append(
-                    Comparison(
-                        line,
-                        base,
-                        curve,
-                        {
-                            severity: (point, corrected[severity])
-                            for severity, point in points.items()
-                        },
-                    )
-                )
-    return found
+            differences = table.differences(line, curve)
+            if differences:
+                points = _corrected_estimates(differences)
+                compared.append(Comparison(line, base, curve, differences, points))
+    return compared
 
 
-def difference_table(table: Table) -> str:
-    """How much every line differs from its baseline, at every severity that both have; empty for a single line."""
-    made = comparisons(table)
-    pairs = list(dict.fromkeys((each.line, each.base) for each in made))
-    message = {
-        (each.line, each.curve): {
-            severity: say_difference(*point) for severity, point in each.points.items()
-        }
-        for each in made
+def _corrected_estimates(differences: Mapping[float, Sample]) -> dict[float, Estimate]:
+    points = [estimate(sample) for sample in differences.values()]
+    corrected = holm([point.p for point in points])
+    return {
+        severity: point._replace(p=p)
+        for severity, point, p in zip(differences, points, corrected, strict=True)
     }
-    lines = {curve: [message.get((line, curve), {}) for line, _ in pairs] for curve in table.axes}
-    text = _by_severity([f"{table.say(line)} - {table.say(base)}" for line, base in pairs], lines)
-    words = (
-        "Paired differences, seed by seed and draw by draw: encoders meet the same noise. Intervals are of one severity.\n"
-        "p: two-sided t-test, corrected for the severities of the curve (Holm), for each pair and curve by itself; n.s.: not significant\n"
-        "at 5 %; no p where there is no spread to tell."
+
+
+DIFFERENCES_NOTE = (
+    "Paired differences, seed by seed and draw by draw: encoders meet the same noise. "
+    "Intervals are of one severity.\n"
+    "p: two-sided t-test, corrected for the severities of the curve (Holm), "
+    "for each pair and curve by itself; n.s.: not significant\n"
+    "at 5 %; no p where there is no spread to tell."
+)
+
+
+def difference_table(table: Table, compared: Sequence[Comparison]) -> str:
+    """How much every line differs from its baseline, at every severity that both have.
+
+    Empty for a single line.
+    """
+    base_of = {comparison.line: comparison.base for comparison in compared}
+    texts = {
+        (comparison.line, comparison.curve): _format_differences(comparison)
+        for comparison in compared
+    }
+    cells = {curve: [texts.get((line, curve), {}) for line in base_of] for curve in table.axes}
+    headings = [f"{line.label} - {base.label}" for line, base in base_of.items()]
+    differences = _severity_table(headings, cells)
+    return f"{differences}\n\n{DIFFERENCES_NOTE}" if differences else ""
+
+
+def _format_differences(comparison: Comparison) -> dict[float, str]:
+    return {severity: format_difference(point) for severity, point in comparison.points.items()}
+
+
+def significance_list(compared: Sequence[Comparison]) -> str:
+    """Where differences to the baseline are significant and where not, an item for every line."""
+    of_lines: dict[Line, list[Comparison]] = {}
+    for comparison in compared:
+        of_lines.setdefault(comparison.line, []).append(comparison)
+    if not of_lines:
+        return ""
+    heading = (
+        "Differences that are significant (5 %, Holm-corrected within each pair and curve), "
+        "by severity:"
     )
-    return f"{text}\n\n{words}" if text else ""
+    items = [_significance_item(comparisons_of_line) for comparisons_of_line in of_lines.values()]
+    return "\n".join([heading, "", *items])
 
 
-def verdicts(table: Table) -> str:
-    """Where the differences to the baseline are significant and where they are not, a paragraph for every line."""
-    message: dict[tuple[Line, Line], list[str]] = {}
-    alone: dict[tuple[Line, Line], bool] = {}
-    for each in comparisons(table):
-        pair = each.line, each.base
-        message.setdefault(pair, []).append(
-            f"{each.curve} {_verdict(each)}{_crossing(table, each)}"
-        )
-        alone[pair] = all(point.seeds == 1 for point, _ in each.points.values())
-    lines = [
-        f"- {table.say(line)} against {table.say(base)}{' (one encoder: over draws alone)' * alone[line, base]}: {'; '.join(words)}"
-        for (line, base), words in message.items()
+def _significance_item(comparisons_of_line: Sequence[Comparison]) -> str:
+    """One line of the list, all of its curves."""
+    line, base = comparisons_of_line[0].line, comparisons_of_line[0].base
+    one_encoder = all(
+        point.seeds == 1
+        for comparison in comparisons_of_line
+        for point in comparison.points.values()
+    )
+    remark = " (one encoder: over draws alone)" if one_encoder else ""
+    verdicts = [
+        f"{comparison.curve} {_verdict(comparison.points)}{_crossing_clause(comparison)}"
+        for comparison in comparisons_of_line
     ]
-    words = "Differences that are significant (5 %, Holm-corrected within each pair and curve), by severity:"
-    return "\n".join([words, "", *lines]) if lines else ""
+    return f"- {line.label} against {base.label}{remark}: {'; '.join(verdicts)}"
 
 
-def _verdict(compared: Comparison) -> str:
-    """'higher at 0.4 to 0.7, not significant at the other 2'."""
-    points = compared.points
-    found = {
-        "higher at": [
-            severity for severity, (point, p) in points.items() if significant(p) and point.mean > 0
-        ],
-        "lower at": [
-            severity for severity, (point, p) in points.items() if significant(p) and point.mean < 0
-        ],
-        "without spread to test at": [
-            severity for severity, (_, p) in points.items() if math.isnan(p)
-        ],
+def _verdict(points: Mapping[float, Estimate]) -> str:
+    """`higher at 0.4 to 0.7, not significant at the other 2`."""
+    severities_of: dict[str, list[float]] = {
+        "higher": [],
+        "lower": [],
+        "without spread to test": [],
     }
-    words = [f"{word} {_runs(where, list(points))}" for word, where in found.items() if where]
-    rest = len(points) - sum(map(len, found.values()))
-    return ", ".join(
-        words + [f"not significant at {'the other ' if words else 'any of '}{rest}"] * bool(rest)
-    )
+    others = 0
+    for severity, point in points.items():
+        if math.isnan(point.p):
+            severities_of["without spread to test"].append(severity)
+        elif is_significant(point.p):
+            severities_of["higher" if point.mean > 0 else "lower"].append(severity)
+        else:
+            others += 1
+    clauses = [
+        f"{outcome} at {_ranges(severities, list(points))}"
+        for outcome, severities in severities_of.items()
+        if severities
+    ]
+    if others:
+        clauses.append(f"not significant at {'the other' if clauses else 'any of'} {others}")
+    return ", ".join(clauses)
 
 
-def _crossing(table: Table, compared: Comparison) -> str:
-    """Where the line overtakes its baseline or falls behind it, if it is significantly better somewhere and worse elsewhere."""
-    signs = {point.mean > 0 for point, p in compared.points.values() if significant(p)}
+def _crossing_clause(comparison: Comparison) -> str:
+    """Where the line overtakes its baseline or falls behind it.
+
+    Empty unless it is significantly better somewhere and significantly worse elsewhere.
+    """
+    signs = {point.mean > 0 for point in comparison.points.values() if is_significant(point.p)}
     if len(signs) < 2:
         return ""
-    found = crossing(table.differences(compared.line, compared.curve))
-    if math.isnan(found.at):
+    at, low, high = crossing(comparison.differences)
+    if math.isnan(at):
         return ""
-    interval = (
-        ""
-        if math.isnan(found.low)
-        else f" (95 % bootstrap interval {found.low:.3g} to {found.high:.3g})"
-    )
-    return f", crossing at {found.at:.3g}{interval}"
+    if math.isnan(low):
+        return f", crossing at {at:.3g}"
+    return f", crossing at {at:.3g} (95 % bootstrap interval {low:.3g} to {high:.3g})"
 
 
-def _runs(some: Sequence[float], severities: Sequence[float]) -> str:
-    """Some of the severities, three or more in a row as a range: '0 to 0.4, 0.7'."""
-    rows: list[list[float]] = []
-    for severity in some:
-        if rows and severities.index(severity) == severities.index(rows[-1][-1]) + 1:
-            rows[-1].append(severity)
+def _ranges(chosen: Sequence[float], severities: Sequence[float]) -> str:
+    """Some of the severities, three or more in a row as a range: `0 to 0.4, 0.7`."""
+    position = {severity: index for index, severity in enumerate(severities)}
+    runs: list[list[float]] = []
+    for severity in chosen:
+        if runs and position[severity] == position[runs[-1][-1]] + 1:
+            runs[-1].append(severity)
         else:
-            rows.append([severity])
-    return ", ".join(
-        f"{row[0]:g} to {row[-1]:g}" if len(row) > 2 else ", ".join(f"{each:g}" for each in row)
-        for row in rows
-    )
+            runs.append([severity])
+    return ", ".join(_format_run(run) for run in runs)
+
+
+def _format_run(run: Sequence[float]) -> str:
+    if len(run) > 2:
+        return f"{run[0]:g} to {run[-1]:g}"
+    return ", ".join(f"{severity:g}" for severity in run)
+
+
+# --------------------------------------------------------------------------- areas
 
 
 def area_table(table: Table) -> str:
-    """The mean accuracy under each curve, over the severities that all lines have, and how it differs from the baseline's."""
-    common: dict[str, set[float]] = {}
-    for curve in table.axes:
-        shared = set.intersection(
-            *(set(samples) for line in table.lines if (samples := table.samples(line, curve)))
-        )
-        common |= {curve: shared} if len(shared) > 1 else {}
-    if not common:
+    """The mean accuracy under each curve and how it differs from the baseline's.
+
+    Over the severities that all lines have; empty where they share fewer than two.
+    """
+    shared = _shared_severities(table)
+    if not shared:
         return ""
-    body = []
-    for line in table.lines:
-        pairs = [
-            [
-                areas({s: sample for s, sample in samples.items() if s in shared})
-                for samples in (table.samples(line, curve), table.differences(line, curve))
-            ]
-            for curve, shared in common.items()
-        ]
-        body.append([table.say(line), *("; ".join(_area(*pair)) for pair in pairs)])
-    seeds, repeats = over(table)
-    words = f"Area under the curve over its width, in percent, over {seeds} x {repeats} encoders and draws"
-    words += (
-        "; behind it the paired difference to the baseline, p uncorrected."
-        if len(body) > 1
-        else "."
-    )
-    return f"{markdown([f'mean {measured(table, common)} under', *common], body)}\n\n{words}"
-
-
-def _area(own: Sample, difference: Sample) -> list[str]:
-    words = [say(estimate(own))] if own else []
-    return words + [
-        say_difference(point, point.p) for point in [estimate(difference)] if difference
+    heading = f"mean {common_metric_label(table, shared)} under"
+    body = [
+        [line.label, *(_area_cell(table, line, curve, shared[curve]) for curve in shared)]
+        for line in table.lines
     ]
+    seeds, repeats = sample_sizes(table)
+    note = (
+        "Area under the curve over its width, in percent, "
+        f"over {seeds} x {repeats} encoders and draws"
+    )
+    if len(body) > 1:
+        note += "; behind it the paired difference to the baseline, p uncorrected"
+    return f"{markdown_table([heading, *shared], body)}\n\n{note}."
+
+
+def _shared_severities(table: Table) -> dict[str, set[float]]:
+    """The severities that all lines have that have a curve at all; curves with two or more."""
+    shared: dict[str, set[float]] = {}
+    for curve in table.axes:
+        of_lines = [set(table.samples(line, curve)) for line in table.lines]
+        severities = set.intersection(*filter(None, of_lines))
+        if len(severities) > 1:
+            shared[curve] = severities
+    return shared
+
+
+def _area_cell(table: Table, line: Line, curve: str, severities: set[float]) -> str:
+    """`81.3 ± 0.4; +1.2 ± 0.3 (p .004)`."""
+    own = areas(_at(table.samples(line, curve), severities))
+    difference = areas(_at(table.differences(line, curve), severities))
+    texts = []
+    if own:
+        texts.append(format_mean(estimate(own)))
+    if difference:
+        texts.append(format_difference(estimate(difference)))
+    return "; ".join(texts)
+
+
+def _at(samples: Mapping[float, Sample], severities: set[float]) -> dict[float, Sample]:
+    return {severity: sample for severity, sample in samples.items() if severity in severities}
+
+
+# --------------------------------------------------------------------------- monosemanticity
 
 
 def monosemanticity_table(table: Table) -> str:
-    """What was measured on clean features, a column for each representation; with several seeds as mean ± half of the 95 % interval."""
-    measured = {
-        (line, curve): {
-            metric: table.samples(line, curve, metric)[0.0]
-            for other, metric in kinds
-            if other == curve
-        }
-        for line, kinds in table.lines.items()
-        for curve in dict.fromkeys(curve for curve, _ in kinds if curve.startswith(MONOSEMANTICITY))
-    }
-    metrics = dict.fromkeys(metric for values in measured.values() for metric in values)
-    if not measured:
+    """What was measured on clean features, a column for each representation of each line.
+
+    With several seeds as mean ± half of the 95 % interval.
+    """
+    scores: dict[tuple[Line, str], dict[str, str]] = {}
+    for line, contents in table.contents.items():
+        for curve, metric in contents:
+            if curve.startswith(MONOSEMANTICITY):
+                sample = table.samples(line, curve, metric)[0.0]
+                scores.setdefault((line, curve), {})[metric] = format_score(estimate(sample))
+    if not scores:
         return ""
-    labels = [
-        f"{table.say(line)} {curve.removeprefix(MONOSEMANTICITY).lstrip('/')}".strip()
-        for line, curve in measured
-    ]
-    return markdown(
-        [MONOSEMANTICITY, *labels],
-        [
-            [
-                metric,
-                *(
-                    _measured(values[metric]) if metric in values else ""
-                    for values in measured.values()
-                ),
-            ]
-            for metric in metrics
-        ],
-    )
+    headings = [_representation_label(line, curve) for line, curve in scores]
+    metrics = dict.fromkeys(metric for column in scores.values() for metric in column)
+    body = [[metric, *(column.get(metric, "") for column in scores.values())] for metric in metrics]
+    return markdown_table([MONOSEMANTICITY, *headings], body)
 
 
-def _measured(sample: Sample) -> str:
-    point = estimate(sample)
-    return f"{point.mean:.4g}" if math.isnan(point.half) else f"{point.mean:.4g} ± {point.half:.2g}"
+def _representation_label(line: Line, curve: str) -> str:
+    """The line, and the representation where an experiment has several."""
+    representation = curve.removeprefix(MONOSEMANTICITY).lstrip("/")
+    return f"{line.label} {representation}".strip()

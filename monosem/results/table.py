@@ -1,116 +1,185 @@
-"""The table of results: rows by line, curve, metric, severity, seeds and repeat."""
+"""The table of results in pandas: rows grouped into lines, samples, and differences to a baseline.
+
+line      the rows of one experiment and one choice of swept values, seeds aside
+sample    of a line, curve, metric and severity: {(seeds, repeat): value}
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import pandas as pd
 
 from monosem.core.identity import is_seed
-from monosem.results.rows import MONOSEMANTICITY, Row, Swept, label
-from monosem.results.stats import Sample, area
+from monosem.results.rows import MONOSEMANTICITY, Row, Swept, label, swept_bindings
+from monosem.results.stats import Sample
+
+Unit = tuple[Swept, int]  # (seeds, repeat)
+
+
+def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """The rows as a tidy DataFrame, one row a number.
+
+    Columns: experiment, curve, severity, repeat, metric, value, n and axis as in `Row`, and one for
+    every swept binding, with values as they were typed; missing where an experiment has no such
+    thing.
+    """
+    rows = list(rows)
+    numbers = pd.DataFrame(rows, columns=list(Row._fields)).drop(columns="swept")
+    numbers = numbers.astype({"severity": float, "repeat": int, "value": float, "n": int})
+    choices = list(dict.fromkeys(row.swept for row in rows))  # one a cell: few, for many rows
+    position = {swept: index for index, swept in enumerate(choices)}
+    values = pd.DataFrame([dict(swept) for swept in choices], columns=swept_bindings(rows))
+    values_of_rows = values.iloc[[position[row.swept] for row in rows]]
+    return pd.concat([numbers, values_of_rows.set_axis(numbers.index)], axis=1)
 
 
 class Line(NamedTuple):
-    """What is one line of a figure: an experiment and the swept values that it has, but for seeds, which are averaged over."""
+    """What is one line of a figure.
+
+    experiment: its name.
+    values: the swept values that it has, but for seeds, which are averaged over.
+    """
 
     experiment: str
     values: Swept
 
+    @property
+    def label(self) -> str:
+        """For people: `sae, k 16`."""
+        return label(self.experiment, self.values)
+
 
 class Table:
-    """The rows of a table by line, curve, metric, severity and (seeds, repeat).
+    """The rows of a table, each number once, as `rows.join` sees to it.
 
-    lines: in the order of the rows. axes: of every curve. measures: what is drawn and compared of every curve, top-1 where there
-    is one. against: the experiment that the others are compared with, by default the first one.
+    baseline: the experiment that the others are compared with, by default the first one.
+
+    frame: the rows as of `to_frame`, with `line` (its position in `lines`) and `seeds` (the swept
+        values that are seeds) of every row.
+    lines: in the order of the rows.
+    contents: the (curve, metric) pairs that each line has numbers of.
+    axes: what the severity of each curve is.
+    metrics: what is drawn and compared of each curve, top-1 where there is one.
     """
 
-    def __init__(self, rows: Iterable[Row], against: str | None = None):
+    def __init__(self, rows: Iterable[Row], baseline: str | None = None):
         self.rows = list(rows)
-        self.against = against or next((row.experiment for row in self.rows), "")
-        self.axes = {
-            row.curve: row.axis for row in self.rows if not row.curve.startswith(MONOSEMANTICITY)
-        }
-        self.measures: dict[str, str] = {}
-        for row in self.rows:
-            if row.curve in self.axes and (row.metric == "top1" or row.curve not in self.measures):
-                self.measures[row.curve] = row.metric
-        self.lines: dict[Line, dict[tuple[str, str], dict[float, dict[tuple[Any, int], Row]]]] = {}
-        for row in self.rows:
-            line = Line(row.experiment, tuple(each for each in row.swept if not is_seed(each[0])))
-            seeds = tuple(each for each in row.swept if is_seed(each[0]))
-            points = self.lines.setdefault(line, {}).setdefault((row.curve, row.metric), {})
-            points.setdefault(row.severity, {})[seeds, row.repeat] = row
-
-    def say(self, line: Line) -> str:
-        return label(*line)
+        self.baseline = baseline or next((row.experiment for row in self.rows), "")
+        self.frame, self.lines = _with_lines(self.rows)
+        kinds = self.frame[["line", "curve", "axis", "metric"]].drop_duplicates()
+        self.contents = _contents(kinds, self.lines)
+        self.axes, self.metrics = _axes_and_metrics(kinds)
+        self._position = {line: position for position, line in enumerate(self.lines)}
+        self._groups = self.frame.groupby(["line", "curve", "metric"], sort=False).indices
+        self._seeds = self.frame["seeds"].tolist()
 
     def samples(self, line: Line, curve: str, metric: str | None = None) -> dict[float, Sample]:
-        """By ascending severity, the values of a line over its seeds and repeats: of what is drawn, or of another metric."""
-        points = self.lines[line].get((curve, metric or self.measures[curve]), {})
-        return {
-            severity: {each: row.value for each, row in points[severity].items()}
-            for severity in sorted(points)
-        }
+        """The sample at every severity of a curve, by ascending severity.
 
-    def baseline(self, line: Line) -> Line | None:
-        """The line that `line` is compared with: the first one of the baseline that agrees with it in what both have; for the
-        baseline's other lines, its first. None for that one."""
-        lines = [other for other in self.lines if other.experiment == self.against]
-        if line.experiment == self.against:
-            return None if line == lines[0] else lines[0]
-        return next((other for other in lines if _agree(line.values, other.values)), None)
+        metric: by default the one that is drawn.
+        """
+        group = self._position[line], curve, metric or self.metrics[curve]
+        samples: dict[float, dict[Unit, float]] = {}
+        for index in self._groups.get(group, ()):
+            row = self.rows[index]
+            samples.setdefault(row.severity, {})[self._seeds[index], row.repeat] = row.value
+        return dict(sorted(samples.items()))
+
+    def baseline_of(self, line: Line) -> Line | None:
+        """The line that `line` is compared with: the first of the baseline that agrees with it in
+        the swept values that both have.
+
+        The baseline's own lines are compared with its first one, and that one with none.
+        """
+        candidates = [other for other in self.lines if other.experiment == self.baseline]
+        if line.experiment == self.baseline:
+            return None if line == candidates[0] else candidates[0]
+        return next((other for other in candidates if _agree(line.values, other.values)), None)
 
     def differences(self, line: Line, curve: str) -> dict[float, Sample]:
-        """What is drawn of a line minus that of its baseline, seed by seed and draw by draw: both met the same noise, and the same
-        batches in training, so their share of the spread cancels. Severities that both have. Seeds that only one of them has
-        are averaged over first."""
-        base = self.baseline(line)
+        """What is drawn of a line minus that of its baseline, at every severity that both have.
+
+        Paired seed by seed and draw by draw: both met the same noise, and the same batches in
+        training, so their share of the spread cancels. Seeds that only one of the two has are
+        averaged over first.
+        """
+        base = self.baseline_of(line)
         if base is None:
             return {}
-        mine, theirs = self.samples(line, curve), self.samples(base, curve)
-        found: dict[float, Sample] = {}
-        for severity in (severity for severity in mine if severity in theirs):
-            shared = _bindings(mine[severity]) & _bindings(theirs[severity])
-            one, other = _averaged(mine[severity], shared), _averaged(theirs[severity], shared)
-            if values := {
-                unit: value - other[unit] for unit, value in one.items() if unit in other
-            }:
-                found[severity] = values
-        return found
+        minuends, subtrahends = self.samples(line, curve), self.samples(base, curve)
+        differences = {
+            severity: _paired_difference(sample, subtrahends[severity])
+            for severity, sample in minuends.items()
+            if severity in subtrahends
+        }
+        return {severity: sample for severity, sample in differences.items() if sample}
 
 
-def _bindings(sample: Sample) -> set[str]:
+def _with_lines(rows: list[Row]) -> tuple[pd.DataFrame, list[Line]]:
+    """The tidy table with the columns `line` and `seeds`, and the lines."""
+    position: dict[Line, int] = {}
+    line_column, seeds_column = [], []
+    for row in rows:
+        values, seeds = _split_seeds(row.swept)
+        line = Line(row.experiment, values)
+        line_column.append(position.setdefault(line, len(position)))
+        seeds_column.append(seeds)
+    seeds_series = pd.Series(seeds_column, dtype=object)
+    return to_frame(rows).assign(line=line_column, seeds=seeds_series), list(position)
+
+
+@functools.cache  # the rows of a cell share one
+def _split_seeds(swept: Swept) -> tuple[Swept, Swept]:
+    """The swept values that are no seeds, and the seeds."""
+    values = tuple((binding, value) for binding, value in swept if not is_seed(binding))
+    seeds = tuple((binding, value) for binding, value in swept if is_seed(binding))
+    return values, seeds
+
+
+def _contents(kinds: pd.DataFrame, lines: list[Line]) -> dict[Line, list[tuple[str, str]]]:
+    contents: dict[Line, list[tuple[str, str]]] = {line: [] for line in lines}
+    for position, curve, metric in zip(kinds["line"], kinds["curve"], kinds["metric"], strict=True):
+        contents[lines[position]].append((curve, metric))
+    return contents
+
+
+def _axes_and_metrics(kinds: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """For every curve what its severity is, and the metric that is drawn."""
+    axes: dict[str, str] = {}
+    metrics: dict[str, str] = {}
+    for curve, axis, metric in zip(kinds["curve"], kinds["axis"], kinds["metric"], strict=True):
+        if curve.startswith(MONOSEMANTICITY):
+            continue
+        axes[curve] = axis
+        if metric == "top1" or curve not in metrics:
+            metrics[curve] = metric
+    return axes, metrics
+
+
+def _agree(values: Swept, others: Swept) -> bool:
+    """Whether two lines have equal values of the bindings that both have."""
+    other_values = dict(others)
+    return all(other_values.get(binding, value) == value for binding, value in values)
+
+
+def _paired_difference(minuend: Sample, subtrahend: Sample) -> Sample:
+    """The difference for every unit that both have, of means over the seeds that only one has."""
+    shared = _seed_bindings(minuend) & _seed_bindings(subtrahend)
+    means, other_means = _mean_over_others(minuend, shared), _mean_over_others(subtrahend, shared)
+    return {unit: mean - other_means[unit] for unit, mean in means.items() if unit in other_means}
+
+
+def _seed_bindings(sample: Sample) -> set[str]:
     return {binding for seeds, _ in sample for binding, _ in seeds}
 
 
-def _averaged(sample: Sample, shared: set[str]) -> Sample:
-    """The means over all seeds but those of the shared bindings."""
-    units: dict[tuple[Any, int], list[float]] = {}
+def _mean_over_others(sample: Sample, bindings: set[str]) -> Mapping[Unit, float]:
+    """The means over the seeds of all bindings but these."""
+    values: dict[Unit, list[float]] = {}
     for (seeds, repeat), value in sample.items():
-        units.setdefault((tuple(seed for seed in seeds if seed[0] in shared), repeat), []).append(
-            value
-        )
-    return {unit: sum(values) / len(values) for unit, values in units.items()}
-
-
-def _agree(one: Swept, other: Swept) -> bool:
-    values = dict(other)
-    return all(values.get(binding, value) == value for binding, value in one)
-
-
-def areas(samples: Mapping[float, Sample]) -> Sample:
-    """The area under the curve of each seed and repeat that is there at every severity. The area of differences is the difference
-    of areas."""
-    whole = [
-        each
-        for each in next(iter(samples.values()), {})
-        if all(each in sample for sample in samples.values())
-    ]
-    return (
-        {
-            each: area({severity: sample[each] for severity, sample in samples.items()})
-            for each in whole
-        }
-        if len(samples) > 1
-        else {}
-    )
+        shared_seeds = tuple(seed for seed in seeds if seed[0] in bindings)
+        values.setdefault((shared_seeds, repeat), []).append(value)
+    return {unit: sum(drawn) / len(drawn) for unit, drawn in values.items()}

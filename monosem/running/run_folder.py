@@ -97,7 +97,7 @@ def measures(experiment: Experiment, store: Store) -> str:
 def summarise(rows: Sequence[Row], notes: str = "") -> str:
     """summary.md: the experiments' names, notes, and a table for each curve."""
     table = Table(rows)
-    lines = ", ".join(map(table.say, table.lines))
+    lines = ", ".join(line.label for line in table.lines)
     return f"# {lines}\n\n{notes}\n\n{tables(table)}"
 
 
@@ -143,10 +143,10 @@ def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Pa
     """claim.png, if there are encoders enough; its path."""
     from monosem.results import figures
 
-    if not report.clouds:
+    if not report.panels:
         return []
     with atomic_write(folder / "claim.png") as path:
-        figures.draw_claim(report.lines, report.clouds, measure, path)
+        figures.draw_claim(report.lines, report.panels, measure, path)
     return [folder / "claim.png"]
 
 

@@ -164,7 +164,7 @@ def _is_complete(
 ) -> bool:
     texts = {"curves.csv": table_text(rows), "summary.md": summary}
     figures = ["curves.png", *(f"{curve}.png" for curve in Table(rows).axes)]
-    if claimed and claimed.clouds:
+    if claimed and claimed.panels:
         figures.append("claim.png")
     return run_folder.holds(folder, texts, [EVENTS, "gallery.html", *figures])
 

@@ -127,8 +127,10 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def test_every_encoder_is_one_point_its_robustness_the_mean_area_over_repeats():
     seen = encoder_points(table(LINES, noise=0.0), ("label_noise",))
     assert len(seen.lines) == 30 and len(set(seen.lines)) == 10
-    assert seen.robust["label_noise"] == pytest.approx(45 + 20 * seen.measures["class_consistency"])
-    assert seen.clean["label_noise"] == pytest.approx(50 + 20 * seen.measures["class_consistency"])
+    assert seen.robustness["label_noise"] == pytest.approx(
+        45 + 20 * seen.metrics["class_consistency"]
+    )
+    assert seen.clean["label_noise"] == pytest.approx(50 + 20 * seen.metrics["class_consistency"])
 
 
 def test_an_encoder_that_lacks_a_number_is_left_out():
@@ -162,14 +164,14 @@ def test_what_was_put_in_comes_out_and_a_control_that_explains_it_takes_it_away(
 def test_what_seeds_share_is_taken_away_by_holding_them_equal():
     shifted = [row._replace(value=row.value + 60 * int(dict(row.swept)["Pretrain.seed"])) if row.curve == "label_noise" else row
                for row in table(LINES).rows]  # fmt: skip
-    ((raw, _, _, seed, _),) = correlation_report(Table(shifted), CLAIM).clouds
+    ((raw, _, _, seed, _),) = correlation_report(Table(shifted), CLAIM).panels
     assert raw.correlation.value < 0.5 and seed.correlation.value > 0.8
 
 
 def test_lines_of_one_spec_that_are_alike_are_told_by_holding_the_spec_equal():
     first, second = table([(0.1, 1.0)] * 5, noise=3.0), table([(0.9, 2.0)] * 5, noise=3.0)
     both = Table([*first.rows, *(row._replace(experiment="ncl") for row in second.rows)])
-    ((raw, *_, spec),) = correlation_report(both, CLAIM).clouds
+    ((raw, *_, spec),) = correlation_report(both, CLAIM).panels
     assert (
         spec.held == "spec" and raw.correlation.value > 0.6 and abs(spec.correlation.value) < 0.45
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monosem.results.stats import area, estimate, holm, logarithmic
+from monosem.results.stats import area, estimate, holm, is_logarithmic
 
 
 def sample(values, seed="s"):
@@ -135,6 +135,10 @@ def test_the_area_is_that_of_trapezoids_on_the_scale_of_the_figure():
     line = {0.0: 90.0, 0.1: 80.0, 0.9: 10.0}
     assert area(line) == pytest.approx((0.1 * 85 + 0.8 * 45) / 0.9)
     shots = {1: 50.0, 10: 80.0, 50: 90.0}
-    assert logarithmic([1, 10, 50]) and not logarithmic([0.0, 1.0]) and not logarithmic([1, 10])
+    assert (
+        is_logarithmic([1, 10, 50])
+        and not is_logarithmic([0.0, 1.0])
+        and not is_logarithmic([1, 10])
+    )
     assert area(shots) == pytest.approx((math.log(10) * 65 + math.log(5) * 85) / math.log(50))
     assert math.isnan(area({0.5: 3.0})) and area(dict(reversed(line.items()))) == area(line)

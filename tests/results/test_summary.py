@@ -18,9 +18,9 @@ from monosem.results.rows import (
     read_table,
     table_text,
 )
-from monosem.results.stats import estimate
+from monosem.results.stats import areas, estimate
 from monosem.results.summary import overview, tables
-from monosem.results.table import Line, Table, areas
+from monosem.results.table import Line, Table
 
 
 def row(
@@ -107,7 +107,7 @@ def test_several_experiments_stand_beside_one_another_with_gaps_where_one_has_no
 
 def test_seeds_are_averaged_over_and_other_swept_values_are_lines():
     table = Table([*grid("sae"), *grid("sae", values=(("TopK_k", "8"),))])
-    assert [table.say(line) for line in table.lines] == ["sae, k 4", "sae, k 8"]
+    assert [line.label for line in table.lines] == ["sae, k 4", "sae, k 8"]
     point = estimate(table.samples(next(iter(table.lines)), "gaussian")[0.5])
     assert (point.seeds, point.repeats) == (3, 3)
     assert "3 trained encoders each" in tables(table)
@@ -122,9 +122,9 @@ def test_a_line_is_compared_with_the_baseline_that_agrees_in_what_both_have():
     table = Table(lines)
     first, second, sae = table.lines
     assert (
-        table.baseline(first) is None
-        and table.baseline(second) == first
-        and table.baseline(sae) == second
+        table.baseline_of(first) is None
+        and table.baseline_of(second) == first
+        and table.baseline_of(sae) == second
     )
 
 
@@ -162,7 +162,7 @@ def test_seeds_that_only_one_side_has_are_averaged_over_first():
 
 
 def test_a_named_baseline_that_is_not_there_is_not_replaced_by_another():
-    table = Table([*grid("b", values=()), *grid("c", shift=2.0, values=())], against="a")
+    table = Table([*grid("b", values=()), *grid("c", shift=2.0, values=())], baseline="a")
     assert not any(table.differences(line, "gaussian") for line in table.lines)
     assert "against" not in overview(table)
 
