@@ -1,16 +1,19 @@
-"""CIFAR-10 and CIFAR-100: downloaded or found, checked, and read without running what is in their pickles."""
+"""CIFAR-10 and CIFAR-100, downloaded or already there, read by torchvision.
+
+Smaller sets in the same format are read here, without running what is in their pickles.
+"""
 
 from __future__ import annotations
 
+import functools
 import http.client
-import os
 import pickle
 import shutil
 import socket
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,21 +23,33 @@ import numpy as np
 
 from monosem.core.fields import NotInKey, PathField, Positive
 from monosem.core.files import file_digest, lock
-from monosem.data import pack
 from monosem.data.dataset import SplitName
 from monosem.data.images import must_be_rgb
-from monosem.data.packed import Packed, Source, as_it_is, described, nearest
+from monosem.data.packed import (
+    ImageStream,
+    Pack,
+    Packed,
+    PackError,
+    SplitSource,
+    kind_of,
+    path_hint,
+)
+
+PATIENCE = 10.0  # seconds to wait for a server that says nothing
+SHAPE = (3, 32, 32)
 
 
 @gin.register
 @dataclass(frozen=True)
 class CIFAR10(Packed):
-    """60,000 photographs of 32 x 32 pixels in 10 classes (Krizhevsky 2009), 10,000 of them for testing.
+    """60,000 photographs of 32 x 32 pixels in 10 classes (Krizhevsky 2009), 10,000 for testing.
 
     folder: holds, or gets by download from the author's page, the folder cifar-10-batches-py.
-    original: the files must be the published ones, by their MD5. False takes any files of that format, a smaller set say:
-        pickled dictionaries with data, uint8 (n, 3072), and labels, a list of n whole numbers.
-    mean, std: of the training pixels; the reference's probes normalise both CIFAR-10 and CIFAR-100 with them.
+    original: the files must be the published ones, by their MD5. False takes any files of that
+        format, a smaller set say: pickled dictionaries with `data`, uint8 (n, 3072), and `labels`,
+        a list of n whole numbers.
+    mean: of the training pixels; the reference's probes normalise CIFAR-100 with it as well.
+    std: likewise.
     """
 
     folder: PathField = "data"
@@ -49,117 +64,146 @@ class CIFAR10(Packed):
         must_be_rgb(self)
 
     def published(self) -> Any:
-        """torchvision's class, which says what the files are called, where they are on the net and what their MD5s are."""
-        from torchvision.datasets import (
-            CIFAR10 as Published,  # two seconds that no other dataset needs
+        """torchvision's class: it reads, and knows names, addresses and MD5s of the files."""
+        from torchvision.datasets import CIFAR10  # two seconds that no other dataset needs
+
+        return CIFAR10
+
+    @property
+    def home(self) -> Path:
+        """The folder of the files."""
+        return Path(self.folder, self.published().base_folder)
+
+    def pack(self, split: SplitName) -> Pack:
+        if not self.home.exists():
+            self._download_if_allowed()
+        return super().pack(split)
+
+    def source(self, split: SplitName) -> SplitSource:
+        read = self._read_published if self.original else self._read_lookalike
+        self._refuse_missing_files(split)
+        files = [str(path) for path in self._files(split) if path.exists()]
+        return SplitSource(files, (self.original,), functools.partial(read, split))
+
+    def _files(self, *splits: SplitName) -> dict[Path, str]:
+        """The MD5 of each file by its path: first the names of the classes, then the batches."""
+        published = self.published()
+        files = {published.meta["filename"]: published.meta["md5"]}
+        for split in splits:
+            files.update(published.train_list if split == "train" else published.test_list)
+        return {self.home / name: md5 for name, md5 in files.items()}
+
+    def _refuse_missing_files(self, split: SplitName) -> None:
+        names_of_classes, *batches = self._files(split)
+        needed = [names_of_classes, *batches] if self.original else batches
+        missing = [str(path) for path in needed if not path.exists()]
+        if missing:
+            way_out = f"; delete {self.home} and it is downloaded again" if self.original else ""
+            self.refuse(
+                "folder",
+                f"must hold all files of the set; not there: {', '.join(missing)}{way_out}",
+            )
+
+    def _read_published(self, split: SplitName) -> ImageStream:
+        try:
+            published = self.published()(self.folder, train=split == "train")
+        except RuntimeError as error:  # another MD5: nothing was unpickled
+            raise PackError(
+                f"must hold the published files: {self._first_other_file()}; delete {self.home} "
+                "and it is downloaded again, or set original = False to take the files as they are"
+            ) from error
+        pixels = published.data.transpose(0, 3, 1, 2)
+        return ImageStream(
+            published.targets, SHAPE, nullcontext([pixels]), tuple(published.classes)
         )
 
-        return Published
+    def _first_other_file(self) -> str:
+        """The first file that is not the published one."""
+        for path, expected in self._files("train", "test").items():
+            if not path.exists():
+                return f"{path} is not there"
+            checksum = file_digest(path, "md5")
+            if checksum != expected:
+                return f"{path} must have the MD5 {expected}, got {checksum}"
+        return f"those in {self.home} have changed while they were read"
 
-    def packed(self, split: SplitName) -> pack.Pack:
-        home = Path(self.folder, self.published().base_folder)
-        if not home.exists() and Path(self.folder).name == home.name:
+    def _read_lookalike(self, split: SplitName) -> ImageStream:
+        names_of_classes, *batches = self._files(split)
+        tables = [read_batch(path) for path in batches]
+        pixels = np.concatenate([pixels for pixels, _ in tables]).reshape(-1, *SHAPE)
+        labels = np.concatenate([labels for _, labels in tables])
+        class_names: tuple[str, ...] = ()
+        if names_of_classes.exists():
+            names = unpickle(names_of_classes).get(self.published().meta["key"], ())
+            class_names = tuple(map(_as_text, names))
+        return ImageStream(labels, SHAPE, nullcontext([pixels]), class_names)
+
+    def _download_if_allowed(self) -> None:
+        home, folder = self.home, Path(self.folder)
+        if folder.name == home.name:
             self.refuse(
                 "folder",
-                f"must be the folder that {home.name} is in, {Path(self.folder).parent}, got {self.folder}",
+                f"must be the folder that {home.name} is in, {folder.parent}, got {folder}",
             )
-        if not home.exists():
-            if not self.original:
-                self.refuse(
-                    "folder",
-                    f"must hold the files, got {self.folder}{nearest(home)}; original = True downloads them",
-                )
-            self._download(home)
-        return super().packed(split)
-
-    def source(self, split: SplitName) -> tuple[Sequence[str], tuple[object, ...], Source]:
-        published = self.published()
-        home = os.path.join(self.folder, published.base_folder)
-        known = {published.meta["filename"]: published.meta["md5"]}
-        known |= published.train_list if split == "train" else published.test_list
-        sums = {os.path.join(home, name): md5 for name, md5 in known.items()}
-        meta, *batches = sums
-        missing = [
-            path for path in sums if not os.path.exists(path) and (path != meta or self.original)
-        ]
-        if missing:
-            again = f"; delete {home} and it is downloaded again" if self.original else ""
+        if not self.original:
             self.refuse(
-                "folder", f"must hold all files of the set; not there: {', '.join(missing)}{again}"
+                "folder",
+                f"must hold the files, got {folder}{path_hint(home)}; "
+                "original = True downloads them",
             )
-
-        def read() -> pack.Source:
-            for path, expected in sums.items() if self.original else ():
-                if (got := file_digest(Path(path), "md5")) != expected:
-                    raise pack.PackError(
-                        f"must hold the published files: {path} must have the MD5 {expected}, got {got}; delete {home} and "
-                        "it is downloaded again, or set original = False to take the files as they are"
-                    )
-            tables = [_cifar_table(path) for path in batches]
-            names = unpickled(meta).get(published.meta["key"], ()) if os.path.exists(meta) else ()
-            pixels = np.concatenate([table[0] for table in tables]).reshape(-1, 3, 32, 32)
-            words = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-            return pack.Source(
-                pixels,
-                as_it_is,
-                [label for table in tables for label in table[1]],
-                (3, 32, 32),
-                words,
-            )
-
-        return [path for path in sums if os.path.exists(path)], (self.original,), read
-
-    def _download(self, home: Path) -> None:
-        """Download, check and unpack into `home`, which is whole or absent."""
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        published = self.published()
         try:
-            while not home.exists():
-                with lock(home.with_name(f"{home.name}.partial")) as place:
-                    if place is None:
-                        continue
-                    print(f"downloading {published.url} into {self.folder}", file=sys.stderr)
-                    try:
-                        with patience(PATIENCE):
-                            download_and_extract_archive(
-                                published.url,
-                                place,
-                                filename=published.filename,
-                                md5=published.tgz_md5,
-                            )
-                        if not home.exists():
-                            (place / published.base_folder).rename(home)
-                    finally:
-                        shutil.rmtree(place, ignore_errors=True)
+            with patience(PATIENCE):
+                self._download()
         except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError) as error:
+            published = self.published()
             self.refuse(
                 "folder",
-                f"must hold the folder {published.base_folder}: {home} is not there, and downloading {published.url} failed ({error}); "
-                f"fetch that file by hand and unpack it: tar xzf {published.filename} -C {self.folder}",
+                f"must hold the folder {home.name}: {home} is not there, and downloading "
+                f"{published.url} failed ({error}); fetch that file by hand and unpack it: "
+                f"tar xzf {published.filename} -C {folder}",
             )
+
+    def _download(self) -> None:
+        """Download, check and unpack into `home`, which is whole or absent."""
+        home = self.home
+        while not home.exists():
+            with lock(home.with_name(f"{home.name}.partial")) as aside:
+                if aside is None:  # another process has just finished, or given up
+                    continue
+                try:
+                    self._download_into(aside)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+
+    def _download_into(self, aside: Path) -> None:
+        if self.home.exists():  # by another process, while this one waited
+            return
+        published = self.published()
+        print(f"downloading {published.url} into {self.folder}", file=sys.stderr)
+        published(aside, download=True)
+        (aside / published.base_folder).rename(self.home)
 
 
 @gin.register
 @dataclass(frozen=True)
 class CIFAR100(CIFAR10):
-    """60,000 photographs of 32 x 32 pixels in 100 classes (Krizhevsky 2009), 10,000 of them for testing. Labels: the fine ones.
+    """60,000 photographs of 32 x 32 pixels in 100 classes (Krizhevsky 2009), 10,000 for testing.
+
+    Labels are the fine ones.
 
     folder: holds, or gets by download from the author's page, the folder cifar-100-python.
-    original: as in CIFAR10; the labels are called fine_labels.
-    mean, std: the reference's for pre-training. Its probes normalise with those of CIFAR10.
+    original: as in CIFAR10; the labels are called `fine_labels`.
+    mean: the reference's for pre-training. Its probes normalise with that of CIFAR10.
+    std: likewise.
     """
 
     mean: tuple[float, ...] = (0.5071, 0.4865, 0.4409)
     std: tuple[Positive, ...] = (0.2673, 0.2564, 0.2762)
 
     def published(self) -> Any:
-        from torchvision.datasets import CIFAR100 as Published
+        from torchvision.datasets import CIFAR100
 
-        return Published
-
-
-PATIENCE = 10.0  # seconds to wait for a server that says nothing
+        return CIFAR100
 
 
 @contextmanager
@@ -173,80 +217,88 @@ def patience(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _cifar_table(path: str) -> tuple[np.ndarray[Any, Any], list[int]]:
-    """(n, 3072) uint8 and n labels of one file."""
-    table = unpickled(path)
-    pixels, labels = table.get("data"), table.get("fine_labels", table.get("labels"))
-    if (
-        not isinstance(pixels, np.ndarray)
-        or pixels.dtype != np.uint8
-        or pixels.ndim != 2
-        or pixels.shape[1] != 3072
-    ):
-        raise pack.PackError(
-            f"holds {path}, whose data are no uint8 (n, 3072) but {described(pixels)}"
-        )
-    labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
-    if (
-        not isinstance(labels, list)
-        or len(labels) != len(pixels)
-        or not all(isinstance(label, int | np.integer) for label in labels)
-    ):
-        raise pack.PackError(
-            f"holds {path}, whose labels are no list of {len(pixels)} whole numbers"
-        )
+def read_batch(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[int]]:
+    """(n, 3072) uint8 and n labels of one file. Raises PackError."""
+    table = unpickle(path)
+    pixels = table.get("data")
+    labels = table.get("fine_labels", table.get("labels"))
+    if not _are_pixels(pixels):
+        raise PackError(f"holds {path}, whose data are no uint8 (n, 3072) but {kind_of(pixels)}")
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
+    if not _are_labels(labels, len(pixels)):
+        raise PackError(f"holds {path}, whose labels are no list of {len(pixels)} whole numbers")
     return pixels, labels
 
 
-def unpickled(path: str) -> dict[str, Any]:
-    """The dictionary in a pickle of arrays, containers, numbers and words. A pickle can run code: anything else is refused."""
+def _are_pixels(pixels: object) -> bool:
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2:
+        return False
+    return pixels.dtype == np.uint8 and pixels.shape[1] == 3072
+
+
+def _are_labels(labels: object, count: int) -> bool:
+    if not isinstance(labels, list) or len(labels) != count:
+        return False
+    return all(isinstance(label, int | np.integer) for label in labels)
+
+
+def _as_text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+# A pickle can run code, and files that are not the published ones may come from anywhere. No
+# library reads them safely: torch.load(weights_only=True) takes no plain pickle, and NumPy's
+# allow_pickle runs everything. So an unpickler that knows arrays, containers, numbers and words.
+
+
+def unpickle(path: Path) -> dict[str, Any]:
+    """The dictionary in a pickle; PackError for what is no such pickle or asks for more."""
     try:
-        with open(path, "rb") as file:
-            table = _Unpickler(
-                file, encoding="bytes"
-            ).load()  # Python 2's words, as in the published files, are bytes
-    except pack.PackError as error:
-        raise pack.PackError(f"holds {path}, which {error}") from None
+        with path.open("rb") as file:
+            # Python 2's words, as in the published files, are bytes.
+            table = _ArraysOnlyUnpickler(file, encoding="bytes").load()
+    except PackError as error:
+        raise PackError(f"holds {path}, which {error}") from None
     except Exception as error:  # bytes that are no pickle lead anywhere
-        raise pack.PackError(
+        raise PackError(
             f"holds {path}, which is no pickle that can be read ({type(error).__name__}: {error})"
         ) from None
     if not isinstance(table, dict):
-        raise pack.PackError(
-            f"holds {path}, which is a pickled {type(table).__name__}, not a dictionary"
-        )
-    return {
-        name.decode() if isinstance(name, bytes) else str(name): value
-        for name, value in table.items()
-    }
+        raise PackError(f"holds {path}, which is a pickled {kind_of(table)}, not a dictionary")
+    return {_as_text(name): value for name, value in table.items()}
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """What Python 3 writes for bytes in protocols below 3."""
-    if encoding not in ("latin1", b"latin1"):
-        raise pack.PackError(f"encodes words as {encoding!r}")
-    return text.encode("latin1")
+class _ArraysOnlyUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        constructor = _CONSTRUCTORS.get((module.replace("numpy.core", "numpy._core"), name))
+        if constructor is None:
+            raise PackError(
+                f"asks for {module}.{name}: "
+                "only arrays, containers, numbers and words are taken from a pickle"
+            )
+        return constructor
 
 
 def _dtype(name: str | bytes, *_: object) -> np.dtype[Any]:
-    """Of plain numbers and words: an array of objects has pointers for its bytes. A copy, as the pickle may then alter it."""
-    kind = np.dtype(name.decode() if isinstance(name, bytes) else name)
+    """Of numbers or words only: in an array of objects the file's bytes would be pointers.
+
+    A copy, as the pickle may then alter it.
+    """
+    kind = np.dtype(_as_text(name))
     if kind.kind not in "biufSU":
-        raise pack.PackError(f"has an array of {kind}")
+        raise PackError(f"has an array of {kind}")
     return np.dtype(kind, False, True)
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        known = _REBUILDERS.get((module.replace("numpy.core", "numpy._core"), name))
-        if known is None:
-            raise pack.PackError(
-                f"asks for {module}.{name}: only arrays, containers, numbers and words are taken from a pickle"
-            )
-        return known
+def _encode(text: str, encoding: str | bytes) -> bytes:
+    """What Python 3 writes for bytes in protocols below 3."""
+    if encoding not in ("latin1", b"latin1"):
+        raise PackError(f"encodes words as {encoding!r}")
+    return text.encode("latin1")
 
 
-_REBUILDERS = {  # taken from what numpy itself pickles, as their home has moved between versions
+_CONSTRUCTORS = {  # taken from what NumPy itself pickles, as their home moved between versions
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "scalar"): np.int64(0).__reduce__()[0],
     ("numpy._core.numeric", "_frombuffer"): np.empty(1).__reduce_ex__(5)[0],

@@ -1,4 +1,7 @@
-"""What a dataset is, whatever its inputs are: two splits of inputs and labels, seen one batch at a time."""
+"""What a dataset is: a train and a test split of inputs and labels.
+
+It does not know what an input is. `monosem.data.images` knows images.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +57,16 @@ class Dataset(Part):
         raise NotImplementedError
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Stored inputs (n, ...) -> what a network takes, on the device, as an evaluation sees them."""
+        """Stored inputs (n, ...) -> what a network takes in an evaluation, on the device."""
         raise NotImplementedError
 
     def augment(
         self, inputs: Tensor, views: Sequence[Augmentation], generator: Generator
     ) -> Tensor:
-        """Stored inputs (n, ...) on the device -> what a network takes, changed by `views` in turn."""
+        """Stored inputs (n, ...) on the device -> what a network takes, after all `views` in turn.
+
+        generator: of every random draw, on the same device.
+        """
         raise NotImplementedError
 
     def show(self, indices: Sequence[int]) -> Tensor | list[str]:
@@ -74,7 +80,8 @@ class Dataset(Part):
         """
         if isinstance(other, type(self)):
             return None
-        return f"must be {type(self).__name__}, as the encoder was made for, got {type(other).__name__}"
+        kind, other_kind = type(self).__name__, type(other).__name__
+        return f"must be {kind}, as the encoder was made for, got {other_kind}"
 
     def problem_of_inputs(self, inputs: Tensor) -> str | None:
         """What keeps the inputs of a split from being used; goes on from the name of a field."""
@@ -82,7 +89,7 @@ class Dataset(Part):
 
     def split(self, name: SplitName) -> Examples:
         """What `load` gave the first time: stages ask often, some of them at every step."""
-        return _loaded(self, name)
+        return load_once(self, name)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -107,29 +114,20 @@ class Dataset(Part):
         for name in SPLITS:
             if problem := self._problem_of_split(name):
                 return problem
-        present = set(self.split("train").labels.unique().tolist())
-        candidates = range(min(self.classes, len(present) + 5))  # the first few will do
-        missing = [label for label in candidates if label not in present]
-        if missing:
-            return (
-                f"must number classes from 0 without gaps; the training split has none of {missing}"
-            )
-        return None
+        return self._problem_of_classes()
 
     def _problem_of_split(self, name: SplitName) -> str | None:
         where = f"the {name} split"
-        loaded: Any = self.split(name)  # anybody's code
-        if not isinstance(loaded, Examples) or not isinstance(loaded.factors, Mapping):
-            return (
-                "must load Examples(inputs, labels, factors), the factors a dictionary; "
-                f"{where} has {type(loaded).__name__}"
-            )
-        inputs, labels, factors = loaded
-        if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
-            kinds = f"{type(inputs).__name__} and {type(labels).__name__}"
-            return f"must load torch tensors; {where} has {kinds}"
-        if labels.dtype != torch.int64 or labels.ndim != 1:
-            return f"must hold int64 labels (n,); {where} has {labels.dtype} {tuple(labels.shape)}"
+        examples: Any = self.split(name)  # anybody's code
+        return (
+            _problem_of_types(examples, where)
+            or self._problem_of_shapes(examples, where)
+            or _problem_of_factors(examples, where)
+            or self._problem_of_labels(examples, where)
+        )
+
+    def _problem_of_shapes(self, examples: Examples, where: str) -> str | None:
+        inputs, labels, _ = examples
         if problem := self.problem_of_inputs(inputs):
             return f"{problem}; {where} has {inputs.dtype} {tuple(inputs.shape)}"
         if len(inputs) != len(labels) or not inputs.numel():
@@ -142,17 +140,52 @@ class Dataset(Part):
                 "must have inputs of one size in both splits, "
                 f"got {self.sample_shape} and {tuple(inputs.shape[1:])}"
             )
-        if unfit := [name for name, levels in factors.items() if not _are_levels(levels, labels)]:
-            return (
-                "must have factors that are int64 (n,), from 0 on, like labels, "
-                f"and below {MOST_LEVELS}; not so {', '.join(map(str, unfit))} of {where}"
-            )
-        if labels.min() < 0 or labels.max() >= self.classes:
-            return (
-                "must label every input with a class of the training split, "
-                f"0 to {self.classes - 1}; not so {where}"
-            )
         return None
+
+    def _problem_of_labels(self, examples: Examples, where: str) -> str | None:
+        if examples.labels.min() >= 0 and examples.labels.max() < self.classes:
+            return None
+        return (
+            "must label every input with a class of the training split, "
+            f"0 to {self.classes - 1}; not so {where}"
+        )
+
+    def _problem_of_classes(self) -> str | None:
+        present = set(self.split("train").labels.unique().tolist())
+        candidates = range(min(self.classes, len(present) + 5))  # the first few will do
+        missing = [label for label in candidates if label not in present]
+        if not missing:
+            return None
+        return f"must number classes from 0 without gaps; the training split has none of {missing}"
+
+
+def _problem_of_types(examples: Any, where: str) -> str | None:
+    if not isinstance(examples, Examples) or not isinstance(examples.factors, Mapping):
+        return (
+            "must load Examples(inputs, labels, factors), the factors a dictionary; "
+            f"{where} has {type(examples).__name__}"
+        )
+    inputs, labels, _ = examples
+    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+        kinds = f"{type(inputs).__name__} and {type(labels).__name__}"
+        return f"must load torch tensors; {where} has {kinds}"
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        return f"must hold int64 labels (n,); {where} has {labels.dtype} {tuple(labels.shape)}"
+    return None
+
+
+def _problem_of_factors(examples: Examples, where: str) -> str | None:
+    unfit = [
+        str(name)
+        for name, levels in examples.factors.items()
+        if not _are_levels(levels, examples.labels)
+    ]
+    if not unfit:
+        return None
+    return (
+        "must have factors that are int64 (n,), from 0 on, like labels, "
+        f"and below {MOST_LEVELS}; not so {', '.join(unfit)} of {where}"
+    )
 
 
 def _are_levels(levels: object, labels: Tensor) -> bool:
@@ -165,7 +198,7 @@ def _are_levels(levels: object, labels: Tensor) -> bool:
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(dataset: Dataset, name: SplitName) -> Examples:
+def load_once(dataset: Dataset, name: SplitName) -> Examples:
     return dataset.load(name)
 
 

@@ -1,42 +1,72 @@
-"""Images in folders, one a class; ImageNet-100 among them."""
+"""Image files in folders, one a class; ImageNet-100 among them.
+
+Workers of a torch DataLoader decode them, once; see `monosem.data.packed`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
+import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gin
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from monosem.core.fields import Count, PathField, Positive
-from monosem.data import pack
 from monosem.data.dataset import SplitName
 from monosem.data.images import must_be_rgb
-from monosem.data.packed import Folder, Packed, Source, nearest
+from monosem.data.packed import (
+    FolderName,
+    ImageStream,
+    Packed,
+    PackError,
+    SplitSource,
+    path_hint,
+)
+
+FEW = 64  # so many images are decoded in this process: others take longer to start
+BLOCK = 32  # images that a process decodes at a time
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Packed):
-    """Images in a folder a class in a folder a split, <folder>/<train>/<class>/**, as torchvision's ImageFolder takes them.
+    """Images in <folder>/<split>/<class>/**, as torchvision's ImageFolder takes them.
 
-    Of every image, as RGB, the shorter side is resized to `size` pixels (bilinear, antialiased) and the central square kept.
-    So random crops are drawn from that square, and not from the whole image as the reference does; what an evaluation sees,
-    torchvision's Resize(size) and CenterCrop(crop), is exact where size - crop is a multiple of 4, else within one pixel.
+    Of every image, as RGB, the shorter side is resized to `size` pixels (bilinear, antialiased) and
+    the central square kept. So random crops are drawn from that square, and not from the whole
+    image as the reference does. What an evaluation sees, torchvision's Resize(size) and
+    CenterCrop(crop), is exact where size - crop is a multiple of 4, else within one pixel.
 
-    train, test: the names of the folders of the splits.
-    crop: side of the central square that an evaluation sees; None is all of it. The reference has 256 and 224.
-    only: a text file with the name of a class a line (# begins a comment), in any order; None takes all that train has.
-    mean, std: ImageNet's.
+    folder: holds the folders of the splits.
+    train: the name of the folder of the training split.
+    test: the name of the folder of the test split.
+    size: side in pixels of the squares that are kept.
+    crop: side of the central square that an evaluation sees; None is all of it. The reference has
+        256 and 224.
+    only: a text file with the name of a class a line (# begins a comment), in any order; None takes
+        all that train has.
+    mean: ImageNet's.
+    std: likewise.
     """
 
     folder: PathField
-    train: Folder = "train"
-    test: Folder = "val"
+    train: FolderName = "train"
+    test: FolderName = "val"
     size: Count = 256
     crop: Count | None = None
     only: PathField | None = None
@@ -55,79 +85,80 @@ class ImageFolder(Packed):
         start = round((self.size - self.crop) / 2)
         return images[..., start : start + self.crop, start : start + self.crop]
 
-    def source(self, split: SplitName) -> tuple[Sequence[str], tuple[object, ...], Source]:
+    def source(self, split: SplitName) -> SplitSource:
         from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-        names = self._names(split)
-        place = self._split(split)
-        pairs = make_dataset(
-            place,
-            {name: label for label, name in enumerate(names)},
-            IMG_EXTENSIONS,
-            allow_empty=True,
-        )
-        files, labels = [path for path, _ in pairs], [label for _, label in pairs]
-        there, filled = set(os.listdir(place)), set(labels)
-        if empty := [
-            name for label, name in enumerate(names) if name in there and label not in filled
-        ]:
-            self.refuse(
-                split,
-                f"must have images in every class; none ({', '.join(IMG_EXTENSIONS)}) in {_listed(empty)} of {place}",
-            )
+        names = self._classes_of(split)
+        place = self._place(split)
+        label_of = {name: label for label, name in enumerate(names)}
+        samples = make_dataset(place, label_of, IMG_EXTENSIONS, allow_empty=True)
+        files = [path for path, _ in samples]
+        labels = [label for _, label in samples]
+        self._refuse_empty_classes(split, names, labels)
+        read = functools.partial(read_squares, files, labels, self.size, tuple(names))
+        return SplitSource(files, (os.path.basename(place), self.size, names), read)
 
-        def read() -> pack.Source:
-            shape = (3, self.size, self.size)
-            return pack.Source(
-                files,
-                functools.partial(pack.squares, size=self.size),
-                labels,
-                shape,
-                tuple(names),
-                pool=True,
-            )
-
-        return files, (os.path.basename(place), self.size, names), read
-
-    def wanted(self) -> list[str] | None:
+    def listed_classes(self) -> list[str] | None:
         """The classes of the file `only`; None for all."""
-        return None if self.only is None else self._read_classes(self.only)
+        return None if self.only is None else self._read_list(self.only)
 
-    def _names(self, split: SplitName) -> list[str]:
-        """The classes in the order of their labels, all of which the split has if they are listed."""
-        have, wanted = _subfolders(self._split(split)), self.wanted()
-        if not have:
-            self.refuse(
-                split, f"must hold a folder for every class; {self._split(split)} holds none"
-            )
-        if wanted is not None:
-            if missing := sorted(set(wanted) - set(have)):
-                close = difflib.get_close_matches(missing[0], have, n=1)
-                near = f"; nearest to {missing[0]} is {close[0]}" if close else ""
-                self.refuse(
-                    "only",
-                    f"names classes that {self._split(split)} does not have: {_listed(missing)}{near}",
-                )
-            return sorted(wanted)
-        known = have if split == "train" else _subfolders(self._split("train"))
-        if strange := sorted(set(have) - set(known)):
+    def _classes_of(self, split: SplitName) -> list[str]:
+        """In the order of their labels. Those of a list are all there."""
+        place = self._place(split)
+        present = _subfolders(place)
+        if not present:
+            self.refuse(split, f"must hold a folder for every class; {place} holds none")
+        listed = self.listed_classes()
+        if listed is not None:
+            self._refuse_absent(listed, present, place)
+            return sorted(listed)
+        known = present if split == "train" else _subfolders(self._place("train"))
+        unknown = sorted(set(present) - set(known))
+        if unknown:
             self.refuse(
                 split,
-                f"must have no class that the training split does not have; {self._split(split)} has {_listed(strange)}",
+                "must have no class that the training split does not have; "
+                f"{place} has {_first_of(unknown)}",
             )
         return known
 
-    def _split(self, split: SplitName) -> str:
-        place = os.path.join(self.folder, getattr(self, split))
+    def _place(self, split: SplitName) -> str:
+        """The folder of a split."""
+        name: str = getattr(self, split)
+        place = os.path.join(self.folder, name)
         if not os.path.isdir(place):
             self.refuse(
-                split,
-                f"must be a folder in {self.folder}, got {getattr(self, split)!r}{nearest(Path(place))}",
+                split, f"must be a folder in {self.folder}, got {name!r}{path_hint(Path(place))}"
             )
         return place
 
-    def _read_classes(self, path: str) -> list[str]:
-        self._must_exist("only", path)
+    def _refuse_absent(self, listed: Sequence[str], present: Sequence[str], place: str) -> None:
+        absent = sorted(set(listed) - set(present))
+        if not absent:
+            return
+        close = difflib.get_close_matches(absent[0], present, n=1)
+        hint = f"; nearest to {absent[0]} is {close[0]}" if close else ""
+        self.refuse("only", f"names classes that {place} does not have: {_first_of(absent)}{hint}")
+
+    def _refuse_empty_classes(
+        self, split: SplitName, names: Sequence[str], labels: Sequence[int]
+    ) -> None:
+        """A class may be without a folder in the test split, but not with an empty one."""
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
+        place = self._place(split)
+        present, filled = set(os.listdir(place)), {names[label] for label in set(labels)}
+        empty = [name for name in names if name in present and name not in filled]
+        if empty:
+            self.refuse(
+                split,
+                f"must have images in every class; none ({', '.join(IMG_EXTENSIONS)}) in "
+                f"{_first_of(empty)} of {place}",
+            )
+
+    def _read_list(self, path: str) -> list[str]:
+        """The classes that a text file names."""
+        self.must_exist("only", path)
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -135,10 +166,13 @@ class ImageFolder(Packed):
                 "only",
                 f"must be a text file with a class a line; {path} cannot be read as one: {error}",
             )
-        names = [name for line in lines if (name := line.partition("#")[0].strip())]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        without_comments = [line.partition("#")[0].strip() for line in lines]
+        names = [name for name in without_comments if name]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
             self.refuse(
-                "only", f"must name every class once; {path} has {_listed(twice)} more than once"
+                "only",
+                f"must name every class once; {path} has {_first_of(repeated)} more than once",
             )
         if not names:
             self.refuse("only", f"must name a class a line; {path} names none")
@@ -148,15 +182,16 @@ class ImageFolder(Packed):
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class ImageNet100(ImageFolder):
-    """100 classes of ImageNet (ILSVRC 2012), from its folder with wordnet ids for class folders in both splits.
+    """100 classes of ImageNet (ILSVRC 2012), in folders named by wordnet ids in both splits.
 
-    only: as in ImageFolder, but of exactly 100 names. None takes the classes of Tian et al., Contrastive Multiview Coding
-        (arXiv:1906.05849), imagenet100.txt beside this file; solo-learn, on which the reference is built, has the same.
+    only: as in ImageFolder, but of exactly 100 names. None takes the classes of Tian et al.,
+        Contrastive Multiview Coding (arXiv:1906.05849), imagenet100.txt beside this file;
+        solo-learn, on which the reference is built, has the same.
     """
 
-    def wanted(self) -> list[str]:
+    def listed_classes(self) -> list[str]:
         path = self.only or str(Path(__file__).with_name("imagenet100.txt"))
-        names = self._read_classes(path)
+        names = self._read_list(path)
         if len(names) != 100:
             self.refuse("only", f"must name 100 classes; {path} names {len(names)}")
         return names
@@ -166,5 +201,120 @@ def _subfolders(place: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
 
 
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first_of(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c, d, e and 95 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def read_squares(
+    paths: Sequence[str], labels: Sequence[int], size: int, class_names: tuple[str, ...]
+) -> ImageStream:
+    """The central squares of image files, (3, size, size) each."""
+    squares = SquareImages(paths, size)
+    return ImageStream(labels, (3, size, size), decoded(squares), class_names)
+
+
+class SquareImages(TorchDataset[np.ndarray[Any, Any] | PackError]):
+    """Image files -> (3, size, size) uint8: RGB, the shorter side resized, the central square.
+
+    An item of a file that cannot be read is the error: raised in another process, it would come
+    here as the text of a traceback.
+    """
+
+    def __init__(self, paths: Sequence[str], size: int):
+        from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+
+        self.paths = paths
+        self.transform = Compose([Resize(size), CenterCrop(size), PILToTensor()])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any] | PackError:
+        path = self.paths[index]
+        try:
+            with warnings.catch_warnings():
+                # of odd EXIF data and transparent palettes, of which ImageNet is full
+                warnings.simplefilter("ignore")
+                with Image.open(path) as opened:
+                    image = opened.convert("RGB")
+        except Exception as error:  # decoders raise all kinds on broken files
+            return PackError(
+                f"holds an image that cannot be read: {path} ({type(error).__name__}: {error})"
+            )
+        pixels: Tensor = self.transform(image)
+        return pixels.numpy()
+
+
+@contextmanager
+def decoded(squares: SquareImages) -> Iterator[Iterator[np.ndarray[Any, Any]]]:
+    """Blocks (k, 3, size, size) of the images, in order, from a process on every core."""
+    loader = DataLoader(
+        squares,
+        batch_size=BLOCK,
+        num_workers=_workers_for(len(squares)),
+        collate_fn=_stack,
+        worker_init_fn=_end_with_the_parent,
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
+    try:
+        with _interrupts_deferred():
+            blocks = iter(loader)
+        yield map(_raise_if_error, blocks)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise PackError(
+            "cannot be packed: a process that decodes images was killed "
+            f"(is there enough memory?): {error}"
+        ) from None
+
+
+def _workers_for(count: int) -> int:
+    if count <= FEW:
+        return 0
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    cores = len(allowed) or os.cpu_count() or 1
+    return min(cores, -(-count // BLOCK))
+
+
+def _stack(
+    squares: Sequence[np.ndarray[Any, Any] | PackError],
+) -> np.ndarray[Any, Any] | PackError:
+    """One block, or the first error. An array and no tensor: those take room in /dev/shm."""
+    for square in squares:
+        if isinstance(square, PackError):
+            return square
+    return np.stack(squares)
+
+
+def _raise_if_error(block: np.ndarray[Any, Any] | PackError) -> np.ndarray[Any, Any]:
+    if isinstance(block, PackError):
+        raise block
+    return block
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Ctrl+C has to wait. Processes that start meanwhile never hear of it: the parent does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_the_parent(worker: int) -> None:
+    """In a worker: when the parent is gone, so is this.
+
+    Torch's own watch would wait until everything decoded is taken, which nobody does any more.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called in a child"
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -33,13 +33,15 @@ class ImageDataset(Dataset):
         if not self.mean:
             self.refuse("mean", "must hold a value for every channel, got ()")
         if len(self.mean) != len(self.std):
+            channels = len(self.mean)
             self.refuse(
                 "std",
-                f"must have one value per channel like mean ({len(self.mean)}), got {len(self.std)}",
+                f"must have one value per channel like mean ({channels}), got {len(self.std)}",
             )
 
     @property
     def channels(self) -> int:
+        """Of every image."""
         return len(self.mean)
 
     def crop_for_evaluation(self, images: Tensor) -> Tensor:
@@ -47,12 +49,10 @@ class ImageDataset(Dataset):
         return images
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(n, c, h, w) in [0, 1] -> zero mean and unit deviation per channel over the training split."""
-        mean, std = (
-            torch.tensor(constants, dtype=pixels.dtype, device=pixels.device)[:, None, None]
-            for constants in (self.mean, self.std)
-        )
-        return (pixels - mean) / std
+        """(n, c, h, w) in [0, 1] -> mean 0 and deviation 1 per channel, over the training split."""
+        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device)
+        std = torch.tensor(self.std, dtype=pixels.dtype, device=pixels.device)
+        return (pixels - mean[:, None, None]) / std[:, None, None]
 
     @property
     def pixel_range(self) -> Tensor:
@@ -71,16 +71,14 @@ class ImageDataset(Dataset):
         return self.normalise(pixels)
 
     def show(self, indices: Sequence[int]) -> Tensor:
-        """Thumbnails (k, side, side, 3) uint8: square, of one channel grey, else the first three."""
+        """Thumbnails (k, side, side, 3) uint8: squares, grey or of the first three channels."""
         chosen = torch.tensor(indices, dtype=torch.int64)
         images = self.crop_for_evaluation(self.split("test").inputs[chosen]).float()
         side = min(THUMBNAIL, max(images.shape[-2:]))
         if images.shape[-2:] != (side, side):
             images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        if images.shape[1] >= 3:
-            colours = images[:, :3]
-        else:
-            colours = images[:, :1].expand(-1, 3, -1, -1)
+        is_colour = images.shape[1] >= 3
+        colours = images[:, :3] if is_colour else images[:, :1].expand(-1, 3, -1, -1)
         return colours.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
     def mismatch(self, other: Dataset) -> str | None:

@@ -1,38 +1,112 @@
-"""TODO."""
+"""Images that are read from files once and kept as one array a split, mapped into memory then on.
+
+    <folder>/images.npy   (n, channels, height, width) uint8
+    <folder>/labels.npy   (n,) int64
+    <folder>/pack.json    written last: what both files must be, what they were made from
+    <folder>.partial/     a pack that is being made, or was when its process ended; locked
+
+No format of files is known here: subclasses of `Packed` say what a split is read from.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
+import hashlib
+import json
+import math
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from monosem.core.fields import NotInKey, PathField
+from monosem.core.files import atomic_write, file_digest, lock, write_synced
 from monosem.core.identity import digest
-from monosem.data import pack
-from monosem.data.dataset import Examples, SplitName
+from monosem.data.dataset import SPLITS, Examples, SplitName
 from monosem.data.images import ImageDataset
 
-# ------------------------------------------------------------------------------------------------ packed from files
+VERSION = 1  # of the format; a pack of another version is made again
+IMAGES, LABELS, RECORD = "images.npy", "labels.npy", "pack.json"
 
-Folder = Annotated[
+FolderName = Annotated[
     str, NotInKey("the name of a folder; what it holds counts, through `Part.content`")
 ]
 
 
-Source = Callable[[], pack.Source]
+class PackError(ValueError):
+    """What cannot be packed, or a pack that cannot be used.
+
+    The message goes on from the name of a field: "holds ...".
+    """
+
+
+class PlaceError(PackError):
+    """A folder that cannot take a pack. The message goes on from the name of a field."""
+
+
+class ImageStream(NamedTuple):
+    """The images of a split, to be read one block after the other.
+
+    labels: (n,) whole numbers.
+    shape: (channels, height, width).
+    blocks: entered once; gives arrays (k, channels, height, width) uint8, n images in all, in the
+        order of the labels. Raises PackError.
+    class_names: by label; () where they are not known.
+    """
+
+    labels: Sequence[int] | np.ndarray[Any, Any]
+    shape: tuple[int, int, int]
+    blocks: AbstractContextManager[Iterable[np.ndarray[Any, Any]]]
+    class_names: tuple[str, ...] = ()
+
+
+class SplitSource(NamedTuple):
+    """What a split is made of.
+
+    files: when one of them changes, the pack is made again.
+    options: what else the pixels and the labels depend on; plain JSON data.
+    read: opens the files. Called only where there is no pack. Raises PackError.
+    """
+
+    files: Sequence[str]
+    options: tuple[object, ...]
+    read: Callable[[], ImageStream]
+
+
+class Pack(NamedTuple):
+    """A pack that was opened.
+
+    images: (n, channels, height, width) uint8, a read-only map of the file. Writing to it ends the
+        process.
+    labels: (n,) int64.
+    class_names: by label; () where they are not known.
+    digest: of all pixels and labels.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
 class Packed(ImageDataset):
-    """A dataset that is read from files once, into one array a split on disk (monosem.pack), and mapped into memory then on.
+    """Images that are read from files once, into one array a split, and mapped into memory then on.
 
-    packs: where the arrays are kept; in `packed/` beside the files unless set, as it must be where that cannot be written to.
+    packs: where the arrays are kept; None is the folder `packed` beside the files. To be set where
+        that cannot be written to.
     """
 
     packs: PathField | None = None
@@ -41,86 +115,272 @@ class Packed(ImageDataset):
         """The name of the field that says where the files of a split are."""
         return "folder"
 
-    def source(self, split: SplitName) -> tuple[Sequence[str], tuple[object, ...], Source]:
-        """The files that a split is made of, what else its pixels and labels depend on, and what reads them."""
+    def source(self, split: SplitName) -> SplitSource:
+        """What a split is made of. Raises PackError, FieldError or OSError."""
         raise NotImplementedError
 
     def load(self, split: SplitName) -> Examples:
-        return Examples(*_packs(self)[split][:2])
+        pack = open_packs(self)[split]
+        return Examples(pack.images, pack.labels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return _packs(self)["train"].names or super().class_names
+        return open_packs(self)["train"].class_names or super().class_names
 
     def content(self) -> str:
-        return digest([made.digest for made in _packs(self).values()])
+        return digest([pack.digest for pack in open_packs(self).values()])
 
-    def packed(self, split: SplitName) -> pack.Pack:
+    def pack(self, split: SplitName) -> Pack:
         """The pack of a split, made first if need be."""
         field = self.origin(split)
-        place: str = getattr(self, field)
-        self._must_exist(field, place)
-        root = place if os.path.isdir(place) else os.path.dirname(place)
+        self.must_exist(field, getattr(self, field))
         try:
-            files, options, source = self.source(split)
-            # other options, other pack: or two experiments would take turns in replacing each other's
-            apart = digest(place if self.packs else place.removeprefix(root), options)[:8]
-            folder = Path(
-                self.packs or os.path.join(root, "packed"),
-                f"{type(self).__name__.lower()}-{split}-{apart}",
-            )
-            return pack.packed(folder, pack.fingerprint(root, files, options), source)
-        except pack.PlaceError as error:
+            return self._open_or_make(split)
+        except PlaceError as error:
             self.refuse("packs", str(error))
-        except pack.PackError as error:
+        except PackError as error:
             self.refuse(field, str(error))
         except OSError as error:
             self.refuse(field, f"cannot be used: {error}")
 
-    def _must_exist(self, field: str, path: str) -> None:
+    def must_exist(self, field: str, path: str) -> None:
+        """Refuse a path that is not there, with what could be meant."""
         if not os.path.exists(path):
-            self.refuse(field, f"must be there, got {path}{nearest(Path(path))}")
+            self.refuse(field, f"must be there, got {path}{path_hint(Path(path))}")
+
+    def _open_or_make(self, split: SplitName) -> Pack:
+        place: str = getattr(self, self.origin(split))
+        root = place if os.path.isdir(place) else os.path.dirname(place)
+        source = self.source(split)
+        # Other options, other pack: or two experiments would take turns in replacing each other's.
+        origin = place if self.packs else place.removeprefix(root)
+        distinction = digest(origin, source.options)[:8]
+        home = Path(self.packs or os.path.join(root, "packed"))
+        folder = home / f"{type(self).__name__.lower()}-{split}-{distinction}"
+        made_from = fingerprint(root, source.files, source.options)
+        return open_pack(folder, made_from, source.read)
 
 
 @functools.lru_cache(maxsize=8)
-def _packs(data: Packed) -> dict[SplitName, pack.Pack]:
-    """Both splits, opened once a process: what counts in a key is what is then loaded, whatever happens to the files."""
-    made = {split: data.packed(split) for split in get_args(SplitName)}
-    if made["train"].digest == made["test"].digest:
+def open_packs(data: Packed) -> dict[SplitName, Pack]:
+    """Both splits, opened once a process.
+
+    So what counts in a key is what is loaded later, whatever happens to the files.
+    """
+    packs = {split: data.pack(split) for split in SPLITS}
+    if packs["train"].digest == packs["test"].digest:
         data.refuse(
             data.origin("test"),
             "must be of other images than the training split, got the same ones for both",
         )
-    return made
+    return packs
 
 
-def nearest(path: Path) -> str:
-    """What is there in place of the first folder of `path` that is not; empty where it is there, or hidden from us."""
+def fingerprint(root: str, files: Iterable[str], *options: object) -> str:
+    """Changes when a file does, by its name under `root`, its size or its time, or an option."""
+    states: list[tuple[str, int, int]] = []
+    for path in files:
+        status = os.stat(path)
+        states.append((path.removeprefix(root), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps([options, states]).encode()).hexdigest()
+
+
+def open_pack(folder: Path, made_from: str, read: Callable[[], ImageStream]) -> Pack:
+    """The pack in `folder`.
+
+    It is made of `read()` first unless it is there and was made from the same fingerprint.
+    Raises PackError.
+    """
+    while (pack := _open_existing(folder, made_from)) is None:
+        with _locked_aside(folder) as aside:
+            if aside is None:  # another process has just finished, or given up
+                continue
+            try:
+                _make_unless_made(aside, folder, made_from, read)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+    return pack
+
+
+@contextlib.contextmanager
+def _locked_aside(folder: Path) -> Iterator[Path | None]:
+    """Hold the folder in which a pack is made; None where it is gone by the time it is ours."""
+    with contextlib.ExitStack() as stack:
+        try:
+            aside = stack.enter_context(lock(folder.with_name(f"{folder.name}.partial")))
+        except OSError as error:
+            raise PlaceError(
+                "must name a folder that can be written to; "
+                f"{folder.parent} cannot: {error.strerror}"
+            ) from None
+        yield aside
+
+
+def _make_unless_made(
+    aside: Path, folder: Path, made_from: str, read: Callable[[], ImageStream]
+) -> None:
+    if _open_existing(folder, made_from) is None:
+        _make(aside, folder, made_from, read())
+    else:  # by another process, while this one waited
+        aside.rmdir()
+
+
+def _open_existing(folder: Path, made_from: str) -> Pack | None:
+    """The pack, if there is one of what is wanted and its files are as they were written."""
+    record = _read_record(folder)
+    if record is None or record["version"] != VERSION or record["made_from"] != made_from:
+        return None
+    _verify(folder, record)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        images = torch.from_numpy(np.load(folder / IMAGES, mmap_mode="r"))
+    labels = torch.from_numpy(np.load(folder / LABELS))
+    sums = [record["files"][name]["sha256"] for name in (IMAGES, LABELS)]
+    content = hashlib.sha256(json.dumps([sums, record["shape"]]).encode()).hexdigest()
+    return Pack(images, labels, tuple(record["names"]), content)
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """What was written into pack.json; None where there is no folder."""
+    if not folder.exists():
+        return None
     try:
-        missing = next(
-            (each for each in [*reversed(path.parents), path] if not each.exists()), None
+        record = json.loads((folder / RECORD).read_text())
+        if not {"version", "made_from", "files"} <= set(record):
+            raise ValueError(f"{RECORD} is not of a pack")
+    except (OSError, ValueError) as error:
+        raise PackError(
+            f"has a pack that cannot be read, {folder} ({error}); "
+            "delete that folder and it is packed again"
+        ) from None
+    return dict(record)
+
+
+def _verify(folder: Path, record: dict[str, Any]) -> None:
+    """Trust the checksums of files that have kept size and time; read the others again."""
+    touched = False
+    for name, expected in record["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise PackError(f"has a pack without {path}; delete {folder} and it is packed again")
+        status = path.stat()
+        if (status.st_size, status.st_mtime_ns) == (expected["bytes"], expected["mtime_ns"]):
+            continue
+        checksum = file_digest(path)
+        if checksum != expected["sha256"]:
+            raise PackError(
+                f"has a damaged pack: {path} must have the sha256 {expected['sha256']}, "
+                f"got {checksum}; delete {folder} and it is packed again"
+            )
+        expected["mtime_ns"] = status.st_mtime_ns
+        touched = True
+    if touched:  # copied, say: the next process need not read it all again
+        with contextlib.suppress(OSError), atomic_write(folder / RECORD) as aside:
+            aside.write_text(json.dumps(record))
+
+
+def _make(aside: Path, folder: Path, made_from: str, stream: ImageStream) -> None:
+    """Fill `aside` and rename it to `folder`, whose old pack goes."""
+    labels = np.asarray(stream.labels, dtype=np.int64)
+    shape = (len(labels), *stream.shape)
+    if folder.exists():
+        print(f"{folder} was made from files that have changed: packing again", file=sys.stderr)
+        shutil.rmtree(folder)
+    for name in (IMAGES, LABELS):  # left by a process that was killed
+        (aside / name).unlink(missing_ok=True)
+    _require_room(aside, folder.parent, math.prod(shape) + labels.nbytes)
+    print(f"packing {len(labels)} images into {folder}", file=sys.stderr)
+    _write_images(aside / IMAGES, folder, shape, stream)
+    np.save(aside / LABELS, labels)
+    record = {
+        "version": VERSION,
+        "made_from": made_from,
+        "shape": shape,
+        "names": stream.class_names,
+        "files": {name: _file_state(aside / name) for name in (IMAGES, LABELS)},
+    }
+    write_synced(aside / RECORD, json.dumps(record).encode())
+    aside.rename(folder)
+
+
+def _require_room(aside: Path, home: Path, needed: int) -> None:
+    free = shutil.disk_usage(aside).free
+    if needed > free:
+        raise PlaceError(
+            f"must name a folder with room for {needed / 1e9:.3g} GB of packed images; "
+            f"{home} has {free / 1e9:.3g}"
         )
-        names = [each.name for each in missing.parent.iterdir()] if missing else []
+
+
+def _write_images(
+    path: Path, folder: Path, shape: tuple[int, int, int, int], stream: ImageStream
+) -> None:
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    _allocate(path, folder.parent)
+    progress = tqdm(
+        desc=f"packing {folder.name}",
+        total=len(images),
+        unit="image",
+        leave=False,
+        dynamic_ncols=True,
+        disable=None,
+    )
+    start = 0
+    with progress, stream.blocks as blocks:
+        for block in blocks:
+            images[start : start + len(block)] = block
+            start += len(block)
+            progress.update(len(block))
+    images.flush()
+
+
+def _allocate(path: Path, home: Path) -> None:
+    """Take the room now.
+
+    A disk that is full when a map is written to ends the process without a word.
+    """
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise PlaceError(
+                f"must name a folder with room for {size / 1e9:.3g} GB; {home}: {error.strerror}"
+            ) from None
+
+
+def _file_state(path: Path) -> dict[str, object]:
+    os.utime(path)  # a map may set the time of its file late
+    status = path.stat()
+    return {
+        "sha256": file_digest(path),
+        "bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
+
+
+def path_hint(path: Path) -> str:
+    """What is there in place of the first folder of `path` that is not; goes on from its name.
+
+    Empty where all of it is there, or hidden from us.
+    """
+    try:
+        missing = next((step for step in [*path.parents[::-1], path] if not step.exists()), None)
+        if missing is None:
+            return ""
+        siblings = [sibling.name for sibling in missing.parent.iterdir()]
     except OSError:
         return ""
-    if missing is None:
-        return ""
-    close = difflib.get_close_matches(missing.name, names, n=1)
-    return (
-        f"; did you mean {missing.parent / close[0]}?"
-        if close
-        else f"; there is no {missing.name} in {missing.parent}"
-    )
+    close = difflib.get_close_matches(missing.name, siblings, n=1)
+    if close:
+        return f"; did you mean {missing.parent / close[0]}?"
+    return f"; there is no {missing.name} in {missing.parent}"
 
 
-def as_it_is(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """For sources whose items are pixels in their places."""
-    return images
-
-
-def described(what: object) -> str:
-    return (
-        f"{what.dtype} {what.shape}"
-        if hasattr(what, "dtype") and hasattr(what, "shape")
-        else type(what).__name__
-    )
+def kind_of(value: object) -> str:
+    """For a message: the type and the shape of an array, of anything else the name of its class."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__
