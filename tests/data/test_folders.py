@@ -328,11 +328,15 @@ def test_an_image_that_cannot_be_read_is_named_and_leaves_nothing(tmp_path, coun
 def test_a_process_that_is_killed_while_it_decodes_is_told_and_leaves_nothing(
     tmp_path, monkeypatch
 ):
-    def killed(self, index):
-        os.kill(os.getpid(), signal.SIGKILL)
+    really_get = SquareImages.__getitem__
+
+    def killed_at_the_end(self, index):
+        if index == MANY - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return really_get(self, index)
 
     paths = photographs(tmp_path / "a", MANY)
-    monkeypatch.setattr(SquareImages, "__getitem__", killed)
+    monkeypatch.setattr(SquareImages, "__getitem__", killed_at_the_end)
     with pytest.raises(PackError, match="cannot be packed: .* was killed .is there enough") as info:
         open_pack(tmp_path / "p", "x", lambda: stream_of(paths))
     assert "\n" not in str(info.value)
