@@ -105,6 +105,8 @@ def declared(metrics: Sequence[Metric], factors: Sequence[str] = ()) -> tuple[De
 def measure(metrics: Sequence[Metric], batch: FeatureBatch) -> dict[str, MetricResult]:
     """The results of several metrics by name, in the order in which they are declared.
 
+    Values are float64, and 0 where they are not valid, whatever a metric left there.
+
     Raises ValueError where a metric fails, or gives something else than it declares.
     """
     factors = tuple(batch.factors)
@@ -117,6 +119,8 @@ def measure(metrics: Sequence[Metric], batch: FeatureBatch) -> dict[str, MetricR
         for declaration in declarations:
             result = own_results[declaration.name]
             _check_result(result, declaration, metric, batch.features.shape[1])
+            if isinstance(result, PerDimension):
+                result = per_dimension(result.values, result.valid)
             results[declaration.name] = result
     return results
 

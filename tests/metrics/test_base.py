@@ -109,6 +109,15 @@ def test_what_is_not_as_declared_is_refused_with_the_metric_s_name(finds, declar
     assert "\n" not in str(refusal.value)
 
 
+def test_values_are_float64_and_0_where_they_are_not_valid():
+    valid = torch.tensor([True, False, True, False, False])
+    result = PerDimension(torch.full((5,), torch.nan).masked_fill(valid, 2.0), valid)
+    metric = metric_that({"odd": result}, PER_DIMENSION)
+    values = measure([metric], BATCH)["odd"].values
+    assert values.dtype == torch.float64
+    assert values.tolist() == [2, 0, 2, 0, 0]
+
+
 def test_a_metric_that_raises_is_named_with_the_size_and_the_error():
     class Broken(Metric):
         def declares(self, factors=()):
