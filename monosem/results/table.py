@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from monosem.core.identity import is_seed
-from monosem.results.rows import MONOSEMANTICITY, Row, Swept, label, swept_bindings
-from monosem.results.stats import Sample
+from monosem.results.rows import COLUMNS, MONOSEMANTICITY, Row, Swept, label, swept_bindings
+from monosem.results.stats import Array, Sample
 
 Unit = tuple[Swept, int]  # (seeds, repeat)
 
@@ -27,8 +27,8 @@ def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     thing.
     """
     rows = list(rows)
-    numbers = pd.DataFrame(rows, columns=list(Row._fields)).drop(columns="swept")
-    numbers = numbers.astype({"severity": float, "repeat": int, "value": float, "n": int})
+    numbers = pd.DataFrame([row[: len(COLUMNS)] for row in rows], columns=list(COLUMNS))
+    numbers["severity"] = numbers["severity"].astype(float)  # a severity may be written as 5
     choices = list(dict.fromkeys(row.swept for row in rows))  # one a cell: few, for many rows
     position = {swept: index for index, swept in enumerate(choices)}
     values = pd.DataFrame([dict(swept) for swept in choices], columns=swept_bindings(rows))
@@ -69,12 +69,21 @@ class Table:
         self.rows = list(rows)
         self.baseline = baseline or next((row.experiment for row in self.rows), "")
         self.frame, self.lines = _with_lines(self.rows)
-        kinds = self.frame[["line", "curve", "axis", "metric"]].drop_duplicates()
-        self.contents = _contents(kinds, self.lines)
-        self.axes, self.metrics = _axes_and_metrics(kinds)
+        self._groups = _groups(self.frame)
         self._position = {line: position for position, line in enumerate(self.lines)}
-        self._groups = self.frame.groupby(["line", "curve", "metric"], sort=False).indices
         self._seeds = self.frame["seeds"].tolist()
+
+        self.contents: dict[Line, list[tuple[str, str]]] = {line: [] for line in self.lines}
+        for position, curve, metric in self._groups:
+            self.contents[self.lines[position]].append((curve, metric))
+        self.axes = {
+            row.curve: row.axis for row in self.rows if not row.curve.startswith(MONOSEMANTICITY)
+        }
+        self.metrics = {curve: self._drawn_metric(curve) for curve in self.axes}
+
+    def _drawn_metric(self, curve: str) -> str:
+        metrics = [metric for _, of_curve, metric in self._groups if of_curve == curve]
+        return "top1" if "top1" in metrics else metrics[0]
 
     def samples(self, line: Line, curve: str, metric: str | None = None) -> dict[float, Sample]:
         """The sample at every severity of a curve, by ascending severity.
@@ -118,6 +127,12 @@ class Table:
         return {severity: sample for severity, sample in differences.items() if sample}
 
 
+def _groups(frame: pd.DataFrame) -> dict[tuple[int, str, str], Array]:
+    """The positions of the rows of each (line, curve, metric), in the order of the rows."""
+    groups = frame.groupby(["line", "curve", "metric"], sort=False).indices
+    return dict(sorted(groups.items(), key=lambda group: group[1][0]))
+
+
 def _with_lines(rows: list[Row]) -> tuple[pd.DataFrame, list[Line]]:
     """The tidy table with the columns `line` and `seeds`, and the lines."""
     position: dict[Line, int] = {}
@@ -137,26 +152,6 @@ def _split_seeds(swept: Swept) -> tuple[Swept, Swept]:
     values = tuple((binding, value) for binding, value in swept if not is_seed(binding))
     seeds = tuple((binding, value) for binding, value in swept if is_seed(binding))
     return values, seeds
-
-
-def _contents(kinds: pd.DataFrame, lines: list[Line]) -> dict[Line, list[tuple[str, str]]]:
-    contents: dict[Line, list[tuple[str, str]]] = {line: [] for line in lines}
-    for position, curve, metric in zip(kinds["line"], kinds["curve"], kinds["metric"], strict=True):
-        contents[lines[position]].append((curve, metric))
-    return contents
-
-
-def _axes_and_metrics(kinds: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """For every curve what its severity is, and the metric that is drawn."""
-    axes: dict[str, str] = {}
-    metrics: dict[str, str] = {}
-    for curve, axis, metric in zip(kinds["curve"], kinds["axis"], kinds["metric"], strict=True):
-        if curve.startswith(MONOSEMANTICITY):
-            continue
-        axes[curve] = axis
-        if metric == "top1" or curve not in metrics:
-            metrics[curve] = metric
-    return axes, metrics
 
 
 def _agree(values: Swept, others: Swept) -> bool:
