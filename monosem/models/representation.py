@@ -48,7 +48,7 @@ class Representation(Part):
         Not what a stage's `upstream` names, which is what its training asks for: a PCA is trained
         on the features of a split, and its network needs the encoder instead.
         """
-        stages = [self] if isinstance(self, Stage) else []
+        stages: list[Stage] = [self] if isinstance(self, Stage) else []
         for field in fields(self):
             below = getattr(self, field.name)
             if isinstance(below, Representation):

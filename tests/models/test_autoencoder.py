@@ -1,0 +1,119 @@
+"""Sparse autoencoders as stages, and the reference's traps 2, 10 and 11."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import tiny_pretrain
+from tiny_sae import groups_in_training, tiny_sae
+from torch.testing import assert_close
+
+from monosem.core.fields import FieldError
+from monosem.core.stage import key
+from monosem.core.store import Store
+from monosem.data.shapes import Shapes
+from monosem.learning.optimizers import SGD
+from monosem.learning.sparse import Autoencoder, TopK
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.representation import Embedding, backbone_of
+
+STEPS_PER_EPOCH = 1437 // 256  # training images of the digits, batch size
+
+
+def test_batch_norm_of_the_frozen_encoder_never_moves(tmp_path, monkeypatch):
+    store, sae = Store(tmp_path), tiny_sae()
+    before = store.get(sae.encoder.encoder)
+    networks = []
+    build = Embedding.network
+
+    def network(self, get):
+        networks.append(build(self, get))
+        return networks[-1]
+
+    monkeypatch.setattr(Embedding, "network", network)
+    store.get(sae)
+    after = backbone_of(networks[0]).state_dict()
+    assert all(torch.equal(before[f"backbone.{name}"], tensor) for name, tensor in after.items())
+
+
+def test_the_autoencoder_is_trained_on_unit_projections(tmp_path, monkeypatch):
+    inputs = []
+    losses = SparseAutoencoder.losses
+
+    def recorded(self, autoencoder, batch):
+        inputs.append(batch)
+        return losses(self, autoencoder, batch)
+
+    monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
+    Store(tmp_path).get(tiny_sae())
+    norms = torch.cat(inputs).norm(dim=1)
+    assert_close(norms, torch.ones(len(norms)))
+
+
+def test_the_autoencoder_sees_at_probe_time_what_it_was_trained_on(tmp_path, monkeypatch):
+    store, sae = Store(tmp_path), tiny_sae()
+    images = sae.data.prepare(sae.data.load("test").inputs[:9])
+    network = sae.network(store.get)
+    inputs = []
+    encode = Autoencoder.encode
+
+    def recorded(self, batch):
+        inputs.append(batch)
+        return encode(self, batch)
+
+    monkeypatch.setattr(Autoencoder, "encode", recorded)
+    latents = network(images)
+    assert_close(inputs[0], sae.encoder.network(store.get)(images))
+    assert latents.shape == (9, 32)
+    assert (latents >= 0).all() and ((latents > 0).sum(1) <= 4).all()
+    assert_close(latents, sae.network(store.get)(images))
+
+
+def test_dead_latents_are_counted():
+    sae = tiny_sae()
+    autoencoder = sae.build()
+    with torch.no_grad():
+        autoencoder.latent_bias[:5] = -100.0
+    inputs = torch.eye(16).repeat(32, 1)
+    counts = [
+        sae.losses(autoencoder, inputs)["dead_latents"].item() for _ in range(STEPS_PER_EPOCH)
+    ]
+    dead = 32 - (autoencoder.encode(inputs) > 0).any(0).sum()
+    assert counts == [0] * (STEPS_PER_EPOCH - 1) + [dead] and dead >= 5
+
+
+def test_sparsity_is_logged_at_every_epoch(tmp_path):
+    store, sae = Store(tmp_path), tiny_sae()
+    store.get(sae)
+    history = store.history(sae)
+    assert len(history) == sae.epochs
+    assert all(set(entry.scalars) >= {"lr", "loss", "l0", "dead_latents"} for entry in history)
+
+
+def test_changing_the_autoencoder_reuses_the_encoder():
+    one, other = tiny_sae(), tiny_sae(sparsity=TopK(8))
+    assert key(one) != key(other)
+    assert one.upstream() == other.upstream() == (one.encoder.encoder,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rates"),
+    [
+        ({"decoder_lr": 0.3, "optimizer": SGD(lr=0.4, lr_per=128)}, (0.8, 0.3)),
+        ({}, (0.05, 0.05)),
+    ],
+    ids=["own", "shared"],
+)
+def test_the_decoder_may_have_a_learning_rate_of_its_own(monkeypatch, fields, rates):
+    others, decoder = groups_in_training(tiny_sae(**fields), monkeypatch)
+    assert (others["lr"], decoder["lr"]) == rates
+    assert (len(others["params"]), len(decoder["params"])) == (3, 1)
+
+
+def test_impossible_autoencoders_are_refused():
+    words = "TopK.k must be at most the number of latents, 32, got 33"
+    with pytest.raises(FieldError, match=words):
+        tiny_sae(sparsity=TopK(33))
+    encoder = Embedding(tiny_pretrain(data=Shapes()))
+    with pytest.raises(FieldError, match="SparseAutoencoder.data must have 3 channels"):
+        tiny_sae(encoder=encoder, views=())
