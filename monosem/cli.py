@@ -347,16 +347,17 @@ def _redraw(folder: Path, rows: Sequence[Row]) -> str:
 
 def _lay_over(folders: Sequence[Path], rows: Sequence[Row], flags: argparse.Namespace) -> str:
     """A run folder of several runs together."""
-    from monosem.core.files import write_text
+    from monosem.results.gallery_page import write_gallery
     from monosem.running import run_folder
 
-    page = run_folder.joined_page(folders)
+    encoders = run_folder.joined_gallery(folders)
     name = "+".join(folder.name for folder in folders)
     folder = usable_folder(Path(flags.runs, name), "--runs")
     run_folder.write_table(folder, rows, run_folder.summarise(rows))
-    (folder / "gallery.html").unlink(missing_ok=True)  # of an earlier time
-    if page is not None:
-        write_text(folder / "gallery.html", page)
+    for file in ("gallery.json", "gallery.html"):
+        (folder / file).unlink(missing_ok=True)  # of an earlier time
+    if encoders is not None:
+        write_gallery(folder, encoders)
     return str(folder)
 
 

@@ -133,7 +133,7 @@ def test_each_of_the_paper_s_files_runs_from_end_to_end(file, place, capsys):
     again = load([str(place / "runs" / loaded.name / "config.gin")])
     assert again.experiment == loaded.experiment and again.config == loaded.config
     rows = read_table(place / "runs" / loaded.name / "curves.csv")
-    measures = {measure.name for measure in loaded.experiment.measures}
+    measures = {stage.name for stage in loaded.experiment.monosemanticity}
     assert {row.curve for row in rows} == {
         curve.name for curve in loaded.experiment.curves
     } | measures

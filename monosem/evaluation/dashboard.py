@@ -1,4 +1,5 @@
-"""What there is to see of a representation: the images that each dimension answers to, and the shape of the space."""
+"""The stage behind the gallery: the examples that each dimension answers to, and the shape of the
+space. It draws nothing and does not know what an example looks like."""
 
 from __future__ import annotations
 
@@ -19,41 +20,32 @@ from monosem.models.features import Features
 from monosem.models.representation import Representation
 
 BINS = 40  # of the histograms
-
-
-CORRELATED = 256  # dimensions at most whose correlations are kept
-
-
-def most_activating(chunks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """Chunks (c, d) of the rows of a split, in order -> the k largest activations of every dimension, (k, d), the largest first, and which
-    rows have them; the earlier row where two are equal. No more than a chunk and k rows are held; of fewer rows there are fewer."""
-    values, rows, start = torch.empty(0), torch.empty(0), 0
-    for chunk in chunks:
-        index = torch.arange(start, start + len(chunk), device=chunk.device)[:, None].expand_as(
-            chunk
-        )
-        values, rows = (
-            torch.cat(pair) if start else pair[1] for pair in ((values, chunk), (rows, index))
-        )
-        values, order = values.sort(dim=0, descending=True, stable=True)
-        values, rows, start = values[:k].clone(), rows.gather(0, order[:k]), start + len(chunk)
-    return values, rows
+MOST_CORRELATED = 256  # dimensions at most whose correlations are kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureDashboard(Stage):
-    """What pictures of a representation are drawn from, on the clean test split.
+    """What there is to see of a representation's dimensions on the clean test split.
 
-    images: of those that activate a dimension most. Artifact, for n images, d dimensions and c classes:
-    top, activation: (images, d), which images activate a dimension most and how much; class_map: (c, d), mean activations;
-    active: (d,), the share of images where a dimension is not 0; low, high: (d,), its range;
-    histogram: (2, bins, d), how often it takes which value from low to high, on images of the class with the largest mean and on
-    all others; order: (m,), at most 256 live dimensions, the most active ones; correlation: (m, m), their cosines.
+    encoder: the representation, of d dimensions.
+    data: its test split is shown, of n examples in c classes.
+    examples: how many of those that activate a dimension most are kept.
+
+    Artifact:
+        top          (examples, d)  which examples activate a dimension most, the most first
+        activation   (examples, d)  how much they do
+        class_map    (c, d)         mean activation on each class
+        active       (d,)           share of the examples where a dimension is not 0
+        low, high    (d,)           smallest and largest value of a dimension
+        histogram    (2, BINS, d)   how often a dimension takes which value from low to high:
+                                    on the class where its mean is largest, and on all others
+        order        (m,)           m <= 256 live dimensions, the most active first
+        correlation  (m, m)         cosines between these dimensions
     """
 
     encoder: Representation
     data: Dataset
-    images: Count
+    examples: Count
 
     def upstream(self) -> tuple[Stage, ...]:
         return (Features(self.encoder, self.data, "test"),)
@@ -62,29 +54,62 @@ class FeatureDashboard(Stage):
         (stage,) = self.upstream()
         features = job.get(stage)["features"].to(device())
         labels = self.data.split("test").labels.to(features.device)
-        activation, top = most_activating(
-            (features[rows] for rows in rows_of(len(features))), self.images
-        )
-        alive = live(features)
-        order = torch.tensor(
-            [each for each in by_activity(features).tolist() if alive[each]][:CORRELATED],
-            dtype=torch.int64,
-        )
+        chunks = (features[rows] for rows in rows_of(len(features)))
+        activation, top = most_activating(chunks, self.examples)
         means = class_means(features, labels)
+        order = most_active_live(features, MOST_CORRELATED)
         return {
-            "top": top, "activation": activation, "class_map": means,
-            "active": (features != 0).double().mean(0), "low": features.amin(0), "high": features.amax(0),
-            "histogram": histograms(features, labels[:, None] == means.argmax(0)), "order": order,
-            "correlation": correlations(features[:, order.to(features.device)]),
-        }  # fmt: skip
+            "top": top,
+            "activation": activation,
+            "class_map": means,
+            "active": (features != 0).double().mean(0),
+            "low": features.amin(0),
+            "high": features.amax(0),
+            "histogram": histograms(features, labels[:, None] == means.argmax(0)),
+            "order": order,
+            "correlation": correlations(features[:, order]),
+        }
+
+
+def most_activating(chunks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k largest activations of every dimension, and the rows that have them.
+
+    chunks: (c, d) each, the rows of a split in order. A chunk and k rows are held at a time.
+    Returns values and row indices, both (k, d), the largest first; the earlier row where two are
+    equal. Of fewer than k rows there are fewer.
+    """
+    top_values, top_rows = torch.empty(0), torch.empty(0)
+    seen = 0
+    for chunk in chunks:
+        if seen == 0:
+            top_values, top_rows = chunk[:0], chunk[:0].long()
+        indices = torch.arange(seen, seen + len(chunk), device=chunk.device)
+        values = torch.cat((top_values, chunk))
+        rows = torch.cat((top_rows, indices[:, None].expand_as(chunk)))
+        values, order = values.sort(dim=0, descending=True, stable=True)
+        top_values = values[:k].clone()  # a slice would hold the whole
+        top_rows = rows.gather(0, order[:k])
+        seen += len(chunk)
+    return top_values, top_rows
+
+
+def most_active_live(features: Tensor, most: int) -> Tensor:
+    """(n, d) -> (m,) dimensions that are not 0 everywhere, the most active ones, these first."""
+    order = by_activity(features)
+    return order[live(features)[order]][:most]
 
 
 def histograms(features: Tensor, own: Tensor) -> Tensor:
-    """(n, d) and (n, d) booleans -> (2, bins, d) counts of the values of a dimension, between its smallest and largest, where own is
-    True and where it is not."""
+    """How often each dimension takes which value, between its smallest and its largest.
+
+    features: (n, d).
+    own: (n, d) booleans.
+    Returns (2, BINS, d) counts: of the values where own is True, and of the others.
+    """
     low, high = features.amin(0), features.amax(0)
-    place = ((features - low) / (high - low).clamp(min=1e-30) * BINS).long().clamp(max=BINS - 1)
+    scaled = (features - low) / (high - low).clamp(min=1e-30)
+    bins = (scaled * BINS).long().clamp(max=BINS - 1)
     counts = torch.zeros(2, BINS, features.shape[1], dtype=torch.int64, device=features.device)
-    for number, where in enumerate((own, ~own)):
-        counts[number].scatter_add_(0, place, where.long())
+    counts[0].scatter_add_(0, bins, own.long())
+    counts[1].scatter_add_(0, bins, (~own).long())
     return counts

@@ -1,33 +1,39 @@
-"""TODO."""
+"""An experiment: curves under one name, the monosemanticity of whatever they are about, and the
+gallery of it. It names the stages that are to be computed and makes the table of what they left."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import gin
 
 from monosem.core.fields import Count, Label, Part, Range
-from monosem.core.stage import Stage
+from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
+from monosem.data.images import ImageDataset
 from monosem.evaluation.curves import Measurement, SeverityCurve
 from monosem.evaluation.dashboard import FeatureDashboard
 from monosem.evaluation.monosemanticity import Monosemanticity
+from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
 from monosem.models.baselines import Pixels
 from monosem.models.representation import Representation
-from monosem.results.rows import MONOSEMANTICITY
+from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Gallery(Part):
-    """How dimensions are shown by the images that activate them most.
+    """How dimensions are shown by the examples that activate them most.
 
-    by: the measure that sorts them, the most monosemantic first; None takes the first of Experiment.metrics that says which way that is.
-    images: shown of each dimension. rows: of gallery.png, so many of the most monosemantic dimensions and as many of the least.
-    dimensions: in gallery.html at most, half of them the most monosemantic ones and half the least.
+    by: the result that sorts them, the most monosemantic first; None takes the first one of
+        Experiment.metrics that says which end is monosemantic.
+    images: how many examples of each dimension are shown.
+    rows: of gallery.png: so many of the most monosemantic dimensions, and as many of the least.
+    dimensions: in gallery.html at most, half of them from either end.
     """
 
     by: str | None = None
@@ -39,80 +45,136 @@ class Gallery(Part):
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Part):
-    """One experiment: curves under one name, and the monosemanticity of every representation among them.
+    """Curves under one name, and the monosemanticity of every representation among them.
 
-    name: of the folder under runs/ and of the lines in TensorBoard. curves: a curve is called by its Gin scope.
-    metrics: measured for every representation that a curve probes. judge: what says for them how alike images are; None leaves it to
-    their pixels. gallery: how the images that activate dimensions most are shown.
+    name: of the folder under runs/ and of the lines in TensorBoard.
+    curves: a curve is called by its Gin scope.
+    metrics: measured for every representation that some curve is about. One that declares nothing
+        for the data, as where no factors are known, is left out.
+    reference_encoder: says how alike examples are, for the metrics that ask. None takes the pixels
+        of images; other data have no default.
+    gallery: how the examples that activate dimensions most are shown.
     """
 
     name: Label
     curves: tuple[SeverityCurve, ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Metric, ...] = ALL_METRICS
     reference_encoder: Representation | None = None
     gallery: Gallery = Gallery()
 
     def validate(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
-            self.refuse(
-                "name", f"must be a folder's name of letters, digits and . _ + -, got {self.name!r}"
-            )
-        if not self.curves:
-            self.refuse("curves", "must hold at least one curve, got ()")
+            reason = f"must be a folder's name of letters, digits and . _ + -, got {self.name!r}"
+            self.refuse("name", reason)
         if not self.metrics:
             self.refuse(
                 "metrics",
-                "must hold at least one metric: monosemanticity is measured beside every accuracy, got ()",
+                "must hold at least one metric: monosemanticity is measured beside every accuracy, "
+                "got ()",
             )
+        self._check_curves()
+        self._check_reference_encoder()
+
+    def _check_curves(self) -> None:
+        if not self.curves:
+            self.refuse("curves", "must hold at least one curve, got ()")
         names = [curve.name for curve in self.curves]
         if not all(names):
             self.refuse("curves", "must have names: a scope in Gin, or Curve.name")
         if len(set(names)) < len(names):
             self.refuse("curves", f"must have different names, got {', '.join(names)}")
 
+    def _check_reference_encoder(self) -> None:
+        if self.reference_encoder is not None:
+            return
+        for curve in self.curves:
+            if not isinstance(curve.data, ImageDataset):
+                kind = type(curve.data).__name__
+                self.refuse(
+                    "reference_encoder",
+                    f"must be set: its default, the pixels, is for images, not for {kind}",
+                )
+
     def preflight(self) -> None:
         """Refuse what only the data can tell to be wrong."""
-        for measure in self.measures:
-            known = [name for name in measure.names() if name in measure.better]
-            if self.gallery.by is not None and self.gallery.by not in known:
-                words = (
-                    f"must be one of {', '.join(known)}"
-                    if known
-                    else "must be None where no metric is of dimensions"
-                )
-                self.gallery.refuse("by", f"{words}, got {self.gallery.by!r}")
+        by = self.gallery.by
+        for stage in self.monosemanticity:
+            sortable = list(stage.better)
+            if by is not None and by not in sortable:
+                allowed = f"must be one of {', '.join(sortable)}"
+                if not sortable:
+                    allowed = "must be None where no metric is of dimensions"
+                self.gallery.refuse("by", f"{allowed}, got {by!r}")
 
     @property
-    def probed(self) -> dict[str, tuple[Representation, Dataset]]:
-        """Every representation and data that some curve is about; by name where there is more than one, that of its first curve."""
-        found: dict[tuple[Representation, Dataset], str] = {}
+    def representations(self) -> dict[str, tuple[Representation, Dataset]]:
+        """Every representation that some curve is about, and its data, once.
+
+        By the name of its first curve; by '' where there is one alone.
+        """
+        first_curve: dict[tuple[Representation, Dataset], str] = {}
         for curve in self.curves:
-            found.setdefault((curve.encoder, curve.data), curve.name)
-        return {name if len(found) > 1 else "": what for what, name in found.items()}
+            first_curve.setdefault((curve.encoder, curve.data), curve.name)
+        alone = len(first_curve) == 1
+        return {"" if alone else name: pair for pair, name in first_curve.items()}
 
     @property
-    def measures(self) -> tuple[Monosemanticity, ...]:
+    def monosemanticity(self) -> tuple[Monosemanticity, ...]:
+        """A stage for each of the representations, in their order."""
         return tuple(
             Monosemanticity(
                 name=f"{MONOSEMANTICITY}/{name}" if name else MONOSEMANTICITY,
-                encoder=encoder, data=data, metrics=self.metrics, reference_encoder=self.reference_encoder or Pixels(data),
+                encoder=encoder,
+                data=data,
+                metrics=self.metrics,
+                reference_encoder=self._reference_encoder_for(data),
             )
-            for name, (encoder, data) in self.probed.items()
-        )  # fmt: skip
+            for name, (encoder, data) in self.representations.items()
+        )
+
+    def _reference_encoder_for(self, data: Dataset) -> Representation:
+        if self.reference_encoder is not None:
+            return self.reference_encoder
+        assert isinstance(data, ImageDataset), "refused when the experiment was made"
+        return Pixels(data)
 
     @property
     def dashboards(self) -> tuple[FeatureDashboard, ...]:
-        """One for each measurement of monosemanticity, in that order."""
+        """A stage for each of the representations, in their order."""
         return tuple(
-            FeatureDashboard(encoder=encoder, data=data, images=self.gallery.images)
-            for encoder, data in self.probed.values()
+            FeatureDashboard(encoder=encoder, data=data, examples=self.gallery.images)
+            for encoder, data in self.representations.values()
         )
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """What the table is made of."""
-        return (*self.curves, *self.measures)
+        """The stages that the table is made of."""
+        return (*self.curves, *self.monosemanticity)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
+        """Everything that is to be computed; what stands above it follows from it."""
         return (*self.measurements, *self.dashboards)
+
+    def rows(self, get: Callable[[Stage], Artifact], swept: Swept = ()) -> list[Row]:
+        """The table. A number in it is one `Result` of one measurement, read from its artifact.
+
+        get: the artifact of a finished stage, as of `Store.get`.
+        swept: what a sweep varied, noted in every row.
+        """
+        rows = []
+        for measurement in self.measurements:
+            for result in measurement.results(get(measurement)):
+                row = Row(
+                    experiment=self.name,
+                    curve=measurement.name,
+                    severity=result.severity,
+                    repeat=result.repeat,
+                    metric=result.metric,
+                    value=result.value,
+                    n=result.n,
+                    axis=measurement.axis,
+                    swept=swept,
+                )
+                rows.append(row)
+        return rows

@@ -1,4 +1,5 @@
-"""What is shown of a finished experiment's representations: their dimensions by the images that activate them, and the space."""
+"""From a finished experiment to its gallery: which dimensions are shown, by which examples, and the
+figures beside it. What an example looks like is asked of its dataset: a picture or a text."""
 
 from __future__ import annotations
 
@@ -18,191 +19,273 @@ from monosem.core.store import Store
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
 from monosem.metrics.base import PerDimension, from_artifact
+from monosem.results.gallery_page import write_gallery
+
+SMALL = 32  # pixels a side: up to here PNG is the smaller file, and it is exact
+COLUMNS = 40  # of a sprite, at most
+NO_PICTURES = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 
 
-class View(NamedTuple):
-    """One representation. name: for people. measures: values and for which dimensions they count, by name; better: whether high or low
-    is monosemantic; about: what they are. order: its live dimensions, the most monosemantic first by the measure `by`, which is '' where
-    nothing says which way that is."""
+# What a run folder has of it
+
+
+def write_experiment_gallery(experiment: Experiment, store: Store, folder: Path) -> list[Path]:
+    """The files of `gallery_files`, of an experiment that has run; the figures' paths come back."""
+    encoders = shown_encoders(experiment, store, experiment.name)
+    most = experiment.gallery.dimensions
+    write_gallery(folder, [gallery_encoder(encoder, most) for encoder in encoders])
+    figures = []
+    for encoder, name in zip(encoders, experiment.representations, strict=True):
+        figures += draw_encoder(encoder, experiment.gallery.rows, folder, _suffix(name))
+    return figures
+
+
+def gallery_files(experiment: Experiment) -> list[str]:
+    """The names of the files that `write_experiment_gallery` leaves."""
+    names = ["gallery.json", "gallery.html"]
+    for name, (_, data) in experiment.representations.items():
+        names += [f"{figure}{_suffix(name)}.png" for figure in figures_of(data)]
+    return names
+
+
+def _suffix(name: str) -> str:
+    return f"-{name}" if name else ""
+
+
+def gallery_encoders(
+    experiments: Sequence[tuple[str, Experiment]], store: Store
+) -> list[dict[str, Any]]:
+    """What `results.gallery_page` draws of several finished experiments, each with a title."""
+    encoders = []
+    for title, experiment in experiments:
+        for shown in shown_encoders(experiment, store, title):
+            encoders.append(gallery_encoder(shown, experiment.gallery.dimensions))
+    return encoders
+
+
+# What is shown
+
+
+class ShownEncoder(NamedTuple):
+    """One representation of an experiment, as the gallery shows it.
+
+    name: for people.
+    data: its test split is shown.
+    dashboard: the artifact of its `FeatureDashboard`.
+    results: what was measured dimension by dimension, by name.
+    better: which end of a result is monosemantic, 'high' or 'low', where it says so.
+    about: what each result is.
+    sorted_by: the result that dimensions are sorted by; '' where none says which end is better.
+    order: the live dimensions, the most monosemantic first; by activity where `sorted_by` is ''.
+    """
 
     name: str
     data: Dataset
-    portrait: Artifact
-    measures: dict[str, tuple[Tensor, Tensor]]
+    dashboard: Artifact
+    results: dict[str, PerDimension]
     better: dict[str, str]
     about: dict[str, str]
-    by: str
+    sorted_by: str
     order: list[int]
 
-    def some(self, count: int) -> dict[str, list[int]]:
-        """At most `count` dimensions, half of them from either end."""
-        half, count = -(-min(count, len(self.order)) // 2), min(count, len(self.order))
-        quality = "monosemantic" if self.by else "active"
-        return {
-            f"most {quality}": self.order[:half],
-            f"least {quality}": self.order[len(self.order) - (count - half) :],
-        }
+    def both_ends(self, count: int) -> dict[str, list[int]]:
+        """At most `count` dimensions, half of them from either end, under a heading each."""
+        count = min(count, len(self.order))
+        first = -(-count // 2)
+        last = len(self.order) - (count - first)
+        quality = "monosemantic" if self.sorted_by else "active"
+        return {f"most {quality}": self.order[:first], f"least {quality}": self.order[last:]}
 
     def value(self, name: str, dimension: int) -> float | None:
-        values, valid = self.measures[name]
-        return float(values[dimension]) if valid[dimension] else None
+        """What was measured of one dimension; None where the metric says nothing of it."""
+        result = self.results[name]
+        return float(result.values[dimension]) if result.valid[dimension] else None
+
+    def top_examples(self, dimension: int) -> list[tuple[int, float]]:
+        """Test examples that activate a dimension most, and how much; without those that do not."""
+        indices = self.dashboard["top"][:, dimension].tolist()
+        activations = self.dashboard["activation"][:, dimension].tolist()
+        pairs = zip(indices, activations, strict=True)
+        return [(index, activation) for index, activation in pairs if activation != 0]
 
 
-def views(experiment: Experiment, store: Store, title: str) -> list[View]:
+def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[ShownEncoder]:
     """One for every representation of an experiment whose stages have all run."""
-    found = []
-    for (name, (_, data)), measure, stage in zip(
-        experiment.probed.items(), experiment.measures, experiment.dashboards, strict=True
-    ):
-        artifact, portrait = store.get(measure), store.get(stage)
-        results = from_artifact(artifact)
-        measures: dict[str, tuple[Tensor, Tensor]] = {
-            key: result for key, result in results.items() if isinstance(result, PerDimension)
-        }
-        better = measure.better
-        by = experiment.gallery.by or next((each for each in measures if each in better), "")
-        order = _order(portrait, measures, better, by)
-        found.append(
-            View(
-                f"{title}, {name}" if name else title,
-                data,
-                portrait,
-                measures,
-                better,
-                measure.about,
-                by,
-                order,
-            )
-        )
-    return found
-
-
-def _order(
-    portrait: Artifact, measures: dict[str, tuple[Tensor, Tensor]], better: dict[str, str], by: str
-) -> list[int]:
-    """Live dimensions, the most monosemantic first; of equal ones, the one that more images activate."""
-    active = portrait["active"]
-    values, valid = measures[by] if by else (active, active > 0)
-    sign = 1 if better.get(by) == "low" else -1
-    return sorted(
-        (number for number in range(len(active)) if valid[number]),
-        key=lambda d: (sign * float(values[d]), -float(active[d])),
+    encoders = []
+    stages = zip(
+        experiment.representations, experiment.monosemanticity, experiment.dashboards, strict=True
     )
+    for curve, monosemanticity, dashboard in stages:
+        results = per_dimension_results(store.get(monosemanticity))
+        better = monosemanticity.better
+        sorted_by = experiment.gallery.by or first_sortable(results, better)
+        artifact = store.get(dashboard)
+        shown = ShownEncoder(
+            name=f"{title}, {curve}" if curve else title,
+            data=dashboard.data,
+            dashboard=artifact,
+            results=results,
+            better=better,
+            about=monosemanticity.about,
+            sorted_by=sorted_by,
+            order=sorted_dimensions(artifact["active"], results, better, sorted_by),
+        )
+        encoders.append(shown)
+    return encoders
 
 
-def thumbnails(data: Dataset, indices: Sequence[int]) -> np.ndarray[Any, Any]:
-    """(k, side, side, 3) uint8: test images as an evaluation sees them."""
-    pictures = data.show(indices)
-    assert isinstance(pictures, Tensor), "texts are not drawn yet"
-    return pictures.numpy()
+def per_dimension_results(artifact: Artifact) -> dict[str, PerDimension]:
+    results = from_artifact(artifact).items()
+    return {name: result for name, result in results if isinstance(result, PerDimension)}
 
 
-def tops(view: View, dimension: int) -> list[tuple[int, float]]:
-    """The test images that activate a dimension most, and how much; none where it is 0."""
-    top, activation = (view.portrait[name][:, dimension].tolist() for name in ("top", "activation"))
-    return [(index, value) for index, value in zip(top, activation, strict=True) if value != 0]
+def first_sortable(results: dict[str, PerDimension], better: dict[str, str]) -> str:
+    """The first result that says which end is monosemantic, or ''."""
+    return next((name for name in results if name in better), "")
 
 
-# ------------------------------------------------------------------------------------------------ the page
+def sorted_dimensions(
+    active: Tensor, results: dict[str, PerDimension], better: dict[str, str], by: str
+) -> list[int]:
+    """The most monosemantic dimension first; of equal ones, the one that more examples activate.
+
+    active: (d,) share of the examples that activate a dimension.
+    by: a result; '' sorts by activity.
+    """
+    values, valid = results[by] if by else (active, active > 0)
+    sign = 1 if better.get(by) == "low" else -1
+    dimensions = valid.nonzero().flatten().tolist()
+    return sorted(dimensions, key=lambda d: (sign * float(values[d]), -float(active[d])))
 
 
-def encoder(view: View, count: int) -> dict[str, Any]:
-    """What monosem.page shows of a view: at most `count` dimensions, and a sprite of all images that they name."""
-    shown = [number for group in view.some(count).values() for number in group]
-    every = sorted({index for number in shown for index, _ in tops(view, number)})
-    cell = {index: place for place, index in enumerate(every)}
-    labels = view.data.split("test").labels
+# The page
+
+
+def gallery_encoder(shown: ShownEncoder, count: int) -> dict[str, Any]:
+    """The dictionary that `results.gallery_page` draws, of at most `count` dimensions."""
+    dimensions = [dimension for end in shown.both_ends(count).values() for dimension in end]
+    top_examples = {dimension: shown.top_examples(dimension) for dimension in dimensions}
+    indices = sorted({index for pairs in top_examples.values() for index, _ in pairs})
+    place = {index: position for position, index in enumerate(indices)}
+    active = shown.dashboard["active"]
+    labels = shown.data.split("test").labels
+    # The page sorts by the first metric.
+    names = sorted(shown.results, key=lambda name: name != shown.sorted_by)
     return {
-        "name": view.name, "split": "test", "images_total": len(labels), "width": len(view.portrait["active"]),
-        "classes": list(view.data.class_names), "sprite": _sprite(thumbnails(view.data, every)),
-        "images": [{"index": index, "label": int(labels[index])} for index in every],
-        "measures": [
-            {"name": name, "about": view.about.get(name, ""), "better": view.better.get(name, "")}
-            for name in sorted(view.measures, key=lambda name: name != view.by)  # the page sorts by the first
+        "name": shown.name,
+        "split": "test",
+        "examples_total": len(labels),
+        "width": len(active),
+        "classes": list(shown.data.class_names),
+        "examples": [{"index": index, "label": int(labels[index])} for index in indices],
+        **shown_examples(shown.data, indices),
+        "metrics": [
+            {"name": name, "about": shown.about[name], "better": shown.better.get(name, "")}
+            for name in names
         ],
         "dimensions": [
             {
-                "dimension": number,
-                "measures": {name: view.value(name, number) for name in view.measures},
-                "top": [[cell[index], value] for index, value in tops(view, number)],
-                "active": float(view.portrait["active"][number]),
+                "dimension": dimension,
+                "metrics": {name: shown.value(name, dimension) for name in names},
+                "top": [[place[index], value] for index, value in top_examples[dimension]],
+                "active": float(active[dimension]),
             }
-            for number in shown
+            for dimension in dimensions
         ],
-    }  # fmt: skip
-
-
-def _sprite(images: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """All thumbnails in one picture, row by row: PNG where they are small, else JPEG."""
-    columns, side = max(1, min(len(images), 40)), images.shape[1]
-    sheet = np.zeros((-(-max(len(images), 1) // columns), columns, side, side, 3), dtype=np.uint8)
-    sheet.reshape(-1, side, side, 3)[: len(images)] = images
-    picture = Image.fromarray(
-        sheet.transpose(0, 2, 1, 3, 4).reshape(sheet.shape[0] * side, columns * side, 3)
-    )
-    kind, buffer = "png" if side <= 32 else "jpeg", io.BytesIO()
-    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 85}))
-    return {
-        "side": side,
-        "columns": columns,
-        "src": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}",
     }
 
 
-# ------------------------------------------------------------------------------------------------ figures
+def shown_examples(data: Dataset, indices: Sequence[int]) -> dict[str, Any]:
+    """Test examples as a page shows them: one sprite of all pictures, or a list of texts."""
+    examples = data.show(indices)
+    if isinstance(examples, Tensor):
+        return {"sprite": sprite(examples.numpy())}
+    return {"texts": examples}
 
 
-def draw_view(view: View, rows: int, folder: Path, suffix: str) -> list[Path]:
-    """gallery.png, histograms.png and space.png of a view, whose paths come back."""
+def sprite(pictures: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """(k, side, side, 3) uint8 -> all of them in one picture, row by row, as a data: address."""
+    columns, side = max(1, min(len(pictures), COLUMNS)), pictures.shape[1]
+    rows = max(1, -(-len(pictures) // columns))
+    cells = np.zeros((rows * columns, side, side, 3), dtype=np.uint8)
+    cells[: len(pictures)] = pictures
+    # (rows, columns, y, x, 3) -> (rows, y, columns, x, 3)
+    sheet = cells.reshape(rows, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
+    kind, options = ("png", {"optimize": True}) if side <= SMALL else ("jpeg", {"quality": 85})
+    buffer = io.BytesIO()
+    Image.fromarray(sheet.reshape(rows * side, columns * side, 3)).save(buffer, kind, **options)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return {"side": side, "columns": columns, "src": f"data:image/{kind};base64,{encoded}"}
+
+
+# The figures
+
+
+def draw_encoder(shown: ShownEncoder, rows: int, folder: Path, suffix: str) -> list[Path]:
+    """gallery.png (where examples are pictures), histograms.png and space.png; returns the paths.
+
+    rows: dimensions from either end.
+    suffix: of the files' names.
+    """
     from monosem.results.figures import draw_gallery, draw_histograms, draw_space
 
-    shown = {
-        heading: [_shown(view, number) for number in numbers]
-        for heading, numbers in view.some(2 * rows).items()
+    by = f"dimensions by {shown.sorted_by.replace('_', ' ') or 'activity'}"
+    rows_by_end = {
+        heading: [_figure_row(shown, dimension) for dimension in dimensions]
+        for heading, dimensions in shown.both_ends(2 * rows).items()
     }
-    order = view.portrait["order"]
-    by = f"by {view.by.replace('_', ' ')}" if view.by else "by activity"
-    paths = [folder / f"{name}{suffix}.png" for name in ("gallery", "histograms", "space")]
-    with atomic_write(paths[0]) as path:
-        draw_gallery(
-            shown,
-            f"{view.name}: the test images that activate a dimension most, dimensions {by}",
-            path,
-        )
-    with atomic_write(paths[1]) as path:
-        draw_histograms(shown, f"{view.name}: values of a dimension, dimensions {by}", path)
-    with atomic_write(paths[2]) as path:
+    paths = [folder / f"{name}{suffix}.png" for name in figures_of(shown.data)]
+    if shows_pictures(shown.data):
+        title = f"{shown.name}: the test images that activate a dimension most, {by}"
+        with atomic_write(paths[0]) as path:
+            draw_gallery(rows_by_end, title, path)
+    with atomic_write(paths[-2]) as path:
+        draw_histograms(rows_by_end, f"{shown.name}: values of a dimension, {by}", path)
+    with atomic_write(paths[-1]) as path:
         draw_space(
-            view.portrait["class_map"][:, order].numpy(),
-            view.portrait["correlation"].numpy(),
-            view.data.class_names,
-            view.name,
+            shown.dashboard["class_map"][:, shown.dashboard["order"]].numpy(),
+            shown.dashboard["correlation"].numpy(),
+            shown.data.class_names,
+            shown.name,
             path,
         )
     return paths
 
 
-def _shown(view: View, dimension: int) -> Any:
+def figures_of(data: Dataset) -> tuple[str, ...]:
+    """The figures of a representation, without suffix and ending."""
+    common = ("histograms", "space")
+    return ("gallery", *common) if shows_pictures(data) else common
+
+
+def shows_pictures(data: Dataset) -> bool:
+    """Whether examples are shown as pictures; else as texts."""
+    return isinstance(data.show([0]), Tensor)
+
+
+def _figure_row(shown: ShownEncoder, dimension: int) -> Any:
     from monosem.results.figures import Shown
 
-    found, labels, names = (
-        tops(view, dimension),
-        view.data.split("test").labels,
-        view.data.class_names,
-    )
-    active = f"active {100 * float(view.portrait['active'][dimension]):.2g} %"
-    value = view.value(view.by, dimension) if view.by else None
-    title = [
-        f"dimension {dimension}",
-        *([f"{view.by.replace('_', ' ')} {value:.3f}"] if value is not None else []),
-        active,
-    ]
+    dashboard, names = shown.dashboard, shown.data.class_names
+    labels = shown.data.split("test").labels
+    top = shown.top_examples(dimension)
+    pictures = shown.data.show([index for index, _ in top]) if shows_pictures(shown.data) else None
     return Shown(
-        title="\n".join(title),
-        images=thumbnails(view.data, [index for index, _ in found]),
-        captions=[f"{names[labels[index]]}  {activation:.2g}" for index, activation in found],
-        histogram=view.portrait["histogram"][:, :, dimension].numpy(),
-        low=float(view.portrait["low"][dimension]),
-        high=float(view.portrait["high"][dimension]),
-        best=names[int(view.portrait["class_map"][:, dimension].argmax())],
+        title="\n".join(_title_lines(shown, dimension)),
+        images=pictures.numpy() if isinstance(pictures, Tensor) else NO_PICTURES,
+        captions=[f"{names[labels[index]]}  {activation:.2g}" for index, activation in top],
+        histogram=dashboard["histogram"][:, :, dimension].numpy(),
+        low=float(dashboard["low"][dimension]),
+        high=float(dashboard["high"][dimension]),
+        best=names[int(dashboard["class_map"][:, dimension].argmax())],
     )
+
+
+def _title_lines(shown: ShownEncoder, dimension: int) -> list[str]:
+    lines = [f"dimension {dimension}"]
+    if shown.sorted_by:
+        value = shown.value(shown.sorted_by, dimension)
+        if value is not None:
+            lines.append(f"{shown.sorted_by.replace('_', ' ')} {value:.3f}")
+    lines.append(f"active {100 * float(shown.dashboard['active'][dimension]):.2g} %")
+    return lines

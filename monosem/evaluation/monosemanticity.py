@@ -1,4 +1,4 @@
-"""TODO."""
+"""The stage that measures how monosemantic a representation is, by metrics that it is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from monosem.metrics.base import (
     Metric,
     MetricResult,
     PerDimension,
+    as_number,
     declared,
+    from_artifact,
     measure,
     to_artifact,
 )
@@ -28,11 +30,15 @@ from monosem.results.stats import rank_correlation
 
 @dataclass(frozen=True, kw_only=True)
 class Monosemanticity(Measurement):
-    """How monosemantic a representation is on the clean test split. Where the factors that made the images are known, also how well
-    each measure of dimensions tracks what is known: Spearman's rank correlation over dimensions with their mutual information gap.
+    """How monosemantic a representation is on the clean test split.
 
-    reference_encoder: says how alike images are.
-    Artifact: see `monosem.metrics.base.to_artifact`.
+    Where the factors that made the examples are known, it also says how well each metric tracks
+    them: Spearman's rank correlation over dimensions with their mutual information gap.
+
+    metrics: what is measured; one that declares nothing for the data is left out.
+    reference_encoder: says how alike examples are, for metrics that ask.
+
+    Artifact: the results as `metrics.base.to_artifact` lays them out.
     """
 
     VERSION = 3
@@ -44,76 +50,73 @@ class Monosemanticity(Measurement):
         return "clean test images"
 
     def upstream(self) -> tuple[Stage, ...]:
-        return Features(self.encoder, self.data, "test"), Features(
-            self.reference_encoder, self.data, "test"
+        return (
+            Features(self.encoder, self.data, "test"),
+            Features(self.reference_encoder, self.data, "test"),
         )
 
     @property
     def declarations(self) -> tuple[Declaration, ...]:
-        """What its metrics find, and then how well that tracks the known factors."""
-        factors = tuple(self.data.split("test").factors)
-        declarations = declared(self.metrics, factors)
-        tracking_names = [f"{name}_tracks_gap" for name in tracked(declarations)]
-        return (*declarations, *map(Declaration, tracking_names))
+        """What the table will have. ValueError where metrics contradict one another."""
+        own = declared(self.metrics, self._factors())
+        agreement = [Declaration(tracking_name(name)) for name in tracked(own)]
+        return (*own, *agreement)
 
     def names(self) -> tuple[str, ...]:
-        """What its metrics find."""
+        """The names of all results."""
         return tuple(declaration.name for declaration in self.declarations)
 
     @property
     def better(self) -> dict[str, str]:
-        """Of what is found dimension by dimension, whether high or low is monosemantic."""
-        return {
-            declaration.name: declaration.better
-            for declaration in self.declarations
-            if declaration.better
-        }
+        """Which end is monosemantic, 'high' or 'low', of the results that say so."""
+        return {result.name: result.better for result in self.declarations if result.better}
 
     @property
     def about(self) -> dict[str, str]:
-        """Of the same, the first paragraph that the metric says of itself."""
+        """What each result is: the first paragraph that its metric says of itself."""
         texts: dict[str, str] = {}
         for metric in self.metrics:
-            paragraph = " ".join((metric.__doc__ or "").partition("\n\n")[0].split())
-            for declaration in metric.declares(tuple(self.data.split("test").factors)):
-                if declaration.better:
-                    texts[declaration.name] = paragraph
+            paragraph = (metric.__doc__ or "").partition("\n\n")[0]
+            for declaration in metric.declares(self._factors()):
+                texts[declaration.name] = " ".join(paragraph.split())
         return texts
 
     def preflight(self) -> None:
+        # Both in the words that were typed: nobody types this stage.
         if mismatch := self.reference_encoder.incompatibility(self.data):
             reason = f"must take the inputs of the data, which {mismatch}"
-            raise FieldError(
-                "Experiment", "reference_encoder", self.reference_encoder, reason
-            )  # in the words that were typed: nobody types this stage
+            raise FieldError("Experiment", "reference_encoder", self.reference_encoder, reason)
         try:
             self.names()
         except ValueError as error:
             raise FieldError("Experiment", "metrics", self.metrics, str(error)) from None
 
     def run(self, job: Job) -> Artifact:
-        features, reference_features = (
-            job.get(stage)["features"].to(device()) for stage in self.upstream()
-        )
+        own, reference = self.upstream()
+        features = job.get(own)["features"].to(device())
+        reference_features = job.get(reference)["features"].to(device())
         _, labels, factors = self.data.split("test")
-        where = features.device
-        batch = FeatureBatch(
-            features,
-            labels.to(where),
-            reference_features,
-            {name: levels.to(where) for name, levels in factors.items()},
-        )
+        on = features.device
+        levels = {name: factor.to(on) for name, factor in factors.items()}
+        batch = FeatureBatch(features, labels.to(on), reference_features, levels)
         try:
             results = measure(self.metrics, batch)
         except ValueError as error:
             raise StageError(f"Experiment.metrics {error}") from None
-        return to_artifact({**results, **tracking_results(results, self.declarations)})
+        return to_artifact(results | tracking_results(results, self.declarations))
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
-        for name, value in artifact.items():
-            if value.ndim == 0:
-                yield Result(0.0, 0, name, value.item(), n)
+        for name, result in from_artifact(artifact).items():
+            yield Result(0.0, 0, name, as_number(result), n)
+
+    def _factors(self) -> tuple[str, ...]:
+        return tuple(self.data.split("test").factors)
+
+
+def tracking_name(name: str) -> str:
+    """What the agreement of a result with the known factors is called in tables."""
+    return f"{name}_tracks_gap"
 
 
 def tracked(declarations: Sequence[Declaration]) -> dict[str, str]:
@@ -133,12 +136,13 @@ def tracked(declarations: Sequence[Declaration]) -> dict[str, str]:
 def tracking_results(
     results: Mapping[str, MetricResult], declarations: Sequence[Declaration]
 ) -> dict[str, MetricResult]:
-    """How well each result per dimension tracks the known factors, by `name_tracks_gap`."""
+    """How well each result per dimension tracks the known factors, by `tracking_name`."""
     correlations: dict[str, MetricResult] = {}
     for name, better in tracked(declarations).items():
         result, truth = results[name], results[GROUND_TRUTH]
-        assert isinstance(result, PerDimension) and isinstance(truth, PerDimension)
-        correlations[f"{name}_tracks_gap"] = tracking(result, truth, better)
+        assert isinstance(result, PerDimension)
+        assert isinstance(truth, PerDimension)
+        correlations[tracking_name(name)] = tracking(result, truth, better)
     return correlations
 
 

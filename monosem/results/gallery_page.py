@@ -1,4 +1,9 @@
-"""The gallery page: for each dimension of a representation, the images that activate it most (arXiv:2410.21331, figure 1a)."""
+"""The gallery: for each dimension of an encoder, the examples that activate it most.
+
+As figure 1a of arXiv:2410.21331. Two files hold the same data: gallery.json is for programs,
+gallery.html is for people and opens alone and offline. Only dictionaries are known here, one for
+each encoder; see `Encoder`.
+"""
 
 from __future__ import annotations
 
@@ -9,97 +14,137 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monosem.core.files import write_text
+
+Encoder = Mapping[str, Any]
+"""What is shown of one encoder.
+
+name: for people.
+split: the split that the examples are from.
+examples_total: how many examples the split has.
+width: how many dimensions the encoder has.
+classes: [name, ...]; the index is the label.
+examples: [{index, label}, ...], those that are shown; index is the place in the split.
+sprite: for images: {side, columns, src}, all thumbnails in one picture, cells of side x side pixels
+    that follow `examples`, row by row. src is a data: address.
+texts: for texts, in place of `sprite`: [text, ...], as many as `examples`.
+metrics: [{name, about, better}, ...]; better is 'high', 'low' or '': the end that is monosemantic.
+dimensions: [{dimension, metrics: {name: value}, top: [[place, activation], ...], active}, ...].
+    top: the most activating first; place is one in `examples`.
+    active: the share of the split's examples that activate the dimension.
+    A value that is None or NaN is shown as missing.
+"""
+
 TEMPLATE = Path(__file__).with_name("gallery.html")
+DATA_OPENS, DATA_CLOSES = '<script type="application/json" id="data">', "</script>"
+
+NEEDED = frozenset(
+    ("name", "split", "examples_total", "width", "classes", "examples", "metrics", "dimensions")
+)
+INLINE_PICTURE = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/]+=*")
 
 
-OPEN, CLOSE = '<script type="application/json" id="data">', "</script>"
+# The two files
 
 
-KEYS = {
-    "name",
-    "split",
-    "images_total",
-    "width",
-    "classes",
-    "sprite",
-    "images",
-    "measures",
-    "dimensions",
-}
+def write_gallery(folder: Path, encoders: Sequence[Encoder]) -> None:
+    """Leave gallery.json and gallery.html in a folder.
 
-
-def page(encoders: Sequence[Mapping[str, Any]]) -> str:
-    """One HTML file that needs nothing beside it: a row of thumbnails for each dimension of each encoder, two encoders side by side.
-
-    An encoder is a mapping with
-    name, split, images_total (of the split), width (of the representation), classes (names; the index is the label);
-    sprite: {side, columns, src}: the thumbnails in one picture, row-major cells of side x side pixels, as a data: address;
-    images: [{index, label}, ...], what each cell shows; index is the place in the split;
-    measures: [{name, about, better}, ...]; better is 'high', 'low' or '': the end that is monosemantic;
-    dimensions: [{dimension, measures: {name: value}, top: [[cell, activation], ...], active}, ...]; top has the most activating first,
-    active is the share of the split's images that activate it. A measure that is None or NaN is shown as missing.
+    ValueError where a browser could not draw them.
     """
-    if not encoders:
-        raise ValueError("a gallery needs at least one encoder")
-    for encoder in encoders:
-        check(encoder)
-    before, after = TEMPLATE.read_text(encoding="utf-8").split(OPEN + CLOSE)
-    data = json.dumps(plain(encoders), allow_nan=False, separators=(",", ":"))
-    return (
-        before + OPEN + data.replace("<", "\\u003c") + CLOSE + after
-    )  # without a '<' nothing can end the script, or begin a comment
+    write_text(folder / "gallery.json", gallery_data(encoders))
+    write_text(folder / "gallery.html", gallery_page(encoders))
 
 
-def encoders_of(html: str) -> list[dict[str, Any]]:
-    """What `page` was given, read back from its text: lists of two pages make one page that compares."""
-    _, opened, rest = html.partition(OPEN)
-    data, closed, _ = rest.partition(CLOSE)
-    if not (opened and closed and data):
-        raise ValueError('this is no gallery page: there is no data in a <script id="data">')
+def read_gallery(path: Path) -> list[Encoder]:
+    """The encoders of a gallery.json: the lists of two files make one gallery that compares.
+
+    FileNotFoundError where there is none. ValueError, with its path, where it is damaged.
+    """
     try:
-        encoders = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the data of this gallery page is damaged: {error}") from error
-    if (
-        not isinstance(encoders, list)
-        or not encoders
-        or not all(isinstance(encoder, dict) for encoder in encoders)
-    ):
-        raise ValueError("the data of this page is no list of encoders")
-    try:
-        for encoder in encoders:
-            check(encoder)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"the data of this gallery page is damaged: {error}") from error
+        encoders = json.loads(path.read_text("utf-8"))
+        if not isinstance(encoders, list):
+            raise ValueError(f"it must hold a list of encoders, got {type(encoders).__name__}")
+        check_encoders(encoders)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no gallery, or damaged: {error}") from error
     return encoders
 
 
-def check(encoder: Mapping[str, Any]) -> None:
-    """Refuse here what would be an empty page in the browser."""
-    if missing := KEYS - set(encoder):
-        raise ValueError(f"an encoder of a gallery needs {', '.join(sorted(missing))}")
-    name, images = encoder["name"], encoder["images"]
-    if not re.fullmatch(r"data:image/[a-z]+;base64,[A-Za-z0-9+/]+=*", encoder["sprite"]["src"]):
-        raise ValueError(
-            f"{name}: the sprite must be inside the page, as data:image/png;base64,..."
-        )
-    if any(not 0 <= image["label"] < len(encoder["classes"]) for image in images):
-        raise ValueError(
-            f"{name}: an image has a label beyond the {len(encoder['classes'])} classes"
-        )
-    for dimension in encoder["dimensions"]:
-        if any(not 0 <= cell < len(images) for cell, _ in dimension["top"]):
-            raise ValueError(
-                f"{name}: dimension {dimension['dimension']} refers to a thumbnail beyond the {len(images)} in the sprite"
-            )
+def gallery_data(encoders: Sequence[Encoder]) -> str:
+    """The text of gallery.json."""
+    check_encoders(encoders)
+    return json.dumps(to_json(encoders), allow_nan=False, separators=(",", ":"))
 
 
-def plain(value: Any) -> Any:
-    """As JSON has it: numpy's numbers and arrays become Python's, NaN becomes null."""
+def gallery_page(encoders: Sequence[Encoder]) -> str:
+    """The text of gallery.html, with the data inside: it needs nothing beside it."""
+    before, after = TEMPLATE.read_text("utf-8").split(DATA_OPENS + DATA_CLOSES)
+    # Without a '<' nothing in the data can end the script, or begin a comment.
+    data = gallery_data(encoders).replace("<", "\\u003c")
+    return before + DATA_OPENS + data + DATA_CLOSES + after
+
+
+def to_json(value: Any) -> Any:
+    """NumPy's numbers and arrays become Python's; NaN becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return {str(name): to_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return to_json(value.tolist())
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+# Checks: refuse here what would be an empty page in the browser
+
+
+def check_encoders(encoders: Sequence[Encoder]) -> None:
+    """ValueError, with the name of the encoder, for what a browser could not draw."""
+    if not encoders:
+        raise ValueError("a gallery needs at least one encoder")
+    for encoder in encoders:
+        if not isinstance(encoder, Mapping):
+            raise ValueError(f"an encoder must be a dictionary, got {type(encoder).__name__}")
+        if missing := NEEDED - set(encoder):
+            raise ValueError(f"an encoder of a gallery needs {', '.join(sorted(missing))}")
+        try:
+            _check_examples(encoder)
+            _check_dimensions(encoder)
+        except (TypeError, KeyError, AttributeError) as error:  # something of another type
+            raise ValueError(f"{encoder['name']}: {type(error).__name__}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{encoder['name']}: {error}") from error
+
+
+def _check_examples(encoder: Encoder) -> None:
+    examples, classes = encoder["examples"], encoder["classes"]
+    if ("sprite" in encoder) == ("texts" in encoder):
+        raise ValueError("an encoder shows its examples by either a sprite or texts")
+    if "texts" in encoder:
+        _check_texts(encoder["texts"], len(examples))
+    elif not INLINE_PICTURE.fullmatch(encoder["sprite"]["src"]):
+        raise ValueError("the sprite must be inside the page, as data:image/png;base64,...")
+    if any(not 0 <= example["label"] < len(classes) for example in examples):
+        raise ValueError(f"an example has a label beyond the {len(classes)} classes")
+
+
+def _check_texts(texts: Sequence[str], examples: int) -> None:
+    if len(texts) != examples:
+        raise ValueError(f"there are {len(texts)} texts for {examples} examples")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("texts must be strings")
+
+
+def _check_dimensions(encoder: Encoder) -> None:
+    examples = len(encoder["examples"])
+    for dimension in encoder["dimensions"]:
+        if any(not 0 <= place < examples for place, _ in dimension["top"]):
+            raise ValueError(
+                f"dimension {dimension['dimension']} refers to an example "
+                f"beyond the {examples} that are shown"
+            )

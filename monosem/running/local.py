@@ -109,7 +109,7 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
         file=sys.stderr,
     )
     update_run_folder(folder, experiment, spec.config, store)
-    print(tables(Table(run_folder.collect(experiment, store))))
+    print(tables(Table(experiment.rows(store.get))))
     print(
         f"{folder}/ has curves.png, curves.csv, measures.csv, summary.md and config.gin, "
         "and gallery.html to look at dimensions"
@@ -140,7 +140,7 @@ def update_run_folder(
         compute(store, experiment.stages)
         board.replay(store, stages)  # what another process was faster with
         figures = run_folder.write(folder, experiment, config, store)
-        board.report(experiment, run_folder.collect(experiment, store))
+        board.report(experiment, experiment.rows(store.get))
         for figure in figures:
             board.picture(figure)
 
@@ -170,7 +170,7 @@ def collect_results(experiment: Experiment, store: Store, folder: Path | None) -
     def as_frame(text: str) -> pandas.DataFrame:
         return pandas.read_csv(io.StringIO(text), float_precision="round_trip")
 
-    rows = run_folder.collect(experiment, store)
+    rows = experiment.rows(store.get)
     return Results(
         curves=as_frame(table_text(rows)),
         measures=as_frame(run_folder.measures(experiment, store)),

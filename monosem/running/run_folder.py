@@ -1,8 +1,8 @@
 """A run folder: its files, written from finished experiments, tables and texts.
 
-curves.csv, measures.csv, summary.md, config.gin, gallery.html, and the figures. Each is written
-whole or left as it is. TensorBoard's event files lie beside them, but only tensorboard.py knows
-what is in them.
+curves.csv, measures.csv, summary.md, config.gin, gallery.json, gallery.html and the figures. Each
+is written whole or left as it is. TensorBoard's event files lie beside them, but only
+tensorboard.py knows what is in them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,16 @@ from pathlib import Path
 from monosem.core.files import atomic_write, write_text
 from monosem.core.store import Store
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.gallery import draw_view, encoder, views
+from monosem.evaluation.gallery import gallery_encoders, gallery_files, write_experiment_gallery
+from monosem.metrics.base import PerDimension, as_number, from_artifact
 from monosem.results.correlation import CorrelationReport
-from monosem.results.gallery_page import encoders_of, page
-from monosem.results.rows import Row, Swept, table_text
+from monosem.results.gallery_page import Encoder, read_gallery, write_gallery
+from monosem.results.rows import Row, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
 from monosem.running.facts import describe_experiment, describe_representation
 
 EVENTS = "events.out.tfevents.*"
-OF_AN_EXPERIMENT = (  # beside the texts
-    EVENTS,
-    "curves.png",
-    "summary.md",
-    "gallery.html",
-    "gallery*.png",
-    "histograms*.png",
-    "space*.png",
-)
 MEASURES_HEADER = (
     "experiment",
     "representation",
@@ -44,26 +36,7 @@ MEASURES_HEADER = (
 )
 
 
-# Rows
-
-
-def collect(experiment: Experiment, store: Store, swept: Swept = ()) -> list[Row]:
-    """The table of an experiment whose stages have all run."""
-    return [
-        Row(
-            experiment.name,
-            stage.name,
-            result.severity,
-            result.repeat,
-            result.metric,
-            result.value,
-            result.n,
-            stage.axis,
-            swept,
-        )
-        for stage in experiment.measurements
-        for result in stage.results(store.get(stage))
-    ]
+# Tables
 
 
 def measures(experiment: Experiment, store: Store) -> str:
@@ -75,21 +48,18 @@ def measures(experiment: Experiment, store: Store) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(MEASURES_HEADER)
-    for stage in experiment.measures:
+    for stage in experiment.monosemanticity:
         place = (experiment.name, describe_representation(stage.encoder))
-        artifact = store.get(stage)
+        results = from_artifact(store.get(stage))
         images = len(stage.data.split("test").labels)
-        names = [name for name, value in artifact.items() if value.ndim == 0]
-        for name in names:
-            valid = artifact.get(f"{name}/valid")
-            dimensions = "" if valid is None else int(valid.sum())
-            writer.writerow([*place, name, "", artifact[name].item(), dimensions, images])
-        for name in names:
-            values = artifact.get(f"{name}/dimensions")
-            if values is None:
+        for name, result in results.items():
+            dimensions = int(result.valid.sum()) if isinstance(result, PerDimension) else ""
+            writer.writerow([*place, name, "", as_number(result), dimensions, images])
+        for name, result in results.items():
+            if not isinstance(result, PerDimension):
                 continue
-            for dimension in artifact[f"{name}/valid"].nonzero().flatten().tolist():
-                value = values[dimension].item()
+            for dimension in result.valid.nonzero().flatten().tolist():
+                value = result.values[dimension].item()
                 writer.writerow([*place, name, dimension, value, "", images])
     return text.getvalue()
 
@@ -109,12 +79,12 @@ def write(folder: Path, experiment: Experiment, config: str | None, store: Store
 
     config: the Gin text that makes the experiment; None where it was made in Python.
     """
-    rows = collect(experiment, store)
+    rows = experiment.rows(store.get)
     if config is not None:
         write_text(folder / "config.gin", config)
     figures = write_table(folder, rows, summarise(rows, describe_experiment(experiment, store)))
     write_text(folder / "measures.csv", measures(experiment, store))
-    return [*figures, *write_gallery(folder, experiment, store)]
+    return [*figures, *write_experiment_gallery(experiment, store, folder)]
 
 
 def write_table(folder: Path, rows: Sequence[Row], summary: str) -> list[Path]:
@@ -153,44 +123,26 @@ def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Pa
 # Galleries
 
 
-def write_gallery(folder: Path, experiment: Experiment, store: Store) -> list[Path]:
-    """gallery.html, and three figures of each representation; the paths of the figures."""
-    shown = views(experiment, store, experiment.name)
-    figures: list[Path] = []
-    for view, name in zip(shown, experiment.probed, strict=True):
-        figures += draw_view(view, experiment.gallery.rows, folder, f"-{name}" if name else "")
-    encoders = [encoder(view, experiment.gallery.dimensions) for view in shown]
-    write_text(folder / "gallery.html", page(encoders))
-    return figures
-
-
 def write_joint_gallery(
     folder: Path, experiments: Sequence[tuple[str, Experiment]], store: Store
 ) -> None:
-    """One gallery.html of several finished experiments, each with a name for people."""
-    encoders = []
-    for name, experiment in experiments:
-        for view in views(experiment, store, name):
-            encoders.append(encoder(view, experiment.gallery.dimensions))
-    write_text(folder / "gallery.html", page(encoders))
+    """The gallery of several finished experiments, each with a name for people."""
+    write_gallery(folder, gallery_encoders(experiments, store))
 
 
-def joined_page(folders: Sequence[Path]) -> str | None:
-    """One gallery.html of those in some folders, to compare representations side by side.
+def joined_gallery(folders: Sequence[Path]) -> list[Encoder] | None:
+    """The galleries of some folders, to compare representations side by side.
 
     None where one of the folders has none.
     Raises ValueError, with its name, where one is damaged.
     """
-    encoders = []
+    encoders: list[Encoder] = []
     for folder in folders:
-        path = folder / "gallery.html"
         try:
-            encoders += encoders_of(path.read_text("utf-8"))
+            encoders += read_gallery(folder / "gallery.json")
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: {error}") from None
-    return page(encoders)
+    return encoders
 
 
 # Whether there is anything to write
@@ -199,12 +151,13 @@ def joined_page(folders: Sequence[Path]) -> str | None:
 def is_complete(folder: Path, experiment: Experiment, config: str | None, store: Store) -> bool:
     """Whether the folder of an experiment whose stages have all run needs no writing."""
     texts = {
-        "curves.csv": table_text(collect(experiment, store)),
+        "curves.csv": table_text(experiment.rows(store.get)),
         "measures.csv": measures(experiment, store),
     }
     if config is not None:
         texts["config.gin"] = config
-    return holds(folder, texts, OF_AN_EXPERIMENT)
+    others = [EVENTS, "curves.png", "summary.md", *gallery_files(experiment)]
+    return holds(folder, texts, others)
 
 
 def holds(folder: Path, texts: Mapping[str, str], patterns: Sequence[str] = ()) -> bool:

@@ -65,7 +65,7 @@ def write(
     stopped: by key of a stage, after which step of how many.
     """
     cells = [cell for cell in study.cells if all(map(store.has, cell.experiment.stages))]
-    rows = {cell.name: run_folder.collect(cell.experiment, store, cell.swept) for cell in cells}
+    rows = {cell.name: cell.experiment.rows(store.get, cell.swept) for cell in cells}
     finished = FinishedCells(cells, rows)
     failures = {cell.name: _failures_of(cell, failed) for cell in study.cells}
     remarks = _absent_cells(study, finished, failures, stopped)
@@ -166,7 +166,7 @@ def _is_complete(
     figures = ["curves.png", *(f"{curve}.png" for curve in Table(rows).axes)]
     if claimed and claimed.panels:
         figures.append("claim.png")
-    return run_folder.holds(folder, texts, [EVENTS, "gallery.html", *figures])
+    return run_folder.holds(folder, texts, [EVENTS, "gallery.json", "gallery.html", *figures])
 
 
 def _show_figures(folder: Path, figures: Sequence[Path]) -> None:

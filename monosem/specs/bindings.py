@@ -114,6 +114,14 @@ class Bindings:
         self.typed[address] = Binding(text, where, value, self._count)
         self._count += 1
 
+    def add_default(self, address: Address, value: object) -> None:
+        """Bind what holds where nothing was typed. What was typed has replaced it."""
+        typed = self.typed.get(address)
+        if typed is None:
+            gin_state.bind(address, value)
+        else:
+            self.replaced.append(Replaced(value, typed.order))
+
     def share_from_here(self) -> None:
         """What is added from now on is meant for all cells of a sweep: one may leave it unread."""
         self._own = self._count

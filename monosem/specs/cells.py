@@ -135,8 +135,8 @@ def _check_known(field: str, name: str, known: Collection[str]) -> None:
 
 def _clean_metrics(cells: Sequence[Cell]) -> set[str]:
     """The metrics of clean features that curves.csv will have."""
-    measures = {measure for cell in cells for measure in cell.experiment.measures}
-    return {metric for measure in measures for metric in measure.names()}
+    stages = {stage for cell in cells for stage in cell.experiment.monosemanticity}
+    return {metric for stage in stages for metric in stage.names()}
 
 
 def _points(cells: Sequence[Cell]) -> set[tuple[str, float, str]]:

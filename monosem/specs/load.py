@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
@@ -83,6 +84,7 @@ def experiment_of(reader: GinReader, checked: set[str]) -> tuple[Spec, dict[Addr
     """
     reader.check_macros()
     bindings = reader.bindings
+    _bind_defaults(bindings)
     _name_curves(bindings)
     experiment = build(Experiment, bindings)
     unread = bindings.drop_unread()
@@ -116,9 +118,30 @@ def build(kind: type[Kind], bindings: Bindings) -> Kind:
 
 
 def _must_be_set(kind: str, names: Sequence[str]) -> str:
-    fields = " and ".join(f"{kind}.{name}" for name in names)
+    wanted = " and ".join(f"{kind}.{name}" for name in names)
     pronoun = "it" if len(names) == 1 else "them"
-    return f"{fields} must be set: no file and no --set binds {pronoun}"
+    return f"{wanted} must be set: no file and no --set binds {pronoun}"
+
+
+def _bind_defaults(bindings: Bindings) -> None:
+    """Bind the parts that an Experiment has by default, as if somebody had typed them.
+
+    So `Gallery.rows = 4` alone has an effect, and a resolved file names every metric.
+    """
+    for field in fields(Experiment):
+        if text := default_reference(field.default):
+            address = gin_state.parse_address(f"Experiment.{field.name}")
+            bindings.add_default(address, gin.config.parse_value(text))
+
+
+def default_reference(default: object) -> str:
+    """How Gin writes the default of a field: @Gallery(), (@Sparsity(),); '' where it is no part."""
+    if isinstance(default, Part):
+        return f"@{type(default).__name__}()"
+    if isinstance(default, tuple) and default:
+        references = [default_reference(part) for part in default]
+        return f"({', '.join(references)},)" if all(references) else ""
+    return ""
 
 
 def _name_curves(bindings: Bindings) -> None:

@@ -150,7 +150,7 @@ def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
 
 
 def test_features_do_not_depend_on_how_images_are_cut_into_chunks(store, monkeypatch):
-    network, images = Embedding(PRETRAIN).network(store.get), DATA.load("train").images
+    network, images = Embedding(PRETRAIN).network(store.get), DATA.load("train").inputs
     whole = encode(network, DATA, images)
     monkeypatch.setattr(probes, "CHUNK", 100)
     assert_close(encode(network, DATA, images), whole, rtol=1e-4, atol=1e-6)
@@ -173,8 +173,8 @@ def test_monosemanticity_is_measured_for_every_representation_of_an_experiment(s
         curve(LabelNoise(), (0.0,), name="b", encoder=PRETRAIN),
     )
     experiment = Experiment(name="x", curves=(one, two), metrics=metrics)
-    assert [m.name for m in experiment.measures] == ["monosemanticity/a", "monosemanticity/b"]
-    (measure,) = Experiment(name="x", curves=(one,), metrics=metrics).measures
+    assert [m.name for m in experiment.monosemanticity] == ["monosemanticity/a", "monosemanticity/b"]
+    (measure,) = Experiment(name="x", curves=(one,), metrics=metrics).monosemanticity
     assert isinstance(measure, Monosemanticity) and measure.name == "monosemanticity"
     results = {row.metric: row.value for row in measure.results(store.get(measure))}
     features, labels = store.get(measure.upstream()[0])["features"], DATA.load("test").labels
@@ -190,7 +190,7 @@ def test_monosemanticity_is_measured_for_every_representation_of_an_experiment(s
     artifact = store.get(measure)
     assert torch.equal(artifact["class_consistency/dimensions"], found["class_consistency"].values)
     assert artifact["class_consistency/valid"].dtype == torch.bool
-    assert key(measure) == key(experiment.measures[0])
+    assert key(measure) == key(experiment.monosemanticity[0])
 
 
 def test_a_new_representation_needs_width_and_network_only(store):
@@ -225,7 +225,7 @@ def test_what_metrics_cannot_declare_is_refused_before_any_work():
 
     (measure,) = Experiment(
         name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Nameless(),)
-    ).measures
+    ).monosemanticity
     with pytest.raises(
         FieldError, match="Experiment.metrics must declare what they find, but Nameless failed"
     ):
@@ -242,7 +242,7 @@ def test_a_metric_that_raises_is_told_in_one_line(store):
 
     (measure,) = Experiment(
         name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Broken(),)
-    ).measures
+    ).monosemanticity
     with pytest.raises(
         StageError,
         match="Experiment.metrics must measure 360 x 16 features, but Broken failed: IndexError",
@@ -254,7 +254,7 @@ def test_a_judge_of_other_images_is_refused():
     one = curve(LabelNoise(), (0.0,), name="a")
     (measure,) = Experiment(
         name="x", curves=(one,), metrics=(Dimensions(),), reference_encoder=Pixels(Shapes())
-    ).measures
+    ).monosemanticity
     with pytest.raises(
         FieldError,
         match="Experiment.reference_encoder must take the inputs of the data, which",

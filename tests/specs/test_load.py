@@ -272,7 +272,7 @@ def test_files_that_cannot_be_meant(tmp_path):
         load([str(tmp_path / "binary.gin")])
     (tmp_path / "empty.gin").write_text("")
     with pytest.raises(
-        SpecError, match="Experiment.name and Experiment.curves and Experiment.metrics must be set"
+        SpecError, match="Experiment.name and Experiment.curves must be set"
     ):
         load([str(tmp_path / "empty.gin")])
     with pytest.raises(SpecError, match="must be set"):
