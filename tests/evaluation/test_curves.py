@@ -12,7 +12,6 @@ from monosem.core.stage import StageError, key
 from monosem.core.store import Store
 from monosem.data.digits import Digits
 from monosem.data.shapes import Shapes
-from monosem.evaluation import probes
 from monosem.evaluation.batched_probes import topk_accuracy
 from monosem.evaluation.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
 from monosem.evaluation.curves import Curve
@@ -24,6 +23,7 @@ from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
 from monosem.metrics.classes import ClassConsistency
 from monosem.metrics.space import Dimensions
+from monosem.models import features
 from monosem.models.baselines import Pixels
 from monosem.models.features import Features, encode
 from monosem.models.representation import Embedding, Representation
@@ -152,7 +152,7 @@ def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
 def test_features_do_not_depend_on_how_images_are_cut_into_chunks(store, monkeypatch):
     network, images = Embedding(PRETRAIN).network(store.get), DATA.load("train").inputs
     whole = encode(network, DATA, images)
-    monkeypatch.setattr(probes, "CHUNK", 100)
+    monkeypatch.setattr(features, "CHUNK", 100)
     assert_close(encode(network, DATA, images), whole, rtol=1e-4, atol=1e-6)
 
 
