@@ -339,12 +339,11 @@ class ProbeGroups:
         optimizer = settings.optimizer.for_batches(settings.batch_size)
         self.base_rate = optimizer.lr
         one_probe = (1, 3)  # the axes of d and classes: a probe is a layer of its own
-        self.optimizer = optimizer.build(
-            [
-                {"params": [self.weight], "layer": one_probe},
-                {"params": [self.bias], "layer": one_probe, "bias": True},
-            ]
-        )
+        parameters: list[dict[str, Any]] = [
+            {"params": [self.weight], "layer": one_probe},
+            {"params": [self.bias], "layer": one_probe, "bias": True},
+        ]
+        self.optimizer = optimizer.build(parameters)
         self.best: BestWeights | None = None
         if settings.stopping:
             held_out = [held for _, held in splits]
