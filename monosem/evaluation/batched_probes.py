@@ -242,20 +242,21 @@ class ProbeTrainer:
         self.examples = len(probes[0].labels)
         self.next_epoch = 0
         self.scale: Tensor | None = None
-        self._blocks: list[ProbeGroups] = []
-        self._positions: list[int] = []  # of the blocks' probes, one after the other, in `probes`
-        for groups in group_by_size(group_by_minibatches(probes)):
-            members = [[probes[position] for position in group] for group in groups]
-            self._blocks.append(ProbeGroups(members, width, classes, settings, device))
-            for group in groups:
-                self._positions.extend(group)
+        self._groups_by_size: list[ProbeGroups] = []
+        self._positions: list[int] = []  # in `probes`, of all groups' probes one after the other
+        for positions_of_groups in group_by_size(group_by_minibatches(probes)):
+            groups = []
+            for positions in positions_of_groups:
+                groups.append([probes[position] for position in positions])
+                self._positions.extend(positions)
+            self._groups_by_size.append(ProbeGroups(groups, width, classes, settings, device))
 
     def train_epoch(self, features: Tensor) -> float:
         """features: (n, d), what the probes see in this epoch -> the mean loss of all probes."""
         if self.scale is None:
             self.scale = self._scale_of(features)
         scaled = features / self.scale.to(features.device)
-        losses = [block.train_epoch(scaled, self.next_epoch) for block in self._blocks]
+        losses = [groups.train_epoch(scaled, self.next_epoch) for groups in self._groups_by_size]
         self.next_epoch += 1
         return float(torch.cat(losses).mean())
 
@@ -265,7 +266,7 @@ class ProbeTrainer:
         StageError where weights are no finite numbers.
         """
         assert self.scale is not None, "an epoch or more has been trained"
-        fitted = [block.fitted() for block in self._blocks]
+        fitted = [groups.fitted() for groups in self._groups_by_size]
         weight = torch.cat([probes.weight for probes in fitted])
         bias = torch.cat([probes.bias for probes in fitted])
         self._check_finite(weight, bias)
@@ -277,14 +278,14 @@ class ProbeTrainer:
         return {
             "epoch": self.next_epoch,
             "scale": self.scale,
-            "blocks": [block.state() for block in self._blocks],
+            "groups": [groups.state() for groups in self._groups_by_size],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.next_epoch = state["epoch"]
         self.scale = state["scale"]
-        for block, block_state in zip(self._blocks, state["blocks"], strict=True):
-            block.load_state(block_state)
+        for groups, groups_state in zip(self._groups_by_size, state["groups"], strict=True):
+            groups.load_state(groups_state)
 
     def _scale_of(self, features: Tensor) -> Tensor:
         if not self.settings.rescale:

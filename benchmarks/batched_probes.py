@@ -1,6 +1,6 @@
 """What a curve costs: its probes fitted at once, one by one, and a single one of them.
 
-    python -m benchmarks.bank
+    python -m benchmarks.batched_probes
 
 The three are timed in turn, so that a noisy machine hits all. Ratios are medians over the rounds,
 with their range.
