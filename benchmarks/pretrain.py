@@ -1,19 +1,24 @@
-"""What a step of the paper's CIFAR pre-training costs (ResNet-18, projector 16384 and 2048, two views): here; here with one constant
-batch, so without data; and the reference's way of doing it, written down as a baseline.
+"""What a step of the paper's CIFAR pre-training costs (ResNet-18, projector 16384 and 2048).
 
     python -m benchmarks.pretrain [--batch 64] [--rounds 5] [--compile]
 
-The reference's way: PIL images augmented one by one by torchvision in worker processes, the projector computed twice a view,
-LARS by a loop over parameters that waits for every norm, statistics by loops over dimensions on the first batch of an epoch (its
-seconds are shared among the steps of an epoch of 50,000 images). The sides are timed in turn, so that a noisy machine hits all of
-them; ratios are medians over the rounds, with their range. On a GPU also the share of its measured matrix rate. The paper's files
-ask for half precision, which is bfloat16 on a CPU that has instructions for it; the reference on a CPU has single precision.
+Three sides: here; here with one constant batch, so without data; and the reference's way of doing
+it, written down as a baseline. That has PIL images augmented one by one by torchvision in worker
+processes, the projector computed twice a view, LARS by a loop over parameters that waits for every
+norm, and statistics by loops over dimensions on the first batch of an epoch (its seconds are shared
+among the steps of an epoch of 50,000 images).
+
+The sides are timed in turn, so that a noisy machine hits all of them; ratios are medians over the
+rounds, with their range. On a GPU also the share of its measured matrix rate. The paper's files ask
+for half precision, which is bfloat16 on a CPU that has instructions for it; the reference on a CPU
+has single precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import statistics
 import time
@@ -46,6 +51,7 @@ from monosem.learning.optimizers import LARS, WarmupCosine
 from monosem.models.pretrain import Pretrain
 
 IMAGES, CLASSES, EPOCH = 2048, 100, 50_000
+REFERENCE = "reference's way"
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
@@ -69,10 +75,18 @@ def stage(batch: int, precision: Precision) -> Pretrain:
         RandomHorizontalFlip(),
     )
     return Pretrain(
-        data=Noise(MEAN, STD), views=views, encoder=ResNet(18, stem_padding=2), projector=Projector(16384, 2048), objective=Contrastive(),
-        classifier=OnlineClassifier(joint=True), optimizer=LARS(lr=0.4, weight_decay=1e-4), schedule=WarmupCosine(), epochs=1,
-        batch_size=batch, precision=precision,
-    )  # fmt: skip
+        data=Noise(MEAN, STD),
+        views=views,
+        encoder=ResNet(18, stem_padding=2),
+        projector=Projector(16384, 2048),
+        objective=Contrastive(),
+        classifier=OnlineClassifier(joint=True),
+        optimizer=LARS(lr=0.4, weight_decay=1e-4),
+        schedule=WarmupCosine(),
+        epochs=1,
+        batch_size=batch,
+        precision=precision,
+    )
 
 
 class Stop(Exception):
@@ -110,16 +124,21 @@ def seconds_a_step(run: Callable[[Clock], object], steps: int) -> float:
     return (time.perf_counter() - clock.started) / steps
 
 
-# ------------------------------------------------------------------------------------------------ here
-
-
 def ours(training: Pretrain, network: Network, constant: bool) -> Callable[[Clock], object]:
     groups: list[dict[str, Any]] = [{"params": [*network.parameters()]}]
     quick = compiled(network)
-    losses = lambda *batch: training.losses(quick, *batch)  # noqa: E731
+
+    def losses(*batch: Tensor) -> dict[str, Tensor]:
+        return training.losses(quick, *batch)
+
+    def represent(views: Tensor) -> Tensor:
+        return training.embed(network(views)[1])
+
     if not constant:
-        represent = lambda views: training.embed(network(views)[1])  # noqa: E731
-        return lambda clock: training.train(clock, network, groups, losses, represent)  # type: ignore[arg-type]
+        from_data = functools.partial(
+            training.train, module=network, groups=groups, losses=losses, represent=represent
+        )
+        return from_data  # type: ignore[return-value]
     index = torch.arange(training.batch_size, device=device()).repeat(2)
     batch = (
         torch.randn(2 * training.batch_size, 3, 32, 32, device=device()),
@@ -146,13 +165,10 @@ def ours(training: Pretrain, network: Network, constant: bool) -> Callable[[Cloc
     return loop.run  # type: ignore[return-value]
 
 
-# ------------------------------------------------------------------------------------------------ the reference's way
-
-
 class Pictures(Dataset[tuple[int, list[Tensor], int]]):
     def __init__(self) -> None:
         images, labels, _ = Noise(MEAN, STD).load("train")
-        self.pictures = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images]
+        self.pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
         self.labels = labels.tolist()
         draw = generator("blur")
         self.view = transforms.Compose(
@@ -247,7 +263,8 @@ def theirs(network: Network, batch: int) -> tuple[Callable[[Clock], object], Cal
                     p.grad = None
                 scaler.scale(loss).backward()
                 if scaler.is_enabled():
-                    torch._foreach_div_([p.grad for p in parameters], scaler.get_scale())  # type: ignore[arg-type]
+                    gradients = [p.grad for p in parameters]
+                    torch._foreach_div_(gradients, scaler.get_scale())  # type: ignore[arg-type]
                 loop_lars(parameters, momenta, 0.4)
                 clock.on_step()
 
@@ -256,9 +273,6 @@ def theirs(network: Network, batch: int) -> tuple[Callable[[Clock], object], Cal
         torch.arange(2 * batch, device=device()) % CLASSES,
     )
     return epoch, lambda: loop_statistics(z, labels)
-
-
-# ------------------------------------------------------------------------------------------------ rounds
 
 
 def matrix_rate() -> float:
@@ -296,12 +310,22 @@ def main() -> None:
     def network() -> Network:
         return to_device(training.build().train())
 
-    epoch, statistics_of = theirs(network(), flags.batch)
+    reference_epoch, reference_statistics = theirs(network(), flags.batch)
     sides = {
         "here": ours(training, network(), False),
         "constant batch": ours(training, network(), True),
-        "reference's way": epoch,
+        REFERENCE: reference_epoch,
     }
+    took = time_sides(sides, reference_statistics, flags)
+    report(took, flags)
+
+
+def time_sides(
+    sides: dict[str, Callable[[Clock], object]],
+    reference_statistics: Callable[[], object],
+    flags: argparse.Namespace,
+) -> dict[str, list[float]]:
+    """Seconds a step of every side, one for each round."""
     for side in sides.values():
         seconds_a_step(side, 1)  # warm up
     took: dict[str, list[float]] = {name: [] for name in sides}
@@ -309,24 +333,26 @@ def main() -> None:
         for name, side in sides.items():
             took[name].append(seconds_a_step(side, flags.steps))
         started = time.perf_counter()
-        statistics_of()
+        reference_statistics()
         settle()
-        took["reference's way"][-1] += (time.perf_counter() - started) / (EPOCH // flags.batch)
-    how = ", compiled" if flags.compile else ""
-    print(
-        f"batch {flags.batch}, products in {autocast_dtype(flags.precision)}{how}; the reference's on a CPU in torch.float32"
-    )
+        took[REFERENCE][-1] += (time.perf_counter() - started) / (EPOCH // flags.batch)
+    return took
+
+
+def report(took: dict[str, list[float]], flags: argparse.Namespace) -> None:
+    precision = f"{autocast_dtype(flags.precision)}{', compiled' if flags.compile else ''}"
+    print(f"batch {flags.batch}, products in {precision}; the reference's on a CPU in float32")
     for name, seconds in took.items():
         print(f"{name}: {flags.batch / statistics.median(seconds):.1f} images/s")
-    for name in ("constant batch", "reference's way"):
+    for name in ("constant batch", REFERENCE):
         ratios = sorted(other / here for other, here in zip(took[name], took["here"], strict=True))
+        ends = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
         print(
-            f"here, times {name}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {flags.rounds} rounds"
+            f"here, times {name}: {statistics.median(ratios):.2f} ({ends}), {flags.rounds} rounds"
         )
     if torch.cuda.is_available():
-        work = (
-            3 * 2 * flags.batch * 2 * (0.628e9 + 42e6)
-        )  # forward and twice that backward; multiplications and additions; two views
+        # multiplications and additions of a forward pass and twice that backward, of two views
+        work = 3 * 2 * flags.batch * 2 * (0.628e9 + 42e6)
         print(f"{work / statistics.median(took['here']) / matrix_rate():.0%} of the matrix rate")
 
 

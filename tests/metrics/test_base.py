@@ -6,9 +6,11 @@ Results keep their bits in an artifact.
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
+from conftest import ROOT
 
 from monosem.metrics import ALL_METRICS, fitting_metrics
 from monosem.metrics.base import (
@@ -180,6 +182,18 @@ def test_no_two_tensors_of_an_artifact_share_memory():
     second = per_dimension(torch.zeros(5), valid)
     artifact = to_artifact({"first": first, "second": second})
     assert len({tensor.data_ptr() for tensor in artifact.values()}) == len(artifact)
+
+
+def test_the_metric_of_one_s_own_in_the_docs_measures_what_it_declares():
+    page = (ROOT / "docs" / "measures.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {"__name__": "docs_measures"}
+    exec(code, names)
+    dead = FEATURES * (torch.arange(5) > 0)
+    result = measure([names["LargestShare"]()], BATCH._replace(features=dead))["largest_share"]
+    expected = FEATURES.amax(0) / FEATURES.sum(0)
+    assert result.values[1:].tolist() == pytest.approx(expected[1:].tolist())
+    assert result.valid.tolist() == [False, True, True, True, True]
 
 
 ODD_FEATURES = {
