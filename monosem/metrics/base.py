@@ -204,10 +204,11 @@ def _has_width(result: object, width: int) -> bool:
     """Whether it is a PerDimension of `width` dimensions."""
     if not isinstance(result, PerDimension):
         return False
-    if not isinstance(result.values, Tensor) or not isinstance(result.valid, Tensor):
+    values: object = result.values  # whatever anybody's code left there
+    valid: object = result.valid
+    if not isinstance(values, Tensor) or not isinstance(valid, Tensor):
         return False
-    shapes = {tuple(result.values.shape), tuple(result.valid.shape)}
-    return shapes == {(width,)} and result.valid.dtype == torch.bool
+    return values.shape == (width,) and valid.shape == (width,) and valid.dtype == torch.bool
 
 
 def to_artifact(results: Mapping[str, MetricResult]) -> dict[str, Tensor]:
