@@ -230,7 +230,7 @@ def write_manifest(study: Study, folder: Path) -> None:
 
 
 def _empty_cell(folder: Path) -> None:
-    for path in (folder / "config.gin", *folder.glob(EVENTS)):
+    for path in (folder / "config.gin", folder / "measures.csv", *folder.glob(EVENTS)):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody keeps something of their own in it, or it is gone
         folder.rmdir()
