@@ -111,9 +111,9 @@ def test_the_decoder_may_have_a_learning_rate_of_its_own(monkeypatch, fields, ra
 
 
 def test_impossible_autoencoders_are_refused():
-    words = "TopK.k must be at most the number of latents, 32, got 33"
-    with pytest.raises(FieldError, match=words):
+    complaint = "TopK.k must be at most the number of latents, 32, got 33"
+    with pytest.raises(FieldError, match=complaint):
         tiny_sae(sparsity=TopK(33))
-    encoder = Embedding(tiny_pretrain(data=Shapes()))
+    encoder = Embedding(tiny_pretrain(data=Shapes(train=100, test=20)))
     with pytest.raises(FieldError, match="SparseAutoencoder.data must have 3 channels"):
         tiny_sae(encoder=encoder, views=())

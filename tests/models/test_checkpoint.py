@@ -1,4 +1,4 @@
-"""Somebody else's weights as an encoder: features as they would be in their own code, and what is said of files that do not fit."""
+"""Somebody else's weights as an encoder: its features are theirs; what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import shutil
 
 import pytest
 import torch
+from checkpoint_files import assert_same
 from conftest import tiny_pretrain
+from tiny_sae import tiny_sae
 from torch.testing import assert_close
 
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
 from monosem.core.store import Store
 from monosem.data.digits import Digits
+from monosem.data.shapes import Shapes
 from monosem.learning.encoders import Projector, SmallConv
 from monosem.learning.objectives import Contrastive, NonNegative
 from monosem.learning.sparse import Autoencoder, TopK
-from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.checkpoint import Checkpoint, Latents
 from monosem.models.representation import Embedding, Projection
 
-PRETRAIN = tiny_pretrain()
-IMAGES = Digits(size=8).prepare(Digits(size=8).load("test").inputs[:7])
+DATA = Digits(size=8)
+IMAGES = DATA.prepare(DATA.load("test").inputs[:7])
 
 
 @pytest.fixture
 def network():
-    return PRETRAIN.build()
+    return tiny_pretrain().build()
 
 
 @pytest.fixture
@@ -39,6 +41,16 @@ def file(tmp_path, network):
     }
     torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "theirs.ckpt")
     return tmp_path / "theirs.ckpt"
+
+
+@pytest.fixture
+def sae_file(tmp_path, network):
+    """As the authors leave a sparse autoencoder: beside the encoder. Gives the autoencoder too."""
+    autoencoder = Autoencoder(16, 32, TopK(4))
+    torch.nn.init.normal_(autoencoder.pre_bias)
+    state = {**network.state_dict(), **autoencoder.state_dict()}
+    torch.save({"state_dict": state}, tmp_path / "sae.ckpt")
+    return tmp_path / "sae.ckpt", autoencoder
 
 
 def checkpoint(path, **fields):
@@ -54,14 +66,27 @@ def test_a_checkpoint_gives_the_features_of_the_network_that_was_saved(tmp_path,
     store, stage = Store(tmp_path / "store"), checkpoint(file, objective=NonNegative())
     features = network.eval().backbone(IMAGES)
     raw = network.projector(features)
-    for ours, expected in (
-        (stage, features),
-        (Projection(stage), raw),
-        (Projection(stage, "relu"), raw.relu()),
-        (Embedding(stage), NonNegative().embed(raw)),
-    ):
-        assert_close(ours.network(store.get)(IMAGES), expected.detach())
-        assert ours.width == 16 and ours.incompatibility(Digits(size=8)) is None
+    expected = {
+        stage: features,
+        Projection(stage): raw,
+        Projection(stage, "relu"): raw.relu(),
+        Embedding(stage): NonNegative().embed(raw),
+    }
+    for representation, values in expected.items():
+        assert representation.width == 16
+        assert_close(representation.network(store.get)(IMAGES), values.detach())
+
+
+def test_a_checkpoint_takes_images_of_its_channels(file):
+    for representation in (checkpoint(file), Projection(checkpoint(file))):
+        assert representation.incompatibility(DATA) is None
+        assert "must have 1 channels" in representation.incompatibility(Shapes())
+
+
+def test_an_artifact_outlives_the_file_that_it_was_read_from(file, network):
+    artifact = checkpoint(file).run(None)
+    file.write_bytes(b"\0" * file.stat().st_size)
+    assert_same(artifact, network.state_dict())
 
 
 def test_the_key_is_of_the_content_and_not_of_the_place(tmp_path, file, network):
@@ -73,90 +98,101 @@ def test_the_key_is_of_the_content_and_not_of_the_place(tmp_path, file, network)
     assert key(checkpoint(tmp_path / "other.pth")) != key(checkpoint(file))
 
 
-def test_an_autoencoder_in_the_file_reads_what_one_says(tmp_path, network):
-    autoencoder = Autoencoder(16, 32, TopK(4))
-    torch.nn.init.normal_(autoencoder.pre_bias)
-    torch.save(
-        {"state_dict": {**network.state_dict(), **autoencoder.state_dict()}}, tmp_path / "sae.ckpt"
-    )
-    with_it = checkpoint(
-        tmp_path / "sae.ckpt", latents=32, sparsity=TopK(4), objective=Contrastive()
-    )
+def test_an_autoencoder_in_the_file_reads_what_one_says(tmp_path, network, sae_file):
+    path, autoencoder = sae_file
+    stage = checkpoint(path, latents=32, sparsity=TopK(4), objective=Contrastive())
     store = Store(tmp_path / "store")
     raw = network.eval().projector(network.backbone(IMAGES))
-    for encoder, inputs in (
-        (Projection(with_it), raw),
-        (Embedding(with_it), Contrastive().embed(raw)),
-    ):
-        latents = Latents(with_it, encoder)
-        assert latents.width == 32 and latents.stages == (with_it, with_it)
-        assert_close(latents.network(store.get)(IMAGES), autoencoder.encode(inputs).detach())
-    assert_close(
-        checkpoint(tmp_path / "sae.ckpt").network(store.get)(IMAGES),
-        network.backbone(IMAGES).detach(),
-    )  # without it too
+    inputs = {Projection(stage): raw, Embedding(stage): Contrastive().embed(raw)}
+    for encoder, values in inputs.items():
+        latents = Latents(stage, encoder)
+        assert latents.width == 32 and latents.stages == (stage, stage)
+        assert_close(latents.network(store.get)(IMAGES), autoencoder.encode(values).detach())
+
+
+def test_an_autoencoder_in_the_file_may_be_left(tmp_path, network, sae_file):
+    path, _ = sae_file
+    features = checkpoint(path).network(Store(tmp_path / "store").get)(IMAGES)
+    assert_close(features, network.eval().backbone(IMAGES).detach())
 
 
 def test_latents_of_our_own_autoencoder_may_read_raw_projections_as_in_the_reference(tmp_path):
-    store, encoder = Store(tmp_path), tiny_pretrain(epochs=1, objective=Contrastive())
-    sae = SparseAutoencoder(
-        data=Digits(size=8), encoder=Embedding(encoder), sparsity=TopK(4), latents=32, optimizer=encoder.optimizer,
-        schedule=encoder.schedule, epochs=1, batch_size=256,
-    )  # fmt: skip
-    raw = Projection(encoder).network(store.get)(IMAGES)
-    assert_close(
-        Latents(sae, Projection(encoder)).network(store.get)(IMAGES),
-        sae.autoencoder(store.get).encode(raw).detach(),
-    )
-    assert_close(
-        Latents(sae, Embedding(encoder)).network(store.get)(IMAGES), sae.network(store.get)(IMAGES)
-    )
-    assert set(Latents(sae, Projection(encoder)).stages) == {sae, encoder}
+    store, sae = Store(tmp_path), tiny_sae(epochs=1)
+    pretrain = sae.encoder.encoder
+    raw = Projection(pretrain).network(store.get)(IMAGES)
+    expected = sae.autoencoder(store.get).encode(raw).detach()
+    latents = Latents(sae, Projection(pretrain))
+    assert_close(latents.network(store.get)(IMAGES), expected)
+    assert set(latents.stages) == {sae, pretrain}
 
 
-def test_a_file_that_does_not_fit_is_refused_before_any_work(tmp_path, file):
-    for fields, words in (
+def test_latents_of_what_an_autoencoder_was_trained_on_are_its_own(tmp_path):
+    store, sae = Store(tmp_path), tiny_sae(epochs=1)
+    latents = Latents(sae, sae.encoder)
+    assert_close(latents.network(store.get)(IMAGES), sae.network(store.get)(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
         ({"projector": Projector(hidden=16, features=8)}, "Projector.features = 16"),
         ({"latents": 8, "sparsity": TopK(2)}, "has no sparse autoencoder"),
         ({"channels": 3}, r"\(4, 1, 3, 3\) instead of \(4, 3, 3, 3\)"),
-    ):
-        with pytest.raises(FieldError, match="Checkpoint.path cannot be used: .*" + words):
-            checkpoint(file, **fields).preflight()
-    with pytest.raises(
-        FieldError,
-        match=r"Checkpoint.path cannot be used: there is no file .*their.ckpt. Did you mean theirs.ckpt\?",
-    ):
+    ],
+    ids=["projector", "autoencoder", "channels"],
+)
+def test_a_file_that_does_not_fit_is_refused_before_any_work(file, fields, complaint):
+    with pytest.raises(FieldError, match=f"Checkpoint.path cannot be used: .*{complaint}"):
+        checkpoint(file, **fields).preflight()
+
+
+def test_a_file_that_is_not_there_has_no_key(tmp_path, file):
+    complaint = (
+        r"Checkpoint.path cannot be used: there is no file .*their.ckpt. Did you mean theirs.ckpt\?"
+    )
+    with pytest.raises(FieldError, match=complaint):
         key(checkpoint(tmp_path / "their.ckpt"))
 
 
-def test_impossible_checkpoints_are_refused(file):
-    for make, words in (
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
         (
-            lambda: checkpoint(file, latents=8),
+            lambda path: checkpoint(path, latents=8),
             "Checkpoint.sparsity and Checkpoint.latents go together",
         ),
         (
-            lambda: checkpoint(file, latents=8, sparsity=TopK(2), projector=None),
+            lambda path: checkpoint(path, latents=8, sparsity=TopK(2), projector=None),
             "Checkpoint.projector must be set",
         ),
         (
-            lambda: checkpoint(file, latents=8, sparsity=TopK(9)),
+            lambda path: checkpoint(path, latents=8, sparsity=TopK(9)),
             "TopK.k must be at most the number of latents, 8",
         ),
         (
-            lambda: Projection(checkpoint(file, projector=None)),
+            lambda path: Projection(checkpoint(path, projector=None)),
             "Projection.encoder must have a projector",
         ),
-        (lambda: Embedding(checkpoint(file)), "Checkpoint.objective must be set"),
+        (lambda path: Embedding(checkpoint(path)), "Checkpoint.objective must be set"),
         (
-            lambda: Latents(checkpoint(file), Projection(checkpoint(file))),
+            lambda path: Latents(checkpoint(path), Projection(checkpoint(path))),
             "Latents.autoencoder must have an autoencoder",
         ),
         (
-            lambda: Latents(checkpoint(file, latents=8, sparsity=TopK(2)), PRETRAIN.__class__),
+            lambda path: Latents(checkpoint(path, latents=8, sparsity=TopK(2)), Projection),
             "Latents.encoder must be a Representation",
         ),
-        (lambda: checkpoint(""), "Checkpoint.path must be a path, got ''"),
-    ):
-        with pytest.raises(FieldError, match=words):
-            make()
+        (
+            lambda path: Latents(
+                checkpoint(path, latents=8, sparsity=TopK(2)),
+                checkpoint(path, encoder=SmallConv(channels=4, features=8)),
+            ),
+            "Latents.encoder must have 16 features, which the autoencoder reads, got 8",
+        ),
+        (lambda path: checkpoint(""), "Checkpoint.path must be a path, got ''"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_impossible_checkpoints_are_refused(file, make, complaint):
+    with pytest.raises(FieldError, match=complaint):
+        make(file)

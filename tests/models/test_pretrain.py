@@ -129,8 +129,10 @@ def test_impossible_pre_trainings_are_refused():
         tiny_pretrain(batch_size=1)
     with pytest.raises(FieldError, match="Pretrain.objective must be an Objective"):
         tiny_pretrain(objective=Digits())
-    words = r"Pretrain.encoder must be an Encoder, got the class SmallConv \(write @SmallConv\(\)"
-    with pytest.raises(FieldError, match=words):
+    complaint = (
+        r"Pretrain.encoder must be an Encoder, got the class SmallConv \(write @SmallConv\(\)"
+    )
+    with pytest.raises(FieldError, match=complaint):
         tiny_pretrain(encoder=SmallConv)
     with pytest.raises(TypeError):
         Pretrain()

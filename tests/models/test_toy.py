@@ -1,4 +1,4 @@
-"""The toy model of superposition: its data, what it learns in either regime, and where the lines of its figure cross."""
+"""The toy model: its data, what it learns in either regime, and where the lines cross."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def toy(density, **fields):
 
 def test_the_label_says_whether_the_first_feature_is_the_larger_one():
     images, labels, factors = TwoFeatures(train=20000).split("train")
-    x = TwoFeatures().normalise(images.float() / 255)[:, :, 0, 0]
+    x = TwoFeatures().prepare(images)[:, :, 0, 0]
     assert images.shape == (20000, 2, 1, 1) and TwoFeatures().problem() is None
     assert [int(first > second) for first, second in x.tolist()] == labels.tolist()
     assert torch.equal(torch.stack([factors["first"], factors["second"]], 1), (x > 0).long())
@@ -89,36 +89,30 @@ def test_the_polysemantic_feature_is_the_less_correlated_with_the_label_below_a_
 
 def test_the_loss_of_a_toy_is_the_source_s_formula_one_example_at_a_time():
     torch.manual_seed(0)
-    toys, x, importance = (
-        Toys(3),
-        draw_features(7, 0.7, torch.Generator().manual_seed(1)),
-        torch.tensor([1.0, 0.4]),
-    )
+    toys = Toys(3)
     torch.nn.init.normal_(toys.bias)
-    for start, found in enumerate(toys(x, importance)):
+    x = draw_features(7, 0.7, torch.Generator().manual_seed(1))
+    importance = torch.tensor([1.0, 0.4])
+    losses = toys(x, importance)
+    for start in range(3):
         weight, bias, total = toys.weight[start], toys.bias[start], 0.0
         for row in x:
             restored = (weight.T @ (weight @ row) + bias).clamp(min=0)
-            total += sum(importance[i] * (row[i] - restored[i]) ** 2 for i in range(2))
-        assert_close(found, total / len(x))
+            for feature in range(2):
+                total += importance[feature] * (row[feature] - restored[feature]) ** 2
+        assert_close(losses[start], total / len(x))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_sparse_features_end_in_antipodal_superposition_and_of_dense_ones_the_important_one_is_kept(
-    store, seed
-):
-    assert_close(
-        store.get(toy(REGIMES["polysemantic"], seed=seed))["weight"],
-        torch.tensor([[1.0, -1.0]]),
-        atol=0.05,
-        rtol=0,
-    )
-    assert_close(
-        store.get(toy(REGIMES["monosemantic"], seed=seed))["weight"],
-        torch.tensor([[1.0, 0.0]]),
-        atol=0.05,
-        rtol=0,
-    )
+def test_sparse_features_end_in_antipodal_superposition(store, seed):
+    weight = store.get(toy(REGIMES["polysemantic"], seed=seed))["weight"]
+    assert_close(weight, torch.tensor([[1.0, -1.0]]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_dense_features_the_important_one_is_kept(store, seed):
+    weight = store.get(toy(REGIMES["monosemantic"], seed=seed))["weight"]
+    assert_close(weight, torch.tensor([[1.0, 0.0]]), atol=0.05, rtol=0)
 
 
 def test_a_single_start_may_stay_in_a_local_minimum_with_both_weights_positive(store):
@@ -137,14 +131,17 @@ def test_a_toy_that_is_killed_goes_on_with_the_same_bits(store, tmp_path, monkey
     class Killed(Exception):
         pass
 
-    def kill(self, x, importance, forward=Toys.forward, seen=[]):  # noqa: B006, it counts
-        seen.append(x)
-        if len(seen) == 120:
+    steps = []
+    forward = Toys.forward
+
+    def killed_at_step_120(self, x, importance):
+        steps.append(x)
+        if len(steps) == 120:
             raise Killed
         return forward(self, x, importance)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Toys, "forward", kill)
+        patch.setattr(Toys, "forward", killed_at_step_120)
         Store(tmp_path).get(toy(0.1))
     finished = Store(tmp_path).get(toy(0.1))
     assert all(torch.equal(store.get(toy(0.1))[name], tensor) for name, tensor in finished.items())
@@ -152,28 +149,34 @@ def test_a_toy_that_is_killed_goes_on_with_the_same_bits(store, tmp_path, monkey
 
 def test_the_representation_is_the_hidden_dimension(store):
     stage, data = toy(0.1), TwoFeatures()
-    images = data.normalise(data.split("test").inputs.float() / 255)
+    inputs = data.prepare(data.split("test").inputs)
     weight = store.get(stage)["weight"]
-    assert_close(stage.network(store.get)(images), images[:, :, 0, 0] @ weight.T)
-    assert stage.width == 1 and set(store.history(stage)[-1].scalars) == {
-        "lr",
-        "loss",
-        "best_loss",
-        "w1",
-        "w2",
-    }
+    assert stage.width == 1
+    assert_close(stage.network(store.get)(inputs), inputs[:, :, 0, 0] @ weight.T)
+
+
+def test_losses_and_weights_are_logged_at_every_epoch(store):
+    stage = toy(0.1)
+    store.get(stage)
+    for entry in store.history(stage):
+        assert set(entry.scalars) == {"lr", "loss", "best_loss", "w1", "w2"}
+
+
+def test_the_sign_of_a_weight_is_chosen_so_that_the_first_is_positive():
+    weight = torch.tensor([[1.0, -0.5]])
     assert torch.equal(orient(-weight), weight) and torch.equal(orient(weight), weight)
 
 
-def test_what_is_impossible_is_refused():
+def test_inputs_of_another_shape_are_refused():
     assert toy(0.1).incompatibility(TwoFeatures()) is None
-    assert (
-        toy(0.1).incompatibility(Digits())
-        == "must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got (1, 16, 16)"
+    assert toy(0.1).incompatibility(Digits()) == (
+        "must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got (1, 16, 16)"
     )
-    with pytest.raises(
-        FieldError, match="Superposition.density must be between 0 and 1, 0 excluded, got 0.0"
-    ):
+
+
+def test_impossible_fields_are_refused():
+    complaint = "Superposition.density must be between 0 and 1, 0 excluded, got 0.0"
+    with pytest.raises(FieldError, match=complaint):
         toy(0.0)
     with pytest.raises(FieldError, match="TwoFeatures.mean must hold 2 values, one a feature"):
         TwoFeatures(mean=(0.0,), std=(1.0,))
@@ -182,52 +185,46 @@ def test_what_is_impossible_is_refused():
 @pytest.mark.parametrize("name", REGIMES)
 def test_each_file_is_its_regime(name):
     experiment = load([f"gin/toy/{name}.gin"]).experiment
-    assert experiment.name == name and [curve.name for curve in experiment.curves] == [
-        "label_noise",
-        "gaussian",
-    ]
-    assert all(
-        curve.encoder == toy(REGIMES[name]) and curve.data == TwoFeatures()
-        for curve in experiment.curves
-    )
+    assert experiment.name == name
+    assert [curve.name for curve in experiment.curves] == ["label_noise", "gaussian"]
+    assert {curve.encoder for curve in experiment.curves} == {toy(REGIMES[name])}
+    assert {curve.data for curve in experiment.curves} == {TwoFeatures()}
 
 
 def test_the_sweep_has_both_regimes_with_the_seeds_of_data_and_toy_together():
-    found = study(
-        ["gin/toy.gin"], ["Sweep.grid = {('TwoFeatures.seed', 'Superposition.seed'): (0, 1)}"]
-    )
-    curves = [cell.experiment.curves[0] for cell in found.cells]
-    assert [cell.experiment.name for cell in found.cells] == ["polysemantic"] * 2 + [
-        "monosemantic"
-    ] * 2
+    grid = "Sweep.grid = {('TwoFeatures.seed', 'Superposition.seed'): (0, 1)}"
+    experiments = [cell.experiment for cell in study(["gin/toy.gin"], [grid]).cells]
+    names = [experiment.name for experiment in experiments]
+    assert names == ["polysemantic", "polysemantic", "monosemantic", "monosemantic"]
+    curves = [experiment.curves[0] for experiment in experiments]
     assert [(curve.encoder.seed, curve.data.seed) for curve in curves] == [(0, 0), (1, 1)] * 2
-    assert (
-        "Sweep.specs" in (ROOT / "gin/toy.gin").read_text()
-        and "python run.py --gin gin/toy.gin" in (ROOT / "gin/toy.gin").read_text()
-    )
 
 
-def test_polysemantic_features_win_without_noise_and_monosemantic_ones_under_much(store):
+def test_the_sweep_s_file_says_how_it_is_run():
+    text = (ROOT / "gin/toy.gin").read_text()
+    assert "Sweep.specs" in text and "python run.py --gin gin/toy.gin" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "severities"), [("label_noise", (0.0, 0.4)), ("gaussian", (0.0, 0.2))]
+)
+def test_polysemantic_features_win_without_noise_and_monosemantic_ones_under_much(
+    store, name, severities
+):
     """Over four seeds; the sweep has twenty."""
 
-    def accuracy(name, curve):
-        """(severities,)"""
-        loaded = next(
-            each for each in load([f"gin/toy/{name}.gin"]).experiment.curves if each.name == curve
-        )
-        stages = [
-            dataclasses.replace(
-                loaded,
-                encoder=toy(REGIMES[name], seed=seed),
-                data=TwoFeatures(seed=seed),
-                severities=severities[curve],
-                repeats=5,
+    def accuracy(regime):
+        """(severities,) in %, the mean over seeds and repeats."""
+        experiment = load([f"gin/toy/{regime}.gin"]).experiment
+        (curve,) = (curve for curve in experiment.curves if curve.name == name)
+        accuracies = []
+        for seed in SEEDS:
+            encoder, data = toy(REGIMES[regime], seed=seed), TwoFeatures(seed=seed)
+            stage = dataclasses.replace(
+                curve, encoder=encoder, data=data, severities=severities, repeats=5
             )
-            for seed in SEEDS
-        ]
-        return torch.stack([store.get(stage)["top1"].mean(1) for stage in stages]).mean(0)
+            accuracies.append(store.get(stage)["top1"].mean(1))
+        return torch.stack(accuracies).mean(0)
 
-    severities = {"label_noise": (0.0, 0.4), "gaussian": (0.0, 0.2)}
-    for curve in severities:
-        clean, noisy = (accuracy("monosemantic", curve) - accuracy("polysemantic", curve)).tolist()
-        assert clean < -3 and noisy > 3
+    clean, noisy = (accuracy("monosemantic") - accuracy("polysemantic")).tolist()
+    assert clean < -3 and noisy > 3

@@ -112,6 +112,6 @@ def test_monosemanticity_is_logged_at_every_epoch_and_changes_no_weight(
 
 
 def test_a_batch_larger_than_the_training_split_is_refused():
-    words = "Pretrain.batch_size must be at most 1437, the training images, got 1438"
-    with pytest.raises(FieldError, match=words):
+    complaint = "Pretrain.batch_size must be at most 1437, the training images, got 1438"
+    with pytest.raises(FieldError, match=complaint):
         tiny_pretrain(batch_size=1438).preflight()
