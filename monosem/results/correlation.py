@@ -14,6 +14,7 @@ import gin
 import numpy as np
 
 from monosem.core.fields import Part, Range
+from monosem.results.formatting import markdown_table
 from monosem.results.rows import MONOSEMANTICITY, Swept
 from monosem.results.stats import (
     Array,
@@ -23,7 +24,6 @@ from monosem.results.stats import (
     rank_correlation,
     residual_ranks,
 )
-from monosem.results.summary import markdown_table
 from monosem.results.table import Line, Table
 
 MIN_ENCODERS = 4  # of fewer nothing is said

@@ -16,8 +16,9 @@ from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 
 from monosem.results.correlation import NOTHING, ScatterPanel
+from monosem.results.formatting import metric_label
 from monosem.results.stats import Array, estimate, is_logarithmic
-from monosem.results.summary import common_metric_label, metric_label, sample_sizes
+from monosem.results.summary import common_metric_label, sample_sizes
 from monosem.results.table import Line, Table
 
 matplotlib.use("Agg")

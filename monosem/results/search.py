@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import gin
 
 from monosem.core.fields import Part
+from monosem.results.formatting import markdown_table
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
-from monosem.results.summary import markdown_table
 
 
 @gin.register

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from monosem.results.formatting import (
+    format_difference,
+    format_mean,
+    format_ranges,
+    format_score,
+    format_span,
+    is_significant,
+    markdown_table,
+    metric_label,
+)
 from monosem.results.rows import MONOSEMANTICITY
 from monosem.results.stats import Estimate, Sample, areas, crossing, estimate, holm
 from monosem.results.table import Line, Table
-
-SIGNIFICANCE_LEVEL = 0.05
 
 
 def tables(table: Table) -> str:
@@ -45,84 +52,6 @@ def _overview(table: Table, compared: Sequence[Comparison]) -> str:
 
 def _paragraphs(parts: Iterable[str]) -> str:
     return "\n\n".join(part for part in parts if part)
-
-
-# --------------------------------------------------------------------------- numbers and names
-
-
-def format_mean(point: Estimate, sign: str = "") -> str:
-    """A mean and its interval to a tenth: `97.1 ± 0.3`.
-
-    sign: "+" shows one in front of positive numbers too.
-    """
-    spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
-    mean = round(point.mean, 1) + 0.0  # never -0.0
-    return f"{mean:{sign}.1f}{spread}"
-
-
-def format_difference(point: Estimate) -> str:
-    """A difference, its interval and its p-value: `+1.2 ± 0.4 (p .012)`.
-
-    `n.s.` where it is not significant; no p where there is no spread to test.
-    """
-    if math.isnan(point.p):
-        return format_mean(point, "+")
-    p_value = "p < .001" if point.p < 0.001 else f"p {point.p:.3f}".replace("0.", ".")
-    if not is_significant(point.p):
-        p_value = f"n.s., {p_value}"
-    return f"{format_mean(point, '+')} ({p_value})"
-
-
-def format_score(point: Estimate) -> str:
-    """A metric of monosemanticity and its interval; metrics differ in size by orders."""
-    if math.isnan(point.half):
-        return f"{point.mean:.4g}"
-    return f"{point.mean:.4g} ± {point.half:.2g}"
-
-
-def is_significant(p: float) -> bool:
-    return p < SIGNIFICANCE_LEVEL
-
-
-def metric_label(metric: str) -> str:
-    """`top1` as top-1, `precision_at_10` as precision@10."""
-    return re.sub(r"^top(?=\d)", "top-", metric).replace("_at_", "@")
-
-
-def common_metric_label(table: Table, curves: Iterable[str]) -> str:
-    """What is drawn of these curves: top-1, say, if it is the same of all of them, else `value`."""
-    metrics = {table.metrics[curve] for curve in curves}
-    return metric_label(metrics.pop()) if len(metrics) == 1 else "value"
-
-
-def sample_sizes(table: Table) -> tuple[str, str]:
-    """Over how many seeds and over how many repeats the means of accuracies are: `3`, `5 to 10`."""
-    seeds: set[int] = set()
-    repeats: set[int] = set()
-    for line in table.lines:
-        for curve in table.axes:
-            for sample in table.samples(line, curve).values():
-                point = estimate(sample)
-                seeds.add(point.seeds)
-                repeats.add(point.repeats)
-    return _span(seeds), _span(repeats)
-
-
-def _span(counts: Iterable[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up, so that it reads on a terminal too."""
-    rows = [header, *body]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append(f"| {' | '.join(cells)} |")
-    rule = "|".join("-" * (width + 2) for width in widths)
-    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
 # --------------------------------------------------------------------------- accuracy
@@ -170,7 +99,7 @@ def _severity_table(
 def _legend(table: Table) -> str:
     """What the means of the accuracy table are over."""
     of_curves = table.frame["curve"].isin(table.axes)
-    images = _span(table.frame.loc[of_curves, "n"])
+    images = format_span(table.frame.loc[of_curves, "n"])
     seeds, repeats = sample_sizes(table)
     encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
     if repeats == seeds == "1":
@@ -188,6 +117,25 @@ def _axes(table: Table) -> str:
         for curve, axis in table.axes.items()
     ]
     return "\n".join(lines)
+
+
+def common_metric_label(table: Table, curves: Iterable[str]) -> str:
+    """What is drawn of these curves: top-1, say, if it is the same of all of them, else `value`."""
+    metrics = {table.metrics[curve] for curve in curves}
+    return metric_label(metrics.pop()) if len(metrics) == 1 else "value"
+
+
+def sample_sizes(table: Table) -> tuple[str, str]:
+    """Over how many seeds and over how many repeats the means of accuracies are: `3`, `5 to 10`."""
+    seeds: set[int] = set()
+    repeats: set[int] = set()
+    for line in table.lines:
+        for curve in table.axes:
+            for sample in table.samples(line, curve).values():
+                point = estimate(sample)
+                seeds.add(point.seeds)
+                repeats.add(point.repeats)
+    return format_span(seeds), format_span(repeats)
 
 
 # --------------------------------------------------------------------------- differences
@@ -307,7 +255,7 @@ def _verdict(points: Mapping[float, Estimate]) -> str:
         else:
             others += 1
     clauses = [
-        f"{outcome} at {_ranges(severities, list(points))}"
+        f"{outcome} at {format_ranges(severities, list(points))}"
         for outcome, severities in severities_of.items()
         if severities
     ]
@@ -330,24 +278,6 @@ def _crossing_clause(comparison: Comparison) -> str:
     if math.isnan(low):
         return f", crossing at {at:.3g}"
     return f", crossing at {at:.3g} (95 % bootstrap interval {low:.3g} to {high:.3g})"
-
-
-def _ranges(chosen: Sequence[float], severities: Sequence[float]) -> str:
-    """Some of the severities, three or more in a row as a range: `0 to 0.4, 0.7`."""
-    position = {severity: index for index, severity in enumerate(severities)}
-    runs: list[list[float]] = []
-    for severity in chosen:
-        if runs and position[severity] == position[runs[-1][-1]] + 1:
-            runs[-1].append(severity)
-        else:
-            runs.append([severity])
-    return ", ".join(_format_run(run) for run in runs)
-
-
-def _format_run(run: Sequence[float]) -> str:
-    if len(run) > 2:
-        return f"{run[0]:g} to {run[-1]:g}"
-    return ", ".join(f"{severity:g}" for severity in run)
 
 
 # --------------------------------------------------------------------------- areas

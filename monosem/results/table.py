@@ -55,8 +55,8 @@ class Line(NamedTuple):
 class Table:
     """The rows of a table, each number once, as `rows.join` sees to it.
 
+    rows: as they were given.
     baseline: the experiment that the others are compared with, by default the first one.
-
     frame: the rows as of `to_frame`, with `line` (its position in `lines`) and `seeds` (the swept
         values that are seeds) of every row.
     lines: in the order of the rows.
@@ -146,7 +146,7 @@ def _with_lines(rows: list[Row]) -> tuple[pd.DataFrame, list[Line]]:
     return to_frame(rows).assign(line=line_column, seeds=seeds_series), list(position)
 
 
-@functools.cache  # the rows of a cell share one
+@functools.cache  # once a cell, not once a row
 def _split_seeds(swept: Swept) -> tuple[Swept, Swept]:
     """The swept values that are no seeds, and the seeds."""
     values = tuple((binding, value) for binding, value in swept if not is_seed(binding))

@@ -1,0 +1,86 @@
+"""How numbers, metrics and tables are written: intervals, p-values, names, Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from monosem.results.stats import Estimate
+
+SIGNIFICANCE_LEVEL = 0.05
+
+
+def format_mean(point: Estimate, sign: str = "") -> str:
+    """A mean and its interval to a tenth: `97.1 ± 0.3`.
+
+    sign: "+" shows one in front of positive numbers too.
+    """
+    spread = "" if math.isnan(point.half) else f" ± {point.half:.1f}"
+    mean = round(point.mean, 1) + 0.0  # never -0.0
+    return f"{mean:{sign}.1f}{spread}"
+
+
+def format_difference(point: Estimate) -> str:
+    """A difference, its interval and its p-value: `+1.2 ± 0.4 (p .012)`.
+
+    `n.s.` where it is not significant; no p where there is no spread to test.
+    """
+    if math.isnan(point.p):
+        return format_mean(point, "+")
+    p_value = "p < .001" if point.p < 0.001 else f"p {point.p:.3f}".replace("0.", ".")
+    if not is_significant(point.p):
+        p_value = f"n.s., {p_value}"
+    return f"{format_mean(point, '+')} ({p_value})"
+
+
+def format_score(point: Estimate) -> str:
+    """A metric of monosemanticity and its interval; metrics differ in size by orders."""
+    if math.isnan(point.half):
+        return f"{point.mean:.4g}"
+    return f"{point.mean:.4g} ± {point.half:.2g}"
+
+
+def is_significant(p: float) -> bool:
+    return p < SIGNIFICANCE_LEVEL
+
+
+def metric_label(metric: str) -> str:
+    """`top1` as top-1, `precision_at_10` as precision@10."""
+    return re.sub(r"^top(?=\d)", "top-", metric).replace("_at_", "@")
+
+
+def format_span(counts: Iterable[int]) -> str:
+    """`3`, or `5 to 10`."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def format_ranges(chosen: Sequence[float], severities: Sequence[float]) -> str:
+    """Some of the severities, three or more in a row as a range: `0 to 0.4, 0.7`."""
+    position = {severity: index for index, severity in enumerate(severities)}
+    runs: list[list[float]] = []
+    for severity in chosen:
+        if runs and position[severity] == position[runs[-1][-1]] + 1:
+            runs[-1].append(severity)
+        else:
+            runs.append([severity])
+    return ", ".join(_format_run(run) for run in runs)
+
+
+def _format_run(run: Sequence[float]) -> str:
+    if len(run) > 2:
+        return f"{run[0]:g} to {run[-1]:g}"
+    return ", ".join(f"{severity:g}" for severity in run)
+
+
+def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up, so that it reads on a terminal too."""
+    rows = [header, *body]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
