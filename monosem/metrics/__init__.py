@@ -4,8 +4,6 @@ This folder knows features, labels, the features of a reference encoder and the 
 factors, all as tensors. It must not know datasets, encoders, stages, tables or Gin files.
 """
 
-from collections.abc import Sequence
-
 from monosem.metrics.base import Metric
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
 from monosem.metrics.factors import FactorInformation
@@ -25,8 +23,3 @@ ALL_METRICS: tuple[Metric, ...] = (
     EffectiveRank(),
     Orthogonality(),
 )
-
-
-def fitting_metrics(factors: Sequence[str] = ()) -> tuple[Metric, ...]:
-    """Those of ALL_METRICS that find something in data whose known factors have these names."""
-    return tuple(metric for metric in ALL_METRICS if metric.declares(factors))

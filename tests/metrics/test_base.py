@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from monosem.metrics import ALL_METRICS, fitting_metrics
+from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import (
     Declaration,
     FeatureBatch,
@@ -73,10 +73,10 @@ def test_names_follow_fields_and_factors():
     assert names[-2:] == ["information_of_hue", "information_of_size"]
 
 
-def test_the_default_metrics_are_those_that_find_something_in_the_data():
-    assert fitting_metrics(("hue",)) == ALL_METRICS
-    without_factors = set(ALL_METRICS) - set(fitting_metrics())
-    assert without_factors == {FactorInformation()}
+def test_only_information_of_factors_declares_nothing_where_no_factor_is_known():
+    without = [type(metric) for metric in ALL_METRICS if not metric.declares()]
+    assert without == [FactorInformation]
+    assert all(metric.declares(("hue",)) for metric in ALL_METRICS)
 
 
 def test_measure_gives_all_results_in_the_order_of_their_declarations():
