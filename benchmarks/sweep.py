@@ -1,9 +1,10 @@
-"""What a sweep costs over the work itself: 200 trivial cells through Ray Tune, beside the same stages computed in this process.
+"""What a sweep costs over the work itself: trivial cells through Ray Tune, and the same in process.
 
     python -m benchmarks.sweep [CELLS]
 
-Every cell is an encoder of its own, trained for one epoch of one step: six stages a cell, and the pixels of the test images once.
-Afterwards the same command again, which computes nothing, and the driver's memory on the way.
+Every cell is an encoder of its own, trained for one epoch of one step: six stages a cell, and the
+pixels of the test images once. Afterwards the same command again, which computes nothing, and the
+driver's memory on the way.
 """
 
 from __future__ import annotations
@@ -34,35 +35,29 @@ SmallConv.features = 2
 Projector.hidden = 2
 Projector.features = 2
 """
+WATCH_SECONDS = 0.5
+SHARES = (0.1, 0.4, 0.7, 0.95)  # of the stages, at which the driver's memory is printed
 
 
 def memory(pid: int) -> int:
-    """MiB that a process holds."""
-    return (
-        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
-    )
+    """MiB that a process holds; 0 once it has ended."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 def run(folder: Path, file: Path) -> tuple[float, dict[int, int]]:
     """Seconds that run.py takes, and its memory by the number of stages that were finished then."""
-    command = [
-        sys.executable,
-        "run.py",
-        "--gin",
-        str(file),
-        "--runs",
-        str(folder / "runs"),
-        "--store",
-        str(folder / "store"),
-    ]
-    started, sizes = time.perf_counter(), {}
+    places = ["--runs", str(folder / "runs"), "--store", str(folder / "store")]
+    command = [sys.executable, "run.py", "--gin", str(file), *places]
+    sizes: dict[int, int] = {}
+    started = time.perf_counter()
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         while process.poll() is None:
-            if size := memory(process.pid):  # none once it has ended
+            if size := memory(process.pid):
                 sizes[len(list((folder / "store").glob("*/*/spec.json")))] = size
-            time.sleep(0.5)
+            time.sleep(WATCH_SECONDS)
     assert process.returncode == 0
     return time.perf_counter() - started, sizes
 
@@ -72,20 +67,20 @@ def in_process(folder: Path, file: Path) -> float:
     import torch
 
     from monosem.core.store import Store
-    from monosem.specs import load as spec
+    from monosem.specs.study import study
 
     torch.set_num_threads(1)
-    study = spec.study([str(file)])
-    assert study is not None
-    store, started = Store(folder), time.perf_counter()
-    for cell in study.cells:
+    asked = study([str(file)])
+    assert asked is not None
+    store = Store(folder)
+    started = time.perf_counter()
+    for cell in asked.cells:
         for stage in cell.experiment.stages:
             store.get(stage)
     return time.perf_counter() - started
 
 
-if __name__ == "__main__":
-    cells = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+def main(cells: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         file = folder / "trivial.gin"
@@ -95,17 +90,16 @@ if __name__ == "__main__":
         again, _ = run(folder, file)
     jobs = os.cpu_count() or 1
     stages = max(sizes)
+    tax = (whole - work / jobs) / cells
     print(
-        f"{cells} cells, {stages} stages, {jobs} at a time: {whole:.1f} s under Ray, {work:.1f} s of work one by one in process"
+        f"{cells} cells, {stages} stages, {jobs} at a time: {whole:.1f} s under Ray, "
+        f"{work:.1f} s of work one by one in process"
     )
-    print(
-        f"tax: {(whole - work / jobs) / cells:.2f} s per cell; the same command again: {again:.1f} s"
-    )
-    shares = [
-        min(sizes, key=lambda count: abs(count - stages * share)) for share in (0.1, 0.4, 0.7, 0.95)
-    ]
-    print(
-        "driver: "
-        + ", ".join(f"{sizes[count]} MiB after {count} stages" for count in shares)
-        + f", {sizes[stages]} MiB while gathering"
-    )
+    print(f"tax: {tax:.2f} s per cell; the same command again: {again:.1f} s")
+    counts = [min(sizes, key=lambda count: abs(count - stages * share)) for share in SHARES]
+    on_the_way = ", ".join(f"{sizes[count]} MiB after {count} stages" for count in counts)
+    print(f"driver: {on_the_way}, {sizes[stages]} MiB while gathering")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

@@ -7,7 +7,6 @@ pandas DataFrames, `features` the features of a split as a tensor. Nothing here 
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,8 @@ from monosem.data.dataset import Dataset, SplitName
 from monosem.evaluation.experiment import Experiment
 from monosem.models.features import Features
 from monosem.models.representation import Representation
-from monosem.results.rows import table_text
 from monosem.results.summary import tables
-from monosem.results.table import Table
+from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
 from monosem.running.facts import describe_experiment
 from monosem.specs.load import Spec
@@ -165,15 +163,13 @@ def warn_of_another_spec(folder: Path, config: str | None, store: Store) -> None
 
 def collect_results(experiment: Experiment, store: Store, folder: Path | None) -> Results:
     """The results of an experiment whose stages have all run."""
-    import pandas  # takes half a second, and the command line does without
-
-    def as_frame(text: str) -> pandas.DataFrame:
-        return pandas.read_csv(io.StringIO(text), float_precision="round_trip")
+    import pandas
 
     rows = experiment.rows(store.get)
+    measures = run_folder.measures(experiment, store)
     return Results(
-        curves=as_frame(table_text(rows)),
-        measures=as_frame(run_folder.measures(experiment, store)),
+        curves=to_frame(rows),
+        measures=pandas.DataFrame(measures, columns=run_folder.Measure._fields),
         summary=run_folder.summarise(rows, describe_experiment(experiment, store)),
         folder=folder,
     )

@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from monosem.core.files import atomic_write, write_text
 from monosem.core.store import Store
@@ -25,42 +26,55 @@ from monosem.results.table import Table
 from monosem.running.facts import describe_experiment, describe_representation
 
 EVENTS = "events.out.tfevents.*"
-MEASURES_HEADER = (
-    "experiment",
-    "representation",
-    "measure",
-    "dimension",
-    "value",
-    "dimensions",
-    "images",
-)
 
 
 # Tables
 
 
-def measures(experiment: Experiment, store: Store) -> str:
-    """measures.csv: what was measured of every representation, and of every dimension of it.
+class Measure(NamedTuple):
+    """One row of measures.csv.
 
-    Where `dimension` is empty, the value is of the whole representation. Then `dimensions` says
-    over how many a mean is taken, and is empty for what is no mean.
+    representation: what was measured.
+    measure: the name of what a metric finds.
+    dimension: None: the value is of the whole representation.
+    dimensions: over how many of them a mean is taken; None for what is no mean.
+    images: how many were looked at.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(MEASURES_HEADER)
+
+    experiment: str
+    representation: str
+    measure: str
+    dimension: int | None
+    value: float
+    dimensions: int | None
+    images: int
+
+
+def measures(experiment: Experiment, store: Store) -> list[Measure]:
+    """What was measured of every representation, and of every dimension of it that counts."""
+    rows = []
     for stage in experiment.monosemanticity:
         place = (experiment.name, describe_representation(stage.encoder))
         results = from_artifact(store.get(stage))
         images = len(stage.data.split("test").labels)
         for name, result in results.items():
-            dimensions = int(result.valid.sum()) if isinstance(result, PerDimension) else ""
-            writer.writerow([*place, name, "", as_number(result), dimensions, images])
+            dimensions = int(result.valid.sum()) if isinstance(result, PerDimension) else None
+            rows.append(Measure(*place, name, None, as_number(result), dimensions, images))
         for name, result in results.items():
             if not isinstance(result, PerDimension):
                 continue
             for dimension in result.valid.nonzero().flatten().tolist():
                 value = result.values[dimension].item()
-                writer.writerow([*place, name, dimension, value, "", images])
+                rows.append(Measure(*place, name, dimension, value, None, images))
+    return rows
+
+
+def measures_text(experiment: Experiment, store: Store) -> str:
+    """measures.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Measure._fields)
+    writer.writerows(measures(experiment, store))  # None is written as nothing
     return text.getvalue()
 
 
@@ -83,7 +97,7 @@ def write(folder: Path, experiment: Experiment, config: str | None, store: Store
     if config is not None:
         write_text(folder / "config.gin", config)
     figures = write_table(folder, rows, summarise(rows, describe_experiment(experiment, store)))
-    write_text(folder / "measures.csv", measures(experiment, store))
+    write_text(folder / "measures.csv", measures_text(experiment, store))
     return [*figures, *write_experiment_gallery(experiment, store, folder)]
 
 
@@ -152,7 +166,7 @@ def is_complete(folder: Path, experiment: Experiment, config: str | None, store:
     """Whether the folder of an experiment whose stages have all run needs no writing."""
     texts = {
         "curves.csv": table_text(experiment.rows(store.get)),
-        "measures.csv": measures(experiment, store),
+        "measures.csv": measures_text(experiment, store),
     }
     if config is not None:
         texts["config.gin"] = config

@@ -191,7 +191,9 @@ def _write_cell(folder: Path, cell: Cell, rows: Sequence[Row], store: Store) -> 
     with contextlib.closing(TensorBoardWriter(folder / cell.name, stages)) as board:
         board.replay(store, stages)
         board.report(cell.experiment, rows, cell.swept)
-    write_text(folder / cell.name / "measures.csv", run_folder.measures(cell.experiment, store))
+    write_text(
+        folder / cell.name / "measures.csv", run_folder.measures_text(cell.experiment, store)
+    )
     write_text(folder / cell.name / "config.gin", cell.config)
 
 
