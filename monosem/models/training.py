@@ -154,7 +154,8 @@ def measure_batch(
 ) -> dict[str, float]:
     """How monosemantic the features of a batch are, by name of the result.
 
-    In evaluation mode, as they would be probed; so no running mean moves.
+    In evaluation mode, as they would be probed; so no running mean moves. Empty where a feature is
+    not finite.
 
     module: what `represent` passes views through.
     views: (2b, ...).
@@ -163,5 +164,7 @@ def measure_batch(
     module.eval()
     features = represent(views).float()
     module.train()
+    if not features.isfinite().all():
+        return {}  # the loop will say that the loss is no number
     results = measure(WATCHED, FeatureBatch(features, labels, features))
     return {name: as_number(result) for name, result in results.items()}

@@ -111,6 +111,13 @@ def test_monosemanticity_is_logged_at_every_epoch_and_changes_no_weight(
     assert all(torch.equal(weights[name], without[name]) for name in weights)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_left_to_the_loop_to_complain_of(value):
+    views, labels = torch.ones(8, 4), torch.arange(8) % 2
+    views[0, 0] = value
+    assert training.measure_batch(nn.Identity(), lambda rows: rows, views, labels) == {}
+
+
 def test_a_batch_larger_than_the_training_split_is_refused():
     complaint = "Pretrain.batch_size must be at most 1437, the training images, got 1438"
     with pytest.raises(FieldError, match=complaint):
