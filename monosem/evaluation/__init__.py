@@ -1,0 +1,9 @@
+"""What is asked of a representation: accuracy under corruptions, monosemanticity, its gallery.
+
+    corruptions, batched_probes < probes < finetune, curves < monosemanticity, dashboard
+        < experiment < gallery
+
+An `Experiment` names the stages, and makes the table of what they left: measurement -> its
+`results(artifact)` -> `Row`. This folder knows representations, data and metrics. It must not know
+Gin files, sweeps, the terminal or where files lie, and not assume that an example is an image.
+"""

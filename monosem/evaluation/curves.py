@@ -1,15 +1,18 @@
-"""The stages that evaluate a representation: its curves under corruption, its monosemanticity; and an experiment of both."""
+"""The stages that curves are made of: accuracy under a corruption, and accuracy and retrieval by
+the number of dimensions that are kept. How a probe is fitted, and what a corruption does, is not known.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import gin
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from monosem.core.device import device
 from monosem.core.fields import Count, Label
@@ -25,9 +28,19 @@ from monosem.models.features import Features
 from monosem.models.representation import Representation
 from monosem.results.rows import MONOSEMANTICITY
 
+LARGEST_SEVERITY = 1e9
+NEIGHBOURS = 10  # that retrieval looks for
+
 
 class Result(NamedTuple):
-    """One number of a table: `value` of `metric`, measured on `n` images."""
+    """One number of a table.
+
+    severity: what was done, in the unit of the measurement's axis.
+    repeat: which draw it is.
+    metric: what the number is.
+    value: the number; accuracies are in percent.
+    n: how many test examples it is of.
+    """
 
     severity: float
     repeat: int
@@ -38,7 +51,12 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Stage):
-    """A stage whose artifact is numbers for the table. name: what they are called there."""
+    """A stage whose artifact is numbers for the table.
+
+    name: what the numbers are called there.
+    encoder: the representation that is measured.
+    data: what it is measured on.
+    """
 
     name: Label = ""
     encoder: Representation
@@ -50,6 +68,7 @@ class Measurement(Stage):
         raise NotImplementedError
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
+        """The numbers that the stage left."""
         raise NotImplementedError
 
 
@@ -57,7 +76,11 @@ class Measurement(Stage):
 class SeverityCurve(Measurement):
     """A measurement at several severities: a curve in the figures.
 
-    severities: its points. Artifact: a tensor (severities, repeats) for every metric, in percent; passes: images encoded for it alone.
+    severities: its points.
+
+    Artifact:
+        a metric  (severities, repeats)  float64, in percent
+        passes    ()                     how many examples were encoded for this curve alone
     """
 
     severities: tuple[float, ...]
@@ -67,14 +90,14 @@ class SeverityCurve(Measurement):
         if not re.fullmatch(r"[\w.+-]*", self.name) or self.name.startswith(MONOSEMANTICITY):
             self.refuse(
                 "name",
-                f"must be a word of letters, digits and . _ + - other than {MONOSEMANTICITY}, got {self.name!r}",
+                "must be a word of letters, digits and . _ + - "
+                f"other than {MONOSEMANTICITY}, got {self.name!r}",
             )
         if not self.severities:
             self.refuse("severities", "must hold at least one severity, got ()")
-        if max(map(abs, self.severities)) > 1e9:
-            self.refuse(
-                "severities", f"must be at most 1e9, got {max(map(abs, self.severities)):g}"
-            )
+        largest = max(map(abs, self.severities))
+        if largest > LARGEST_SEVERITY:
+            self.refuse("severities", f"must be at most {LARGEST_SEVERITY:g}, got {largest:g}")
         if len(set(self.severities)) < len(self.severities):
             self.refuse("severities", f"must differ from one another, got {self.severities}")
 
@@ -88,7 +111,7 @@ class SeverityCurve(Measurement):
                 self.refuse("severities", str(error))
 
     def check_severity(self, severity: float) -> None:
-        """ValueError, saying what it must be, where it is none for this data."""
+        """ValueError, with what is allowed, where a severity is none for this data."""
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
@@ -98,13 +121,17 @@ class SeverityCurve(Measurement):
                     yield Result(severity, repeat, metric, value, n)
 
 
+# Under a corruption
+
+
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Curve(SeverityCurve):
-    """Accuracy of a probe on a representation, at every severity of a corruption, several times over.
+    """Accuracy of a probe on a representation, at every severity of a corruption.
 
-    data: what the probe is trained and tested on. severities: the points of the curve, in units of the corruption.
-    repeats: independent draws of the corruption and of the probe, from which the intervals come.
+    data: what the probe is trained and tested on.
+    severities: the points of the curve, in units of the corruption.
+    repeats: independent draws of the corruption and of the probe. The intervals come from them.
     """
 
     probe: Probe
@@ -127,6 +154,7 @@ class Curve(SeverityCurve):
 
     @property
     def task(self) -> Task:
+        """What is asked of the probe."""
         return Task(
             encoder=self.encoder,
             data=self.data,
@@ -139,23 +167,34 @@ class Curve(SeverityCurve):
         return self.probe.upstream(self.task)
 
     def run(self, job: Job) -> Artifact:
-        truth, passes, scores = self.data.split("test").labels.to(device()), 0, []
+        labels = self.data.split("test").labels.to(device())
+        top1, top5, passes = [], [], 0
         for predictions in self.probe.predictions(self.task, job):
-            scores.append([topk_accuracy(predictions.logits, truth, k) for k in (1, 5)])
+            top1.append(topk_accuracy(predictions.logits, labels, 1))
+            top5.append(topk_accuracy(predictions.logits, labels, 5))
             passes += predictions.passes
         job.log(1, 1, encoder_passes=passes)
-        top1, top5 = (
-            torch.tensor(scores, dtype=torch.float64)
-            .reshape(len(self.severities), self.repeats, 2)
-            .unbind(-1)
-        )
-        return {"top1": top1, "top5": top5, "passes": torch.tensor(passes)}
+        return {
+            "top1": self._by_severity(top1),
+            "top5": self._by_severity(top5),
+            "passes": torch.tensor(passes),
+        }
+
+    def _by_severity(self, values: list[float]) -> Tensor:
+        """One for every cell of the task -> (severities, repeats)."""
+        return torch.tensor(values, dtype=torch.float64).reshape(-1, self.repeats)
+
+
+# By the number of dimensions
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopDimensions(SeverityCurve):
-    """A measurement on the dimensions that are most active, by how many are kept (NCL, section 4.2). Dimensions are ranked
-    without labels, by the sums of the columns of features with unit rows."""
+    """A measurement on the most active dimensions, by how many are kept (NCL, section 4.2).
+
+    Dimensions are ranked without labels, by the column sums of features with unit rows.
+    severities: how many are kept, whole numbers from 1 to the width of the encoder.
+    """
 
     @property
     def axis(self) -> str:
@@ -163,21 +202,28 @@ class TopDimensions(SeverityCurve):
 
     def validate(self) -> None:
         super().validate()
+        width = self.encoder.width
         for count in self.severities:
-            if not (count.is_integer() and 1 <= count <= self.encoder.width):
+            if not (count.is_integer() and 1 <= count <= width):
                 self.refuse(
                     "severities",
-                    f"must be whole numbers of dimensions between 1 and {self.encoder.width}, got {count:g}",
+                    f"must be whole numbers of dimensions between 1 and {width}, got {count:g}",
                 )
+
+    def kept(self, order: Tensor) -> Iterable[Tensor]:
+        """For each severity the dimensions that are kept, from (d,) dimensions in their order."""
+        return (order[: int(count)] for count in self.severities)
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class FeatureSelection(TopDimensions):
-    """Accuracy of a linear probe on the dimensions that are most active on the training split, which alone it sees.
+    """Accuracy of a linear probe on the dimensions that are most active on the training split.
 
-    Features are rectified for the ranking alone, as in the NCL code. That swaps dimensions under a classifier after its first
-    epoch, and trains on crops; here each number of dimensions has probes of its own, on images as they are.
+    The probe sees these alone. Features are rectified for the ranking only, as in the NCL code.
+    That code swaps dimensions under a classifier after its first epoch, and trains on crops. Here
+    each number of dimensions has probes of its own, on images as they are.
+
     repeats: draws of the probe.
     """
 
@@ -198,36 +244,47 @@ class FeatureSelection(TopDimensions):
         return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")
 
     def run(self, job: Job) -> Artifact:
-        seen, tested = (job.get(stage)["features"].to(device()) for stage in self.upstream())
-        labels, truth = (self.data.split(split).labels for split in ("train", "test"))
-        heads = [
-            ProbeSpec(seed_for("probe", repeat), torch.arange(len(labels)), labels)
+        train, test = (job.get(stage)["features"].to(device()) for stage in self.upstream())
+        labels = self.data.split("test").labels.to(test.device)
+        top1, top5 = [], []
+        for dimensions in self.kept(by_activity(F.relu(train))):
+            repeats = list(self._logits(train[:, dimensions], test[:, dimensions]))
+            top1.append([topk_accuracy(logits, labels, 1) for logits in repeats])
+            top5.append([topk_accuracy(logits, labels, 5) for logits in repeats])
+        return {
+            "top1": torch.tensor(top1, dtype=torch.float64),
+            "top5": torch.tensor(top5, dtype=torch.float64),
+            "passes": torch.tensor(0),
+        }
+
+    def _logits(self, train: Tensor, test: Tensor) -> Iterator[Tensor]:
+        """(n, k) training and (m, k) test features -> (m, classes) for each repeat."""
+        labels = self.data.split("train").labels
+        everything = torch.arange(len(labels))
+        probes = [
+            ProbeSpec(seed_for("probe", repeat), everything, labels)
             for repeat in range(self.repeats)
         ]
-        order = by_activity(F.relu(seen))
-        scores = []
-        for count in self.severities:
-            kept = order[: int(count)]
-            bank = self.probe.fit(seen[:, kept], self.data.classes, heads)
-            logits = [bank.logits(tested[:, kept], number) for number in range(self.repeats)]
-            scores.append(
-                [[topk_accuracy(each, truth.to(each.device), k) for k in (1, 5)] for each in logits]
-            )
-        top1, top5 = torch.tensor(scores, dtype=torch.float64).unbind(-1)
-        return {"top1": top1, "top5": top5, "passes": torch.tensor(0)}
+        fitted = self.probe.fit(train, self.data.classes, probes)
+        for repeat in range(self.repeats):
+            yield fitted.logits(test, repeat)
 
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(TopDimensions):
-    """Precision@10 of retrieving test images of the class of a test image, by their distance in the dimensions that are most
-    active on the test split. Nothing is drawn, so there is one value a severity."""
+    """Precision@10 of finding test images of the same class by distance.
+
+    Distances are taken in the dimensions that are most active on the test split. Nothing is drawn,
+    so there is one value a severity.
+    """
 
     metrics = ("precision_at_10",)
 
     def preflight(self) -> None:
         super().preflight()
-        if (images := len(self.data.split("test").labels)) < 11:
+        images = len(self.data.split("test").labels)
+        if images <= NEIGHBOURS:
             self.refuse(
                 "data",
                 f"must have 11 test images or more, one to ask with and ten to find, got {images}",
@@ -239,12 +296,12 @@ class Retrieval(TopDimensions):
     def run(self, job: Job) -> Artifact:
         (stage,) = self.upstream()
         rows = F.normalize(job.get(stage)["features"].to(device()), dim=1)
-        labels, order = self.data.split("test").labels.to(rows.device), by_activity(rows)
-        found = [
-            [100 * precision_at(rows[:, order[: int(count)]], labels, 10)]
-            for count in self.severities
+        labels = self.data.split("test").labels.to(rows.device)
+        precision = [
+            [100 * precision_at(rows[:, dimensions], labels, NEIGHBOURS)]
+            for dimensions in self.kept(by_activity(rows))
         ]
         return {
-            "precision_at_10": torch.tensor(found, dtype=torch.float64),
+            "precision_at_10": torch.tensor(precision, dtype=torch.float64),
             "passes": torch.tensor(0),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,18 +164,17 @@ def sorted_dimensions(
 def gallery_encoder(shown: ShownEncoder, count: int) -> dict[str, Any]:
     """The dictionary that `results.gallery_page` draws, of at most `count` dimensions."""
     dimensions = [dimension for end in shown.both_ends(count).values() for dimension in end]
-    top_examples = {dimension: shown.top_examples(dimension) for dimension in dimensions}
-    indices = sorted({index for pairs in top_examples.values() for index, _ in pairs})
+    top = [shown.top_examples(dimension) for dimension in dimensions]
+    indices = sorted({index for pairs in top for index, _ in pairs})
     place = {index: position for position, index in enumerate(indices)}
-    active = shown.dashboard["active"]
     labels = shown.data.split("test").labels
-    # The page sorts by the first metric.
+    # The page sorts by the first one.
     names = sorted(shown.results, key=lambda name: name != shown.sorted_by)
     return {
         "name": shown.name,
         "split": "test",
         "examples_total": len(labels),
-        "width": len(active),
+        "width": len(shown.dashboard["active"]),
         "classes": list(shown.data.class_names),
         "examples": [{"index": index, "label": int(labels[index])} for index in indices],
         **shown_examples(shown.data, indices),
@@ -183,15 +182,20 @@ def gallery_encoder(shown: ShownEncoder, count: int) -> dict[str, Any]:
             {"name": name, "about": shown.about[name], "better": shown.better.get(name, "")}
             for name in names
         ],
-        "dimensions": [
-            {
-                "dimension": dimension,
-                "metrics": {name: shown.value(name, dimension) for name in names},
-                "top": [[place[index], value] for index, value in top_examples[dimension]],
-                "active": float(active[dimension]),
-            }
-            for dimension in dimensions
-        ],
+        "dimensions": [shown_dimension(shown, dimension, place) for dimension in dimensions],
+    }
+
+
+def shown_dimension(
+    shown: ShownEncoder, dimension: int, place: Mapping[int, int]
+) -> dict[str, Any]:
+    """A row of the page. place: where an example of the split is among those that are shown."""
+    top = shown.top_examples(dimension)
+    return {
+        "dimension": dimension,
+        "metrics": {name: shown.value(name, dimension) for name in shown.results},
+        "top": [[place[index], activation] for index, activation in top],
+        "active": float(shown.dashboard["active"][dimension]),
     }
 
 

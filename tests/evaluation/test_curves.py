@@ -1,6 +1,9 @@
-"""Laws of the evaluation: the same noise for every encoder, no encoder pass too many, the table as it should be."""
+"""Curves and experiments: the same noise for every encoder, no encoder pass too many, the table as
+it should be."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
@@ -20,7 +23,8 @@ from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.probes import LinearProbe
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
-from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
+from monosem.metrics import ALL_METRICS
+from monosem.metrics.base import Declaration, FeatureBatch, Metric, as_number, from_artifact
 from monosem.metrics.classes import ClassConsistency
 from monosem.metrics.space import Dimensions
 from monosem.models import features
@@ -32,14 +36,27 @@ DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(epochs=1)
 
 
-def curve(corruption, severities, **fields):
-    standard = {
+def a_curve(corruption, severities, **fields):
+    usual = {
         "encoder": Embedding(PRETRAIN),
         "data": DATA,
         "probe": LinearProbe(SGD(lr=1.0), Constant(), epochs=2),
         "repeats": 2,
     }
-    return Curve(**{**standard, **fields, "corruption": corruption, "severities": severities})
+    return Curve(corruption=corruption, severities=severities, **{**usual, **fields})
+
+
+def an_experiment(**fields):
+    """An experiment of one clean curve."""
+    curve = a_curve(LabelNoise(), (0.0,), name="a")
+    usual = {"name": "x", "curves": (curve,), "metrics": (Dimensions(),)}
+    return Experiment(**{**usual, **fields})
+
+
+def monosemanticity_of(**fields):
+    """The stage of an experiment of one curve."""
+    (stage,) = an_experiment(**fields).monosemanticity
+    return stage
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +70,16 @@ def passed(monkeypatch):
     counts: list[int] = []
     network = Embedding.network
 
-    def counted(self, get):
+    def counting_network(self, get):
         module = network(self, get)
         module.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
         return module
 
-    monkeypatch.setattr(Embedding, "network", counted)
+    monkeypatch.setattr(Embedding, "network", counting_network)
     return counts
+
+
+# How often an encoder is passed
 
 
 @pytest.mark.parametrize(
@@ -70,83 +90,80 @@ def passed(monkeypatch):
         (GaussianNoise(), (0.0, 0.5, 1.0), 2 * 2 * 360),
         (UniformNoise("pixel"), (0.1,), 1 * 2 * 360),
     ],
-    ids=lambda x: type(x).__name__,
+    ids=["label noise", "few shots", "gaussian noise", "uniform noise"],
 )
 def test_every_image_passes_once_a_split_and_once_a_severity_and_repeat_that_changes_it(
     tmp_path, passed, corruption, severities, passes
 ):
-    store, stage = Store(tmp_path), curve(corruption, severities)
-    artifact = store.get(stage)
+    store, curve = Store(tmp_path), a_curve(corruption, severities)
+    artifact = store.get(curve)
     assert sum(passed) == 1437 + 360 + passes
     assert int(artifact["passes"]) == passes
-    assert (
-        sum(
-            int(store.get(split)["passes"])
-            for split in stage.upstream()
-            if isinstance(split, Features)
-        )
-        == 1437 + 360
-    )
-    assert store.history(stage)[-1].scalars == {"encoder_passes": passes}
+    splits = [stage for stage in curve.upstream() if isinstance(stage, Features)]
+    assert sum(int(store.get(split)["passes"]) for split in splits) == 1437 + 360
+    assert store.history(curve)[-1].scalars == {"encoder_passes": passes}
 
 
 def test_a_curve_that_leaves_images_alone_needs_no_encoder_once_the_features_are_there():
-    assert {type(s) for s in curve(LabelNoise(), (0.1,)).upstream()} == {Features}
-    assert {type(s) for s in curve(GaussianNoise(), (0.1,)).upstream()} == {
-        Features,
-        type(PRETRAIN),
-    }
+    upstream = a_curve(LabelNoise(), (0.1,)).upstream()
+    assert {type(stage) for stage in upstream} == {Features}
+    upstream = a_curve(GaussianNoise(), (0.1,)).upstream()
+    assert {type(stage) for stage in upstream} == {Features, type(PRETRAIN)}
+
+
+# Paired noise
 
 
 def test_every_encoder_meets_the_same_noise_whatever_the_severity():
-    one = curve(LabelNoise(), (0.1, 0.2))
-    two = curve(
-        LabelNoise(),
-        (0.2, 0.9),
-        encoder=Embedding(tiny_pretrain(objective=Contrastive())),
-        repeats=1,
-    )
-    assert torch.equal(one.task.probe(0.2, 0).labels, two.task.probe(0.2, 0).labels)
-    assert one.task.probe(0.2, 0).seed == two.task.probe(0.2, 0).seed
-    assert not torch.equal(one.task.probe(0.2, 0).labels, one.task.probe(0.2, 1).labels)
-    first, second = (torch.randn(3, generator=each.task.draw(1)) for each in (one, two))
+    other_encoder = Embedding(tiny_pretrain(objective=Contrastive()))
+    one = a_curve(LabelNoise(), (0.1, 0.2)).task
+    other = a_curve(LabelNoise(), (0.2, 0.9), encoder=other_encoder, repeats=1).task
+    assert torch.equal(one.probe(0.2, 0).labels, other.probe(0.2, 0).labels)
+    assert one.probe(0.2, 0).seed == other.probe(0.2, 0).seed
+    assert not torch.equal(one.probe(0.2, 0).labels, one.probe(0.2, 1).labels)
+    first, second = (torch.randn(3, generator=task.draw(1)) for task in (one, other))
     assert torch.equal(first, second)
 
 
 def test_more_repeats_and_severities_leave_the_others_as_they_were(store):
-    few, more = (
-        curve(GaussianNoise(), (0.0, 0.5)),
-        curve(GaussianNoise(), (0.0, 0.5, 1.0), repeats=3),
-    )
-    assert torch.equal(store.get(few)["top1"], store.get(more)["top1"][:2, :2])
+    few = store.get(a_curve(GaussianNoise(), (0.0, 0.5)))
+    more = store.get(a_curve(GaussianNoise(), (0.0, 0.5, 1.0), repeats=3))
+    assert torch.equal(few["top1"], more["top1"][:2, :2])
 
 
 def test_severity_zero_is_the_clean_accuracy_in_every_curve(store):
-    clean = [
-        store.get(curve(c, (0.0,)))["top1"] for c in (LabelNoise(), GaussianNoise(), UniformNoise())
-    ]
-    assert torch.equal(clean[0], clean[1]) and torch.equal(clean[0], clean[2])
+    label, gaussian, uniform = (
+        store.get(a_curve(corruption, (0.0,)))["top1"]
+        for corruption in (LabelNoise(), GaussianNoise(), UniformNoise())
+    )
+    assert torch.equal(label, gaussian)
+    assert torch.equal(label, uniform)
 
 
-def test_accuracy_equals_heads_fitted_and_tested_one_by_one(store):
-    stage = curve(GaussianNoise(), (0.0, 0.7))
-    features = store.get(stage.upstream()[-2])["features"]
-    images, truth, _ = DATA.load("test")
-    network = stage.encoder.network(store.get)
-    for i, severity in enumerate(stage.severities):
+# Accuracy
+
+
+def test_accuracy_equals_probes_fitted_and_tested_one_by_one(store):
+    curve = a_curve(GaussianNoise(), (0.0, 0.7))
+    train = store.get(curve.upstream()[-2])["features"]
+    images, labels, _ = DATA.load("test")
+    network = curve.encoder.network(store.get)
+
+    def noisy_accuracy(severity, repeat):
+        probe = curve.probe.fit(train, 10, [curve.task.probe(severity, repeat)])
+        noise = curve.task.draw(repeat)
+
+        def corrupt(inputs):
+            return inputs + severity * torch.randn(inputs.shape, generator=noise)
+
+        logits = probe.logits(encode(network, DATA, images, corrupt), 0)
+        return topk_accuracy(logits, labels, 1)
+
+    for row, severity in enumerate(curve.severities):
         for repeat in range(2):
-            bank = stage.probe.fit(features, 10, [stage.task.probe(severity, repeat)])
-            noise = stage.task.draw(repeat)
-            noisy = encode(
-                network,
-                DATA,
-                images,
-                lambda x, s=severity, g=noise: x + s * torch.randn(x.shape, generator=g),
-            )
-            expected = topk_accuracy(bank.logits(noisy, 0), truth, 1)
-            assert store.get(stage)["top1"][i, repeat].item() == pytest.approx(
-                expected, abs=0.3
-            )  # one image of 360
+            accuracy = store.get(curve)["top1"][row, repeat].item()
+            expected = noisy_accuracy(severity, repeat)
+            assert accuracy == pytest.approx(expected, abs=0.3)  # one image of 360
 
 
 def test_features_do_not_depend_on_how_images_are_cut_into_chunks(store, monkeypatch):
@@ -156,66 +173,123 @@ def test_features_do_not_depend_on_how_images_are_cut_into_chunks(store, monkeyp
     assert_close(encode(network, DATA, images), whole, rtol=1e-4, atol=1e-6)
 
 
-def test_results_are_tidy_rows(store):
-    stage = curve(LabelNoise(), (0.0, 0.5))
-    rows = list(stage.results(store.get(stage)))
-    assert len(rows) == 2 * 2 * 2 and {row.n for row in rows} == {360}
-    assert {(row.severity, row.repeat, row.metric) for row in rows} == {
-        (s, r, m) for s in (0.0, 0.5) for r in (0, 1) for m in ("top1", "top5")
-    }
-    assert all(0 <= row.value <= 100 for row in rows)
-
-
-def test_monosemanticity_is_measured_for_every_representation_of_an_experiment(store):
-    metrics = (ClassConsistency(), Dimensions())
-    one, two = (
-        curve(LabelNoise(), (0.0,), name="a"),
-        curve(LabelNoise(), (0.0,), name="b", encoder=PRETRAIN),
-    )
-    experiment = Experiment(name="x", curves=(one, two), metrics=metrics)
-    assert [m.name for m in experiment.monosemanticity] == ["monosemanticity/a", "monosemanticity/b"]
-    (measure,) = Experiment(name="x", curves=(one,), metrics=metrics).monosemanticity
-    assert isinstance(measure, Monosemanticity) and measure.name == "monosemanticity"
-    results = {row.metric: row.value for row in measure.results(store.get(measure))}
-    features, labels = store.get(measure.upstream()[0])["features"], DATA.load("test").labels
-    found = {
-        name: value
-        for metric in metrics
-        for name, value in metric(FeatureBatch(features, labels, features)).items()
-    }
-    assert results == {
-        name: value.mean if isinstance(value, PerDimension) else value
-        for name, value in found.items()
-    }
-    artifact = store.get(measure)
-    assert torch.equal(artifact["class_consistency/dimensions"], found["class_consistency"].values)
-    assert artifact["class_consistency/valid"].dtype == torch.bool
-    assert key(measure) == key(experiment.monosemanticity[0])
-
-
 def test_a_new_representation_needs_width_and_network_only(store):
-    class Pixels(Representation):
+    class Raw(Representation):
         width = 64
 
         def network(self, get):
             return torch.nn.Flatten()
 
-    artifact = store.get(curve(LabelNoise(), (0.0,), encoder=Pixels()))
+    artifact = store.get(a_curve(LabelNoise(), (0.0,), encoder=Raw()))
     assert artifact["top1"].mean() > 80
 
 
-def test_impossible_experiments_are_refused():
-    one = curve(LabelNoise(), (0.0,), name="a")
-    for fields, words in (
+# The table
+
+
+def test_there_is_a_result_for_every_metric_severity_and_repeat(store):
+    curve = a_curve(LabelNoise(), (0.0, 0.5))
+    results = list(curve.results(store.get(curve)))
+    cells = [(result.metric, result.severity, result.repeat) for result in results]
+    assert cells == list(itertools.product(("top1", "top5"), (0.0, 0.5), (0, 1)))
+    assert {result.n for result in results} == {360}
+    assert all(0 <= result.value <= 100 for result in results)
+
+
+def test_the_rows_of_an_experiment_are_the_results_of_its_measurements(store):
+    experiment = an_experiment()
+    curve, monosemanticity = experiment.measurements
+    results = [
+        *((curve, result) for result in curve.results(store.get(curve))),
+        *(
+            (monosemanticity, result)
+            for result in monosemanticity.results(store.get(monosemanticity))
+        ),
+    ]
+    swept = (("TopK.k", "4"),)
+    assert experiment.rows(store.get, swept) == [
+        ("x", stage.name, *result, stage.axis, swept) for stage, result in results
+    ]
+
+
+# Monosemanticity
+
+
+def test_monosemanticity_is_what_the_metrics_find_in_the_features(store):
+    metrics = (ClassConsistency(), Dimensions())
+    stage = monosemanticity_of(metrics=metrics)
+    own = store.get(stage.upstream()[0])["features"]
+    batch = FeatureBatch(own, DATA.load("test").labels, own)
+    expected = ClassConsistency()(batch) | Dimensions()(batch)
+    numbers = {result.metric: result.value for result in stage.results(store.get(stage))}
+    assert numbers == {name: as_number(result) for name, result in expected.items()}
+    assert set(numbers) == set(stage.names())
+
+
+def test_what_is_found_dimension_by_dimension_is_kept(store):
+    stage = monosemanticity_of(metrics=(ClassConsistency(),))
+    own = store.get(stage.upstream()[0])["features"]
+    batch = FeatureBatch(own, DATA.load("test").labels, own)
+    expected = ClassConsistency()(batch)["class_consistency"]
+    result = from_artifact(store.get(stage))["class_consistency"]
+    assert torch.equal(result.values, expected.values)
+    assert torch.equal(result.valid, expected.valid)
+
+
+def test_every_representation_of_an_experiment_is_measured():
+    one = a_curve(LabelNoise(), (0.0,), name="a")
+    other = a_curve(LabelNoise(), (0.0,), name="b", encoder=PRETRAIN)
+    stages = an_experiment(curves=(one, other)).monosemanticity
+    assert [stage.name for stage in stages] == ["monosemanticity/a", "monosemanticity/b"]
+    assert [stage.encoder for stage in stages] == [one.encoder, other.encoder]
+
+
+def test_where_there_is_one_representation_its_name_is_not_said():
+    (alone,) = an_experiment().monosemanticity
+    assert alone.name == "monosemanticity"
+    other = a_curve(LabelNoise(), (0.0,), name="b", encoder=PRETRAIN)
+    (named, _) = an_experiment(curves=(*an_experiment().curves, other)).monosemanticity
+    assert key(alone) == key(named)
+
+
+def test_without_metrics_all_are_taken():
+    experiment = Experiment(name="x", curves=an_experiment().curves)
+    assert experiment.metrics == ALL_METRICS
+    (stage,) = experiment.monosemanticity
+    assert {"class_consistency", "fms", "effective_rank"} <= set(stage.names())
+    assert not [name for name in stage.names() if "factor" in name]  # digits have none
+
+
+def test_results_say_which_end_is_monosemantic_and_what_they_are():
+    stage = monosemanticity_of(metrics=(ClassConsistency(), Dimensions()))
+    assert stage.better == {"class_consistency": "high", "class_entropy": "low"}
+    assert set(stage.about) == set(stage.names())
+    assert all(stage.about.values())
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
         ({"name": "../x"}, "Experiment.name must be a folder's name"),
         ({"name": ""}, "Experiment.name must be a folder's name"),
         ({"curves": ()}, "Experiment.curves must hold at least one curve"),
         ({"metrics": ()}, "Experiment.metrics must hold at least one metric"),
-        ({"curves": (one, one)}, "Experiment.curves must have different names, got a, a"),
-        ({"curves": one}, r"Experiment.curves must be a tuple such as \(a, b\), got Curve\(\)"),
-    ):
-        with pytest.raises(FieldError, match=words):
-            Experiment(**{"name": "x", "curves": (one,), "metrics": (Dimensions(),), **fields})
+        (
+            {"curves": (a_curve(LabelNoise(), (0.0,), name="a"),) * 2},
+            "Experiment.curves must have different names, got a, a",
+        ),
+        (
+            {"curves": a_curve(LabelNoise(), (0.0,), name="a")},
+            r"Experiment.curves must be a tuple such as \(a, b\), got Curve\(\)",
+        ),
+    ],
+)
+def test_impossible_experiments_are_refused(fields, message):
+    with pytest.raises(FieldError, match=message):
+        an_experiment(**fields)
 
 
 def test_what_metrics_cannot_declare_is_refused_before_any_work():
@@ -223,13 +297,9 @@ def test_what_metrics_cannot_declare_is_refused_before_any_work():
         def __call__(self, batch):
             return {"x": 1.0}
 
-    (measure,) = Experiment(
-        name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Nameless(),)
-    ).monosemanticity
-    with pytest.raises(
-        FieldError, match="Experiment.metrics must declare what they find, but Nameless failed"
-    ):
-        measure.preflight()
+    message = "Experiment.metrics must declare what they find, but Nameless failed"
+    with pytest.raises(FieldError, match=message):
+        monosemanticity_of(metrics=(Nameless(),)).preflight()
 
 
 def test_a_metric_that_raises_is_told_in_one_line(store):
@@ -240,23 +310,16 @@ def test_a_metric_that_raises_is_told_in_one_line(store):
         def __call__(self, batch):
             return {"x": float(batch.features[0, 10**6])}
 
-    (measure,) = Experiment(
-        name="x", curves=(curve(LabelNoise(), (0.0,), name="a"),), metrics=(Broken(),)
-    ).monosemanticity
-    with pytest.raises(
-        StageError,
-        match="Experiment.metrics must measure 360 x 16 features, but Broken failed: IndexError",
-    ):
-        store.get(measure)
+    message = (
+        "Experiment.metrics must measure 360 x 16 features, but Broken failed: IndexError: [^\n]*$"
+    )
+    with pytest.raises(StageError, match=message):
+        store.get(monosemanticity_of(metrics=(Broken(),)))
 
 
-def test_a_judge_of_other_images_is_refused():
-    one = curve(LabelNoise(), (0.0,), name="a")
-    (measure,) = Experiment(
-        name="x", curves=(one,), metrics=(Dimensions(),), reference_encoder=Pixels(Shapes())
-    ).monosemanticity
-    with pytest.raises(
-        FieldError,
-        match="Experiment.reference_encoder must take the inputs of the data, which",
-    ):
-        measure.preflight()
+def test_a_reference_encoder_of_other_images_is_refused():
+    stage = monosemanticity_of(reference_encoder=Pixels(Shapes()))
+    assert isinstance(stage, Monosemanticity)
+    message = "Experiment.reference_encoder must take the inputs of the data, which"
+    with pytest.raises(FieldError, match=message):
+        stage.preflight()
