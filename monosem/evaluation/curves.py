@@ -1,5 +1,6 @@
 """The stages that curves are made of: accuracy under a corruption, and accuracy and retrieval by
-the number of dimensions that are kept. How a probe is fitted, and what a corruption does, is not known.
+the number of dimensions that are kept. How a probe is fitted, and what a corruption does, is not
+known.
 """
 
 from __future__ import annotations
