@@ -103,16 +103,14 @@ def _blocks(images: np.ndarray[Any, Any], arrange: Arrange) -> Iterator[np.ndarr
 def read_arrays(path: str) -> tuple[Any, np.ndarray[Any, Any]]:
     """The images, of an HDF5 file still on disk, and the labels. Raises PackError."""
     if os.path.isdir(path):
-        read = _read_npy
-    elif path.endswith(".npz"):
-        read = _read_npz
-    elif path.endswith((".h5", ".hdf5")):
-        read = _read_hdf5
-    else:
-        raise PackError(
-            f"must be an .npz, .h5 or .hdf5, or a folder with images.npy and labels.npy, got {path}"
-        )
-    return read(path)
+        return _read_npy(path)
+    if path.endswith(".npz"):
+        return _read_npz(path)
+    if path.endswith((".h5", ".hdf5")):
+        return _read_hdf5(path)
+    raise PackError(
+        f"must be an .npz, .h5 or .hdf5, or a folder with images.npy and labels.npy, got {path}"
+    )
 
 
 def _npy_files(folder: str) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import gin
 import numpy as np
@@ -231,13 +231,13 @@ def read_batch(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[int]]:
     return pixels, labels
 
 
-def _are_pixels(pixels: object) -> bool:
+def _are_pixels(pixels: object) -> TypeGuard[np.ndarray[Any, Any]]:
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2:
         return False
-    return pixels.dtype == np.uint8 and pixels.shape[1] == 3072
+    return bool(pixels.dtype == np.uint8) and pixels.shape[1] == 3072
 
 
-def _are_labels(labels: object, count: int) -> bool:
+def _are_labels(labels: object, count: int) -> TypeGuard[list[int]]:
     if not isinstance(labels, list) or len(labels) != count:
         return False
     return all(isinstance(label, int | np.integer) for label in labels)

@@ -165,7 +165,8 @@ def _problem_of_types(examples: Any, where: str) -> str | None:
             "must load Examples(inputs, labels, factors), the factors a dictionary; "
             f"{where} has {type(examples).__name__}"
         )
-    inputs, labels, _ = examples
+    inputs: Any = examples.inputs
+    labels: Any = examples.labels
     if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
         kinds = f"{type(inputs).__name__} and {type(labels).__name__}"
         return f"must load torch tensors; {where} has {kinds}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import gin
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +19,7 @@ from monosem.data.dataset import Examples, SplitName, stratified
 from monosem.data.images import ImageDataset
 
 COUNT = 1797  # all digits of the collection
+FILE = "datasets/data/digits.csv.gz"  # inside scikit-learn
 
 
 @gin.register
@@ -48,11 +53,9 @@ class Digits(ImageDataset):
 
 @functools.lru_cache(maxsize=4)
 def _splits(size: int, test: int) -> dict[str, Examples]:
-    from sklearn.datasets import load_digits  # half a second that no other dataset needs
-
-    collection = load_digits()
-    scans = torch.from_numpy(collection.images).float()[:, None] / 16  # (n, 1, 8, 8) in [0, 1]
-    labels = torch.from_numpy(collection.target).long()
+    features, targets = read_digits()
+    scans = torch.from_numpy(features).float().reshape(-1, 1, 8, 8) / 16  # in [0, 1]
+    labels = torch.from_numpy(targets).long()
     pixels = F.interpolate(scans, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
     images = (pixels * 255).round().to(torch.uint8)
     order = stratified(labels, generator("the split of the digits"))
@@ -60,3 +63,21 @@ def _splits(size: int, test: int) -> dict[str, Examples]:
         "test": Examples(images[order[:test]], labels[order[:test]]),
         "train": Examples(images[order[test:]], labels[order[test:]]),
     }
+
+
+def read_digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """What scikit-learn's load_digits returns: (n, 64) from 0 to 16, and (n,) labels.
+
+    Importing scikit-learn takes a second, and every run on the digits asks for them. So its file is
+    read where it lies. Should a later version keep it elsewhere, load_digits knows where.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is not None and package.origin is not None:
+        path = Path(package.origin).parent / FILE
+        if path.exists():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :64], table[:, 64]
+    from sklearn.datasets import load_digits
+
+    features, targets = load_digits(return_X_y=True)
+    return features, targets

@@ -283,10 +283,12 @@ def _stack(
     squares: Sequence[np.ndarray[Any, Any] | PackError],
 ) -> np.ndarray[Any, Any] | PackError:
     """One block, or the first error. An array and no tensor: those take room in /dev/shm."""
+    arrays: list[np.ndarray[Any, Any]] = []
     for square in squares:
         if isinstance(square, PackError):
             return square
-    return np.stack(squares)
+        arrays.append(square)
+    return np.stack(arrays)
 
 
 def _raise_if_error(block: np.ndarray[Any, Any] | PackError) -> np.ndarray[Any, Any]:

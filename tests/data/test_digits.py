@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from monosem.core.fields import FieldError
+from monosem.data import digits
 from monosem.data.digits import Digits
 
 
 @pytest.fixture(scope="module")
 def splits():
-    digits = Digits(size=8)
-    return digits.load("train"), digits.load("test")
+    data = Digits(size=8)
+    return data.load("train"), data.load("test")
 
 
 def test_every_scan_of_scikit_learn_is_in_exactly_one_split(splits):
@@ -32,11 +34,20 @@ def test_the_digits_have_scikit_learn_s_labels_and_a_stratified_test_split(split
     assert ((test.labels.bincount() - 36).abs() <= 1).all()
 
 
+@pytest.mark.parametrize("file", [digits.FILE, "moved"], ids=["by its file", "moved"])
+def test_the_digits_are_read_as_load_digits_reads_them(monkeypatch, file):
+    monkeypatch.setattr(digits, "FILE", file)
+    features, targets = digits.read_digits()
+    expected_features, expected_targets = load_digits(return_X_y=True)
+    assert np.array_equal(features, expected_features)
+    assert np.array_equal(targets, expected_targets)
+
+
 def test_digits_are_grey_images_of_ten_classes():
-    digits = Digits()
-    assert digits.problem() is None
-    assert digits.classes == 10
-    assert digits.sample_shape == (1, 16, 16)
+    data = Digits()
+    assert data.problem() is None
+    assert data.classes == 10
+    assert data.sample_shape == (1, 16, 16)
 
 
 def test_normalised_training_images_have_zero_mean_and_unit_deviation():
