@@ -268,7 +268,7 @@ def compute(flags: argparse.Namespace) -> int:
 
 
 def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespace) -> int:
-    from monosem.running.resources import RunOptions
+    from monosem.running.trials import RunOptions
     from monosem.running.sweep import run_sweep
 
     address = flags.address or os.environ.get("RAY_ADDRESS")

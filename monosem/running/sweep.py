@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from monosem.core.files import lock, write_text
 from monosem.core.identity import digest
@@ -20,14 +20,17 @@ from monosem.core.stage import Stage, StageError, closure, group_shared, key, pl
 from monosem.core.store import LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
-from monosem.running.ready_queue import Group
-from monosem.running.resources import RunOptions, TrialResources, this_machine
 from monosem.running.sweep_folder import FailedStage
+from monosem.running.trials import (
+    Group,
+    Outcome,
+    RunOptions,
+    TrialResources,
+    TrialSetting,
+    this_machine,
+)
 from monosem.specs.cells import Study
 from monosem.specs.sweep import Scheduler
-
-if TYPE_CHECKING:
-    from monosem.running.tune import Outcome
 
 SHARED_DISK_SECONDS = 90  # NFS may take half a minute to show a new folder
 
@@ -79,7 +82,7 @@ def compute(
         runs = {folder / name: stages for name, stages in cells.items()}
         progress = stack.enter_context(contextlib.closing(SweepProgress(cells, missing, store)))
         board = stack.enter_context(contextlib.closing(LiveTensorBoard(runs, store)))
-        setting = tune.TrialSetting(
+        setting = TrialSetting(
             root=store.root,
             storage=folder / ".tune",
             log_path=functools.partial(sweep_folder.log_path, folder),

@@ -24,7 +24,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import torch
@@ -35,8 +35,16 @@ from ray.tune.search import Searcher
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
-from monosem.running.ready_queue import Group, ReadyQueue, name_of
-from monosem.running.resources import Node, TrialResources
+from monosem.running.trials import (
+    Failure,
+    Group,
+    Node,
+    Outcome,
+    ReadyQueue,
+    TrialResources,
+    TrialSetting,
+    name_of,
+)
 from monosem.specs.errors import ClusterError
 from monosem.specs.sweep import Scheduler
 
@@ -150,50 +158,6 @@ def nodes() -> list[Node]:
 
 
 # In the driver
-
-
-class Failure(NamedTuple):
-    """Why a stage has not been had.
-
-    reason: one line.
-    log: the file with the whole story of each try.
-    tries: how many there were. It may be fewer than were allowed: Tune gives up at once on a trial
-        whose worker dies between two trials.
-    """
-
-    reason: str
-    log: Path
-    tries: int
-
-
-class TrialSetting(NamedTuple):
-    """What all trials of a sweep have in common.
-
-    root: of the store.
-    storage: a folder for Tune that all nodes share, emptied before and after.
-    log_path: for each stage, the file for what its failed tries had to say.
-    resources: what a trial gets.
-    jobs: trials at a time; None: as many as fit.
-    retries: of a group that fails. A node that dies counts as a failure.
-    """
-
-    root: Path
-    storage: Path
-    log_path: Callable[[Stage], Path]
-    resources: TrialResources
-    jobs: int | None
-    retries: int
-
-
-class Outcome(NamedTuple):
-    """What has become of stages, by key. A stage that needs a failed or stopped one was not tried.
-
-    stopped: by the scheduler, with the last that the stage logged.
-    """
-
-    finished: set[str]
-    failed: dict[str, Failure]
-    stopped: dict[str, LogEntry]
 
 
 def run_trials(

@@ -16,12 +16,10 @@ from monosem.core.stage import Stage, StageError, closure, key
 from monosem.core.store import LogEntry, Store
 from monosem.models.training import Training
 from monosem.results.rows import read_table
-from monosem.running.ready_queue import ReadyQueue, name_of
-from monosem.running.resources import RunOptions, TrialResources, this_machine
 from monosem.running.sweep import Batch, SweepState, batches
-from monosem.specs.errors import ClusterError
+from monosem.running.trials import Failure, Outcome, ReadyQueue, name_of, this_machine
 from monosem.specs.study import study
-from monosem.specs.sweep import ASHA, Resources, Sweep
+from monosem.specs.sweep import ASHA, Sweep
 
 ONE_WAVE = f"""
 {TINY}
@@ -43,9 +41,7 @@ class InlineTrials:
         self.stop: set[str] = set()
 
     def run(self, groups: Any, scheduler: Any, setting: Any, callbacks: Any) -> Any:
-        from monosem.running import tune
-
-        outcome = tune.Outcome(set(), {}, {})
+        outcome = Outcome(set(), {}, {})
         queue = ReadyQueue(groups)
         while (group := queue.pop()) is not None:
             names = set(map(key, group))
@@ -58,7 +54,7 @@ class InlineTrials:
                 log = setting.log_path(group[0])
                 log.parent.mkdir(exist_ok=True)
                 log.write_text(f"{error}\n")
-                failure = tune.Failure(str(error), log, setting.retries + 1)
+                failure = Failure(str(error), log, setting.retries + 1)
                 outcome.failed.update(dict.fromkeys(names, failure))
                 continue
             outcome.finished.update(names)
@@ -210,15 +206,11 @@ def state_of(folder: Path, *stages: Stage, retries: int = 1, scheduler: Any = No
 
 
 def outcome(**fields: Any) -> Any:
-    from monosem.running import tune
-
-    return tune.Outcome(**{"finished": set(), "failed": {}, "stopped": {}, **fields})
+    return Outcome(**{"finished": set(), "failed": {}, "stopped": {}, **fields})
 
 
 def failed(stage: Stage, tries: int) -> Any:
-    from monosem.running import tune
-
-    return outcome(failed={key(stage): tune.Failure("no luck", Path("a.log"), tries)})
+    return outcome(failed={key(stage): Failure("no luck", Path("a.log"), tries)})
 
 
 def test_trainings_go_first_and_stages_that_share_work_together(tmp_path):
@@ -282,33 +274,7 @@ def test_a_ray_that_runs_nothing_ends_the_sweep(tmp_path):
         state.record(Batch([(Broken(),)], None), outcome())
 
 
-# What a trial gets
-
-
-def resources_of(nodes: Any, named: Any = (), **options: Any) -> TrialResources:
-    sweep = Sweep(name="made_up", specs=("none.gin",), resources=named)
-    return TrialResources(sweep, RunOptions(**options), nodes)
-
-
-def test_a_trial_gets_one_cpu_and_a_gpu_where_there_are_any_unless_told_otherwise():
-    leaf, nodes = Leaf(value=1, diary=""), [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}]
-    assert resources_of(nodes[:1]).of(leaf) == Resources(cpu=1.0, gpu=0.0)
-    assert resources_of(nodes).of(leaf) == Resources(cpu=1.0, gpu=1.0)
-    assert resources_of(nodes, cpus=2.0, gpus=0.0).of(leaf) == Resources(cpu=2.0, gpu=0.0)
-    named = {"Leaf": {"cpu": 4, "gpu": 0.5}}
-    assert resources_of(nodes, named, cpus=2.0).of(leaf) == Resources(cpu=4.0, gpu=0.5)
-    assert resources_of(nodes, named, cpus=2.0).of(Broken()) == Resources(cpu=2.0, gpu=1.0)
-
-
-def test_one_node_must_have_all_that_a_trial_asks_for():
-    nodes = [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}]
-    resources_of(nodes, cpus=4.0, gpus=0.0).check([Broken()])
-    with pytest.raises(ClusterError) as refused:
-        resources_of(nodes, cpus=2.0, gpus=0.5).check([Broken()])
-    assert str(refused.value) == (
-        "a trial of Broken asks for 2 CPUs and 0.5 GPUs; available, node by node: "
-        "4 CPUs and 0 GPUs; 1 CPUs and 1 GPUs"
-    )
+# Clusters
 
 
 @pytest.mark.parametrize(

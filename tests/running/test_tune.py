@@ -17,7 +17,7 @@ from made_up import Broken, Double, Leaf, Together, Walk, graded
 
 from monosem.core.stage import Stage, StageError, group_shared, key, plan
 from monosem.core.store import Callback, LogEntry, Store
-from monosem.running.resources import RunOptions, TrialResources
+from monosem.running.trials import RunOptions, TrialResources, TrialSetting
 from monosem.specs.sweep import ASHA, Scheduler, Sweep
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def run_stages(
     waves = plan(stages, store.has)
     groups = [group for wave in waves for group in group_shared(wave)]
     sweep = Sweep(name="made_up", specs=("none.gin",), resources=resources)
-    setting = tune.TrialSetting(
+    setting = TrialSetting(
         root=store.root,
         storage=folder / ".tune",
         log_path=lambda stage: folder / "logs" / f"{type(stage).__name__}.log",

@@ -1,0 +1,185 @@
+"""Trials without Ray: what one is, in which order they start, what they get, what becomes of it."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from monosem.core.stage import Stage, key
+from monosem.core.store import LogEntry
+from monosem.specs.errors import ClusterError
+from monosem.specs.sweep import Resources, Sweep
+
+Group = tuple[Stage, ...]  # stages that share work, mostly one alone: one trial
+Node = Mapping[str, float]  # what a node has: {"CPU": 8.0, "GPU": 1.0}
+
+
+def name_of(group: Group) -> str:
+    """A group is called by the key of its first stage."""
+    return key(group[0])
+
+
+# Order
+
+
+class ReadyQueue:
+    """Hands out a group when everything that it needs of the others is finished.
+
+    groups: the first in order goes first.
+    """
+
+    def __init__(self, groups: Sequence[Group]):
+        owners = {key(stage): name_of(group) for group in groups for stage in group}
+        self.groups = {name_of(group): group for group in groups}
+        self.ranks = {name: rank for rank, name in enumerate(self.groups)}
+        self.needs = {name: _needs(group, owners) for name, group in self.groups.items()}
+        self.needed_by: dict[str, list[str]] = {name: [] for name in self.groups}
+        self.ready: list[tuple[int, str]] = []  # a heap by rank
+        for name, needs in self.needs.items():
+            for above in needs:
+                self.needed_by[above].append(name)
+            if not needs:
+                self._add(name)
+
+    def pop(self) -> Group | None:
+        """The next group; None: nothing can start before something else is finished."""
+        if not self.ready:
+            return None
+        _, name = heapq.heappop(self.ready)
+        return self.groups[name]
+
+    def finish(self, name: str) -> None:
+        """A group is finished, which may make others ready."""
+        for below in self.needed_by[name]:
+            self.needs[below].remove(name)
+            if not self.needs[below]:
+                self._add(below)
+
+    def _add(self, name: str) -> None:
+        heapq.heappush(self.ready, (self.ranks[name], name))
+
+
+def _needs(group: Group, owners: dict[str, str]) -> set[str]:
+    """The names of the other groups that must be finished before this one."""
+    needs = set()
+    for stage in group:
+        for above in stage.upstream():
+            if key(above) in owners:
+                needs.add(owners[key(above)])
+    return needs
+
+
+# Resources
+
+
+class RunOptions(NamedTuple):
+    """How a sweep is run. No key depends on it.
+
+    address: of a Ray cluster; None: one of this machine's own.
+    cpus: of a trial, which are also its torch threads; None: 1.
+    gpus: of a trial; None: 1 where there are any.
+    jobs: trials at a time; None: as many as fit.
+    """
+
+    address: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    jobs: int | None = None
+
+
+class TrialResources:
+    """What a trial of each kind of stage gets.
+
+    sweep: names kinds that get something of their own.
+    options: say what the others get.
+    nodes: of the cluster.
+    """
+
+    def __init__(self, sweep: Sweep, options: RunOptions, nodes: Sequence[Node]):
+        gpus_by_default = float(any(node.get("GPU") for node in nodes))
+        self.nodes = nodes
+        self.by_kind = dict(sweep.resources)
+        self.default = Resources(
+            cpu=1.0 if options.cpus is None else options.cpus,
+            gpu=gpus_by_default if options.gpus is None else options.gpus,
+        )
+
+    def of(self, stage: Stage) -> Resources:
+        return self.by_kind.get(type(stage).__name__, self.default)
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """ClusterError where no single node could ever run a trial of some stage."""
+        kinds = {type(stage).__name__: stage for stage in stages}
+        for kind, stage in kinds.items():
+            resources = self.of(stage)
+            if not any(_fits(resources, node) for node in self.nodes):
+                available = "; ".join(map(_describe, self.nodes))
+                raise ClusterError(
+                    f"a trial of {kind} asks for {resources.cpu:g} CPUs and "
+                    f"{resources.gpu:g} GPUs; available, node by node: {available}"
+                )
+
+
+def this_machine() -> list[Node]:
+    """What a cluster of this machine alone would have at the most."""
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+
+
+def _fits(resources: Resources, node: Node) -> bool:
+    return node.get("CPU", 0) >= resources.cpu and node.get("GPU", 0) >= resources.gpu
+
+
+def _describe(node: Node) -> str:
+    return f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs"
+
+
+# Results
+
+
+class Failure(NamedTuple):
+    """Why a stage has not been had.
+
+    reason: one line.
+    log: the file with the whole story of each try.
+    tries: how many there were. It may be fewer than were allowed: Tune gives up at once on a trial
+        whose worker dies between two trials.
+    """
+
+    reason: str
+    log: Path
+    tries: int
+
+
+class TrialSetting(NamedTuple):
+    """What all trials of a sweep have in common.
+
+    root: of the store.
+    storage: a folder for Tune that all nodes share, emptied before and after.
+    log_path: for each stage, the file for what its failed tries had to say.
+    resources: what a trial gets.
+    jobs: trials at a time; None: as many as fit.
+    retries: of a group that fails. A node that dies counts as a failure.
+    """
+
+    root: Path
+    storage: Path
+    log_path: Callable[[Stage], Path]
+    resources: TrialResources
+    jobs: int | None
+    retries: int
+
+
+class Outcome(NamedTuple):
+    """What has become of stages, by key. A stage that needs a failed or stopped one was not tried.
+
+    stopped: by the scheduler, with the last that the stage logged.
+    """
+
+    finished: set[str]
+    failed: dict[str, Failure]
+    stopped: dict[str, LogEntry]
