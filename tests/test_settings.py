@@ -65,7 +65,7 @@ def place(tmp_path_factory):
     draw = np.random.default_rng(1)
     names = [
         line
-        for line in (ROOT / "monosem" / "imagenet100.txt").read_text().split()
+        for line in (ROOT / "monosem" / "data" / "imagenet100.txt").read_text().split()
         if re.fullmatch(r"n\d{8}", line)
     ]
     for split, each in (("train", 2), ("val", 1)):
