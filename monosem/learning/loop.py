@@ -35,7 +35,7 @@ class TrainingLoop:
     schedule: the learning rate at every step.
     epochs: how often `batches` is asked for.
     steps_per_epoch: how many batches it gives.
-    batch_size: images in each of them; they are counted for the job.
+    batch_size: inputs in each of them; they are counted for the job.
     batches: epoch, from 0 -> the batches of that epoch.
     losses: the tensors of a batch -> scalars by name. 'loss' is minimised; the others are watched.
         Their means over the epoch are logged.
@@ -76,8 +76,8 @@ class TrainingLoop:
         """
         first_epoch = self._restore(job)
         for epoch in range(first_epoch, self.epochs):
-            images_before = (epoch - first_epoch) * self.steps_per_epoch * self.batch_size
-            scalars = self._train_epoch(job, epoch, images_before)
+            inputs_before = (epoch - first_epoch) * self.steps_per_epoch * self.batch_size
+            scalars = self._train_epoch(job, epoch, inputs_before)
             rate = float(self.optimizer.param_groups[0]["lr"])
             job.log(epoch + 1, self.epochs, lr=rate, **scalars)
             self._save(job, epoch + 1)
@@ -103,8 +103,8 @@ class TrainingLoop:
             }
         )
 
-    def _train_epoch(self, job: Job, epoch: int, images: int) -> dict[str, float]:
-        """One epoch. images: seen before it in this process. Returns what is to be logged."""
+    def _train_epoch(self, job: Job, epoch: int, inputs: int) -> dict[str, float]:
+        """One epoch. inputs: seen before it in this process. Returns what is to be logged."""
         scalars_of_epoch = _EpochScalars(self.steps)
         description: dict[str, float] = {}
         first_step = epoch * self.steps_per_epoch
@@ -113,8 +113,8 @@ class TrainingLoop:
                 description = self.describe(*batch)
             scalars = self._train_step(batch, step)
             scalars_of_epoch.add(scalars, step)
-            images += self.batch_size
-            job.on_step(step + 1, self.steps, images, scalars["loss"])
+            inputs += self.batch_size
+            job.on_step(step + 1, self.steps, inputs, scalars["loss"])
         self._check_loss(scalars_of_epoch.first_bad_step, epoch)
         self._check_weights(epoch)
         return {**description, **scalars_of_epoch.means(self.steps_per_epoch)}

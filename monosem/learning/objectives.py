@@ -56,24 +56,24 @@ def contrastive_loss(z: Tensor, index: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective(Part):
-    """What pre-training minimises: a function of projections of two views of every image.
+    """What pre-training minimises: a function of projections of two views of every input.
 
-    index, targets    (2b,)     first one view of b images, then the other in the same order
+    index, targets    (2b,)     first one view of b inputs, then the other in the same order
     raw               (2b, d)   projections, in the order of the index
     """
 
     def embed(self, raw: Tensor) -> Tensor:
-        """(m, d) raw projections -> (m, d) the space in which the loss compares images.
+        """(m, d) raw projections -> (m, d) the space in which the loss compares inputs.
 
         It is also what Embedding probes.
         """
         return raw
 
     def targets(self, index: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
-        """(2b,) targets, equal for rows that belong together: views of one image, unless changed.
+        """(2b,) targets, equal for rows that belong together: views of one input, unless changed.
 
-        index: (2b,) the image of which each row is a view.
-        labels: (2b,) of these images.
+        index: (2b,) the input that each row is a view of.
+        labels: (2b,) of these inputs.
         classes: of the data.
         generator: for what is random about targets.
         """
@@ -143,8 +143,8 @@ class Supervised(Contrastive):
     where Khosla et al. (arXiv:2004.11362) take the mean of logs.
 
     activation: 'identity', or a rectifier for the non-negative kind.
-    label_noise: share of the rows of every batch, not of images, that get a label uniform over all
-        classes, anew at every step and possibly the true one. The two views of an image may then
+    label_noise: share of the rows of every batch, not of inputs, that get a label uniform over all
+        classes, anew at every step and possibly the true one. The two views of an input may then
         disagree. The reference has 0.55.
     """
 

@@ -20,13 +20,13 @@ CHUNK = 2048  # rows or columns at a time, which bounds memory
 
 
 class FeatureBatch(NamedTuple):
-    """What a metric sees of n images.
+    """What a metric sees of n examples.
 
     features: (n, d) float, of the representation that is measured.
     labels: (n,) int64, classes from 0 on.
-    reference_features: (n, e) float, of the same images by a reference encoder that had no part
+    reference_features: (n, e) float, of the same examples by a reference encoder that had no part
         in the features.
-    factors: (n,) int64 by name, the level of every factor that made the images; empty where
+    factors: (n,) int64 by name, the level of every factor that made the examples; empty where
         nobody knows them.
     """
 
@@ -252,12 +252,12 @@ def mean_or_zero(values: Tensor) -> float:
 
 
 def live(features: Tensor) -> Tensor:
-    """(n, d) -> (d,) bool: dimensions that are not zero on every image."""
+    """(n, d) -> (d,) bool: dimensions that are other than 0 on some example."""
     return features.abs().amax(0) > 0
 
 
 def varying(features: Tensor) -> Tensor:
-    """(n, d) -> (d,) bool: dimensions that are not the same on every image."""
+    """(n, d) -> (d,) bool: dimensions that differ between examples."""
     return features.amax(0) > features.amin(0)
 
 

@@ -31,7 +31,7 @@ def rows_by_class(labels: Tensor) -> Sequence[Tensor]:
 
 
 def class_counts(features: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """On how many images of each class a dimension is active: |f| / |row| > epsilon.
+    """On how many examples of each class a dimension is active: |f| / |row| > epsilon.
 
     features: (n, d).
     labels: (n,).
@@ -47,7 +47,7 @@ def class_counts(features: Tensor, labels: Tensor, epsilon: float) -> Tensor:
 
 
 def class_consistency(counts: Tensor) -> Tensor:
-    """(classes, d) -> (d,) the share of the most frequent class, in [0, 1]; 0 without images."""
+    """(classes, d) -> (d,) the share of the most frequent class, in [0, 1]; 0 without examples."""
     return counts.amax(0) / counts.sum(0).clamp(min=1)
 
 
@@ -58,7 +58,7 @@ def class_entropy(counts: Tensor, epsilon: float) -> Tensor:
 
 
 def class_means(features: Tensor, labels: Tensor) -> Tensor:
-    """(n, d) -> (classes, d) float64, the mean over the images of a class; 0 without images."""
+    """(n, d) -> (classes, d) float64, the mean over the examples of a class; 0 without examples."""
     means = []
     for rows in rows_by_class(labels):
         total = features[rows].sum(0, dtype=torch.float64)
@@ -71,15 +71,15 @@ def class_means(features: Tensor, labels: Tensor) -> Tensor:
 class ClassConsistency(Metric):
     """How few classes activate a dimension: the share of the most frequent one, and the entropy.
 
-    Both are of the images that activate the dimension (NCL, Wang et al., arXiv:2403.12459,
+    Both are of the examples that activate the dimension (NCL, Wang et al., arXiv:2403.12459,
     section 4.1, and its code).
 
     class_consistency: in [1/classes, 1]; 1 is monosemantic.
     class_entropy: in nats, from 0 to log classes; 0 is monosemantic.
-    Valid: dimensions that some image activates. One that a single image activates has a
+    Valid: dimensions that some example activates. One that a single example activates has a
     consistency of 1 and counts like any other: look at its activity too.
 
-    epsilon: a dimension is active on an image where |f| is above this share of the row's norm.
+    epsilon: a dimension is active on an example where |f| is above this share of the row's norm.
         Signed features are active nearly everywhere and score near the share of the largest
         class, which is what 'polysemantic' means here.
     """

@@ -1,4 +1,4 @@
-"""How much a dimension tells of the factors that made the images, where they are known."""
+"""How much a dimension tells of the factors that made the examples, where they are known."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def mutual_information(codes: Tensor, factor: Tensor) -> Tensor:
 
         codes     (n, d)
         factor    (n,)
-        joint     (d, bins, levels)    counts of images
+        joint     (d, bins, levels)    counts of examples
         rows      (d, bins)            the same, of the codes alone
         columns   (d, levels)          the same, of the factor alone
 
@@ -81,20 +81,20 @@ def entropy(codes: Tensor) -> Tensor:
 
 
 def _entropy_of_counts(counts: Tensor, n: int) -> Tensor:
-    """(d, cells) counts of n images -> (d,) entropy in nats."""
+    """(d, cells) counts of n examples -> (d,) entropy in nats."""
     shares = counts.double() / n
     return -torch.special.xlogy(shares, shares).sum(1)
 
 
 def _occupied(counts: Tensor) -> Tensor:
-    """(d, cells) -> (d,) how many cells hold an image."""
+    """(d, cells) -> (d,) how many cells hold an example."""
     return (counts > 0).sum(1)
 
 
 @gin.register
 @dataclass(frozen=True)
 class FactorInformation(Metric):
-    """How much of a dimension is a single one of the factors that made the images.
+    """How much of a dimension is a single one of the factors that made the examples.
 
     For a dimension and a factor f, from mutual information I and entropy H:
 
@@ -114,7 +114,7 @@ class FactorInformation(Metric):
     Where no factor is known nothing is found.
 
     bins: parts that a dimension is cut into for its mutual information. Of dimensions that few
-        images activate it is overestimated, for all factors alike.
+        examples activate it is overestimated, for all factors alike.
     least: see factor_share.
     """
 

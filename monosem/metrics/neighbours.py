@@ -1,6 +1,6 @@
-"""How alike the images are that activate a dimension, and whether images of a class are neighbours.
+"""How alike the examples of a dimension are, and whether those of a class are neighbours.
 
-The first asks a reference encoder which images are alike, the second the features themselves.
+The first asks a reference encoder which examples are alike, the second the features themselves.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from monosem.metrics.base import (
 
 
 def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean cosine of all pairs of different images, each pair weighted by two weights.
+    """The mean cosine of all pairs of different examples, each pair weighted by two weights.
 
-    For a dimension with weight a_n on image n, and E_n the unit reference features of image n:
+    For a dimension with weight a_n on example n, and E_n the unit reference features of example n:
 
         sum_{n != m} a_n a_m E_n.E_m       |E^T a|^2 - sum_n a_n^2 |E_n|^2
         ----------------------------   =   -------------------------------
             sum_{n != m} a_n a_m             (sum_n a_n)^2 - sum_n a_n^2
 
     The right side takes one pass over rows, O(n e d). Where the reference encoder sees nothing in
-    an image, its row is zero and so are its cosines.
+    an example, its row is zero and so are its cosines.
 
         E          (n, e)    unit rows
         a          (n, d)
@@ -45,7 +45,7 @@ def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor
     reference_features: (n, e).
     weights: (n, d), not negative.
     Returns the mean cosines (d,), and the total weights of all pairs (d,), which are 0 where fewer
-    than two images have a weight.
+    than two examples have a weight.
     """
     dims, where = weights.shape[1], weights.device
     projected = torch.zeros(reference_features.shape[1], dims, dtype=torch.float64, device=where)
@@ -60,7 +60,7 @@ def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor
         squares += weight.square().sum(0)
         self_similarity += (weight.square() * unit_squared).sum(0)
     pair_weight = total.square() - squares
-    # a single image leaves what rounding leaves
+    # a single example leaves what rounding leaves
     pair_weight = torch.where(pair_weight > 1e-12 * total.square(), pair_weight, 0.0)
     similarity = projected.square().sum(0) - self_similarity
     return similarity / pair_weight.clamp(min=1e-300) * (pair_weight > 0), pair_weight
@@ -69,18 +69,18 @@ def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor
 @gin.register
 @dataclass(frozen=True)
 class MonosemanticityScore(Metric):
-    """How alike the images are that activate a dimension: their mean cosine by activation.
+    """How alike the examples are that activate a dimension: their mean cosine by activation.
 
     From Pach et al., arXiv:2504.02821, section 3.2. Cosines are those of the reference encoder's
-    features: DINOv2 there, `Experiment.reference_encoder` here. A pair of images weighs the product
-    of their activations, which are first brought to [0, 1] by the smallest and the largest
-    activation of the dimension, as there.
+    features: DINOv2 there, `Experiment.reference_encoder` here. A pair weighs the product of its two
+    activations, which are first brought to [0, 1] by the smallest and the largest activation of the
+    dimension, as there.
 
     monosemanticity_score: in [-1, 1]; 1 is monosemantic.
     monosemanticity_score_of_classes: the same where a reference encoder sees classes alone. It is
-        the chance that two images drawn by activation share their class, in [0, 1].
-    monosemanticity_score_of_all_images: the score of a dimension that is alike on all images.
-    Valid: dimensions that vary and are above their smallest value on two images or more.
+        the chance that two examples drawn by activation share their class, in [0, 1].
+    monosemanticity_score_of_all_images: the score of a dimension that is alike on all examples.
+    Valid: dimensions that vary and are above their smallest value on two examples or more.
     """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
@@ -123,12 +123,12 @@ def distances(features: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) -> float:
-    """The share of images with the same label among the k nearest of an image, over all images.
+    """The share of its own label among the k nearest of an example, over all examples.
 
     features: (n, d), compared by squared distance.
     labels: (n,).
-    k: at most n - 1 are asked. The image itself is left out.
-    Returns a number in [0, 1]; 0 of a single image.
+    k: at most n - 1 are asked. The example itself is left out.
+    Returns a number in [0, 1]; 0 of a single example.
     """
     n = len(features)
     k = min(k, n - 1)
@@ -142,13 +142,13 @@ def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) ->
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, chunk: int = 500) -> float:
-    """mAP: how early the images with the label of an image come when all are sorted by distance.
+    """mAP: how early those with the label of an example come when all are sorted by distance.
 
-    For an image, with all others by ascending squared distance (ties by index), the average
+    For an example, with all others by ascending squared distance (ties by index), the average
     precision is the mean, over the others with its label, of the share of its label up to them.
 
     features: (n, d).
-    labels: (n,). Images whose label no other image has are left out.
+    labels: (n,). Examples whose label no other example has are left out.
     Returns the mean average precision, in [0, 1].
     """
     ranks = torch.arange(1, len(features), device=features.device)
@@ -167,11 +167,11 @@ def mean_average_precision(features: Tensor, labels: Tensor, chunk: int = 500) -
 @gin.register
 @dataclass(frozen=True)
 class RetrievalPrecision(Metric):
-    """Whether images of a class are neighbours (NCL, Wang et al., arXiv:2403.12459, section 4.3).
+    """Whether examples of a class are neighbours (NCL, Wang et al., arXiv:2403.12459, section 4.3).
 
-    precision_at_k: the share of its class among the k nearest of an image, in [0, 1]. NCL calls
+    precision_at_k: the share of its class among the k nearest of an example, in [0, 1]. NCL calls
         its precision@10 "map".
-    mean_average_precision: over all other images, in [0, 1].
+    mean_average_precision: over all other examples, in [0, 1].
     Both by the distance of rows at unit length.
 
     k: neighbours that count.
@@ -183,7 +183,7 @@ class RetrievalPrecision(Metric):
         return (Declaration(f"precision_at_{self.k}"), Declaration("mean_average_precision"))
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
-        # shuffled, as images of a class may lie side by side and sparse codes tie
+        # shuffled, as examples of a class may lie side by side and sparse codes tie
         n = len(batch.labels)
         order = torch.randperm(n, generator=generator("ties of neighbours", n))
         order = order.to(batch.labels.device)

@@ -43,14 +43,14 @@ def hoyer_sparsity(features: Tensor) -> Tensor:
 @gin.register
 @dataclass(frozen=True)
 class Sparsity(Metric):
-    """How few dimensions are active on an image, and on how many images a dimension is active.
+    """How few dimensions are active on an example, and on how many examples a dimension is active.
 
     sparsity: share of entries with |f| <= epsilon (BI), in [0, 1].
-    l0: mean number of active dimensions of an image, in [0, d].
-    hoyer: mean of `hoyer_sparsity` over images that are not all zero, in [0, 1].
-    activity: share of images on which a dimension is active, in [0, 1]. Valid: live dimensions.
+    l0: mean number of active dimensions of an example, in [0, d].
+    hoyer: mean of `hoyer_sparsity` over examples that are not all zero, in [0, 1].
+    activity: share of examples on which a dimension is active, in [0, 1]. Valid: live dimensions.
 
-    epsilon: a dimension is active on an image where |f| is above it.
+    epsilon: a dimension is active on an example where |f| is above it.
     """
 
     epsilon: Positive = 1e-5
@@ -80,9 +80,9 @@ class Sparsity(Metric):
 class Dimensions(Metric):
     """How many dimensions are live, dead and constant.
 
-    live_dimensions: not zero on every image.
-    dead_dimensions: zero on every image.
-    constant_dimensions: live, but the same on every image.
+    live_dimensions: other than 0 on some example.
+    dead_dimensions: 0 on every example.
+    constant_dimensions: among the live ones, those that hold one value on every example.
     """
 
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
