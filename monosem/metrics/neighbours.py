@@ -72,7 +72,7 @@ class MonosemanticityScore(Metric):
     """How alike the examples are that activate a dimension: their mean cosine by activation.
 
     From Pach et al., arXiv:2504.02821, section 3.2. Cosines are those of the reference encoder's
-    features: DINOv2 there, `Experiment.reference_encoder` here. A pair weighs the product of its two
+    features: DINOv2 there, `Experiment.reference_encoder` here. A pair weighs the product of its
     activations, which are first brought to [0, 1] by the smallest and the largest activation of the
     dimension, as there.
 
