@@ -94,7 +94,9 @@ def write(folder: Path, experiment: Experiment, config: str | None, store: Store
     config: the Gin text that makes the experiment; None where it was made in Python.
     """
     rows = experiment.rows(store.get)
-    if config is not None:
+    if config is None:
+        (folder / "config.gin").unlink(missing_ok=True)  # of another experiment of that name
+    else:
         write_text(folder / "config.gin", config)
     figures = write_table(folder, rows, summarise(rows, describe_experiment(experiment, store)))
     write_text(folder / "measures.csv", measures_text(experiment, store))

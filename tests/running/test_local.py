@@ -60,6 +60,16 @@ def test_an_experiment_with_a_run_folder_has_the_same_results(spec, store, resul
         pandas.testing.assert_frame_equal(in_file, frame, check_exact=False)
 
 
+def test_an_experiment_made_in_python_replaces_one_from_gin_with_its_config(
+    spec, store, tmp_path, capsys
+):
+    (tmp_path / "ncl").mkdir()
+    (tmp_path / "ncl" / "config.gin").write_text("of another experiment")
+    run(spec.experiment, store, tmp_path)
+    assert f"{tmp_path / 'ncl'} holds another spec's results" in capsys.readouterr().err
+    assert not (tmp_path / "ncl" / "config.gin").exists()
+
+
 def test_features_are_those_that_the_probes_see(spec, store, results):
     curve = spec.experiment.curves[0]
     test_features = features(curve.encoder, curve.data, store=store)
