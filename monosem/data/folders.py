@@ -118,7 +118,7 @@ class ImageFolder(Packed):
             self.refuse(
                 split,
                 "must have no class that the training split does not have; "
-                f"{place} has {_first_of(unknown)}",
+                f"{place} has {_first_few(unknown)}",
             )
         return known
 
@@ -138,7 +138,7 @@ class ImageFolder(Packed):
             return
         close = difflib.get_close_matches(absent[0], present, n=1)
         hint = f"; nearest to {absent[0]} is {close[0]}" if close else ""
-        self.refuse("only", f"names classes that {place} does not have: {_first_of(absent)}{hint}")
+        self.refuse("only", f"names classes that {place} does not have: {_first_few(absent)}{hint}")
 
     def _refuse_empty_classes(
         self, split: SplitName, names: Sequence[str], labels: Sequence[int]
@@ -153,7 +153,7 @@ class ImageFolder(Packed):
             self.refuse(
                 split,
                 f"must have images in every class; none ({', '.join(IMG_EXTENSIONS)}) in "
-                f"{_first_of(empty)} of {place}",
+                f"{_first_few(empty)} of {place}",
             )
 
     def _read_list(self, path: str) -> list[str]:
@@ -172,7 +172,7 @@ class ImageFolder(Packed):
         if repeated:
             self.refuse(
                 "only",
-                f"must name every class once; {path} has {_first_of(repeated)} more than once",
+                f"must name every class once; {path} has {_first_few(repeated)} more than once",
             )
         if not names:
             self.refuse("only", f"must name a class a line; {path} names none")
@@ -201,7 +201,7 @@ def _subfolders(place: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
 
 
-def _first_of(names: Sequence[str], most: int = 5) -> str:
+def _first_few(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c, d, e and 95 more`."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

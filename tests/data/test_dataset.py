@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from monosem.core.identity import generator
-from monosem.data.dataset import Augmentation, Dataset, Examples, load_once, stratified
+from monosem.data.dataset import Examples, load_once, stratified
 from monosem.data.images import ImageDataset
 
 SPLITS: dict[str, Examples] = {}
@@ -23,68 +23,6 @@ class Given(ImageDataset):
 
     def load(self, split):
         return SPLITS[split]
-
-
-@dataclass(frozen=True)
-class DropTokens(Augmentation):
-    """Each token becomes 0, which stands for nothing, with a probability of one half."""
-
-    def __call__(self, inputs, generator):
-        dropped = torch.rand(inputs.shape, generator=generator, device=inputs.device) < 0.5
-        return inputs.masked_fill(dropped, 0)
-
-
-@dataclass(frozen=True)
-class Sentences(Dataset):
-    """Sentences of five tokens from 1 to 20; a network takes them one-hot."""
-
-    def load(self, split):
-        draw = generator("sentences", split)
-        tokens = torch.randint(1, 21, (12, 5), generator=draw)
-        return Examples(tokens, torch.arange(12) % 3)
-
-    def prepare(self, inputs):
-        return torch.nn.functional.one_hot(inputs, 21).float()
-
-    def augment(self, inputs, views, generator):
-        for view in views:
-            inputs = view(inputs, generator)
-        return self.prepare(inputs)
-
-    def show(self, indices):
-        return [" ".join(map(str, self.split("test").inputs[index].tolist())) for index in indices]
-
-
-def test_inputs_need_not_be_images():
-    text = Sentences()
-    train = text.split("train")
-    assert text.problem() is None
-    assert text.classes == 3
-    assert text.class_names == ("0", "1", "2")
-    assert text.sample_shape == (5,)
-    assert text.prepare(train.inputs).shape == (12, 5, 21)
-    assert text.show([0])[0].split() == [
-        str(token) for token in text.split("test").inputs[0].tolist()
-    ]
-
-
-def test_augmentations_change_inputs_that_are_no_images():
-    text = Sentences()
-    tokens = text.split("train").inputs
-    views = (DropTokens(), DropTokens())
-    once = text.augment(tokens, views, generator("a"))
-    assert torch.equal(once, text.augment(tokens, views, generator("a")))
-    assert not torch.equal(once, text.augment(tokens, views, generator("b")))
-    is_present = once[..., 0] == 0
-    assert torch.equal(once[is_present].argmax(-1), tokens[is_present])
-    assert 0 < is_present.float().mean() < 0.5
-
-
-def test_inputs_of_another_kind_are_refused_by_name():
-    images, text = Given(), Sentences()
-    assert text.mismatch(Sentences()) is None
-    assert text.mismatch(images) == "must be Sentences, as the encoder was made for, got Given"
-    assert "must be images" in images.mismatch(text)
 
 
 def test_a_process_loads_a_split_once():
