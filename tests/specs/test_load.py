@@ -8,11 +8,15 @@ import pytest
 from conftest import ROOT
 
 from monosem.core.stage import key
+from monosem.evaluation.experiment import Gallery
 from monosem.learning.objectives import Contrastive, NonNegative
+from monosem.metrics import ALL_METRICS
+from monosem.metrics.neighbours import RetrievalPrecision
+from monosem.metrics.space import Dimensions, Sparsity
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding
 from monosem.specs.errors import SpecError
-from monosem.specs.load import load
+from monosem.specs.load import default_reference, load
 
 GIN = [
     ROOT / "gin" / name for name in ("simclr.gin", "ncl.gin", "sae.gin", "sae_l1.gin")
@@ -102,12 +106,33 @@ def test_replacing_what_a_file_binds_drops_what_only_that_would_have_read(tmp_pa
         ("Pretrain.objective = @Contrastive()", "NonNegative.activation = 'gelu'"),
         ("Pretrain.classifier = None", "OnlineClassifier.lr = 0.2"),
         ("Experiment.curves = (@gaussian/Curve(),)", "few_shot/Curve.repeats = 3"),
+        ("Experiment.metrics = (@Sparsity(),)", "RetrievalPrecision.k = 5"),
     ],
 )
 def test_what_is_typed_after_its_reader_was_replaced_is_a_mistake(replacing, late):
     assert load(["gin/ncl.gin"], [late, replacing])
     with pytest.raises(SpecError, match="has no effect"):
         load(["gin/ncl.gin"], [replacing, late])
+
+
+def test_parts_that_an_experiment_has_by_default_are_bound_without_being_named():
+    experiment = load(["gin/ncl.gin"], ["Gallery.rows = 3", "RetrievalPrecision.k = 5"]).experiment
+    assert experiment.gallery == Gallery(rows=3)
+    assert RetrievalPrecision(k=5) in experiment.metrics
+    assert len(experiment.metrics) == len(ALL_METRICS)
+
+
+def test_the_resolved_file_names_every_metric_that_is_measured_by_default():
+    config = load(["gin/ncl.gin"]).config
+    assert all(f"@{type(metric).__name__}()" in config for metric in ALL_METRICS)
+
+
+def test_what_gin_builds_of_a_default_is_the_default():
+    assert load(["gin/ncl.gin"]).experiment.metrics == ALL_METRICS
+    assert load(["gin/ncl.gin"]).experiment.gallery == Gallery()
+    assert default_reference(Gallery()) == "@Gallery()"
+    assert default_reference((Sparsity(), Dimensions())) == "(@Sparsity(), @Dimensions(),)"
+    assert [default_reference(other) for other in (None, 3, (), (1, 2), "x")] == [""] * 5
 
 
 def test_a_file_of_one_s_own_from_anywhere(tmp_path, monkeypatch):
