@@ -109,6 +109,8 @@ def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
     metrics: dict[str, ByEncoder] = {}
     for metric in _monosemanticity_metrics(table):
         metrics[metric] = _by_encoder({line: _measured(table, line, metric) for line in lines})
+    if not metrics:
+        return EncoderPoints([], [], {}, {}, {})
     robustness: dict[str, ByEncoder] = {}
     clean: dict[str, ByEncoder] = {}
     for curve in curves:

@@ -1,0 +1,95 @@
+"""curves.csv: what is written comes back, what does not go together is refused; names of cells."""
+
+from __future__ import annotations
+
+import pytest
+from made_rows import MEASURED, SINGLE_RUN, row, study
+
+from monosem.results.rows import cell_name, join, label, read_table, table_text
+
+
+@pytest.mark.parametrize("rows", [[*SINGLE_RUN, MEASURED], [*study("ncl"), *study("simclr")]])
+def test_a_table_that_is_written_and_read_has_the_same_bits(tmp_path, rows):
+    (tmp_path / "curves.csv").write_text(table_text(rows))
+    assert read_table(tmp_path / "curves.csv") == rows
+
+
+def test_every_swept_binding_has_a_column_and_a_gap_where_an_experiment_has_no_such_thing():
+    rows = [*study("simclr"), *study("sae", values={"TopK.k": "4"})]
+    lines = table_text(rows).splitlines()
+    assert lines[0].endswith(",axis,Pretrain.seed,TopK.k")
+    assert lines[1].endswith(",0,")
+    assert lines[-1].endswith(",2,4")
+
+
+def test_values_of_bindings_are_read_as_they_were_typed(tmp_path):
+    typed = {"Adam.lr": "0.10", "RandomCrop.scale": "(0.2, 1.0)"}
+    (tmp_path / "curves.csv").write_text(table_text([row(swept=typed)]))
+    assert dict(read_table(tmp_path / "curves.csv")[0].swept) == typed
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([row(severity=0.7)], "two of the tables hold an experiment called a"),
+        (
+            [row(experiment="b", n=10_000)],
+            "gaussian was measured on 360 images in one table and 10000 in another",
+        ),
+        (
+            [row(experiment="b"), row(1.0, experiment="b")],
+            "top1 of gaussian at 0.5 is there twice for b",
+        ),
+        (
+            [row(experiment="b", axis="pixels")],
+            "the severities of gaussian are x (units) in one table and pixels in another",
+        ),
+    ],
+)
+def test_tables_that_do_not_go_together_are_refused(others, message):
+    with pytest.raises(ValueError) as error:
+        join([SINGLE_RUN, others])
+    assert message in str(error.value)
+
+
+def test_a_table_without_a_curve_is_refused():
+    with pytest.raises(ValueError, match="there is no curve in the table"):
+        join([[MEASURED, MEASURED._replace(curve="monosemanticity/raw")]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a,b\n1,2\n",
+        table_text(SINGLE_RUN).replace("90.0", "ninety"),
+        table_text(SINGLE_RUN)[:-20],
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path, text):
+    (tmp_path / "curves.csv").write_text(text)
+    with pytest.raises(ValueError, match="curves.csv|no curve"):
+        join([read_table(tmp_path / "curves.csv")])
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no"):
+        read_table(tmp_path / "nothing.csv")
+
+
+def test_labels_are_short_unless_two_would_be_the_same():
+    assert label("sae", (("TopK.k", "4"),)) == "sae, k 4"
+    different = (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.2"))
+    assert label("sae", different) == "sae, pretrain/Adam.lr 0.1, sae/Adam.lr 0.2"
+    assert label("sae", (("pretrain/Adam.lr", "0.1"), ("sae/Adam.lr", "0.1"))) == "sae, lr 0.1"
+
+
+def test_a_cell_s_folder_has_no_signs_that_a_shell_would_read():
+    swept = (("ColorJitter.x", "(0.1, 'a/b')"), ("Pretrain.seed", "0"))
+    assert cell_name("sae", swept) == "sae,x=_0.1,_a_b_,seed=0"
+
+
+def test_long_cell_names_are_cut_and_stay_different():
+    names = {cell_name("sae", (("A.text", "long " * 40 + end),)) for end in "xy"}
+    assert len(names) == 2
+    assert all(len(name.encode()) < 255 for name in names)
