@@ -136,30 +136,35 @@ def _check_zip(path: Path) -> None:
     if path.suffix == ".safetensors":  # torch.load would go by the name
         raise WeightsError(f"{path} is called safetensors, but is one of torch.save: rename it")
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        pickles = [name for name in archive.namelist() if re.fullmatch("[^/]+/data.pkl", name)]
-        if not pickles:
-            raise WeightsError(
-                f"{path} is a zip archive, but not one of torch.save: "
-                "unpack it and name the file in it"
-            )
-        if pickles[0].replace("data.pkl", "constants.pkl") in archive.namelist():
-            raise WeightsError(
-                f"{path} is a TorchScript program: "
-                "refused, as weights need no code; ask for its state_dict"
-            )
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        _check_protocol(archive, path)
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise WeightsError(f"{path} is a compressed zip archive, not as torch.save leaves it")
         if damaged := archive.testzip():  # torch accepts a flipped bit
             raise WeightsError(
                 f"{path} is truncated or damaged in {_printable(damaged)}: fetch it again"
             )
-        protocol = archive.read(pickles[0])[:2]
-        if protocol[:1] == b"\x80" and protocol[1:] > b"\x03":
-            raise WeightsError(
-                f"{path} has pickle protocol {protocol[1]}, which torch does not read without "
-                "running its code: ask for a file of torch.save with its usual protocol"
-            )
+
+
+def _check_protocol(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse what has no pickle, or one that torch cannot read without running it."""
+    names = archive.namelist()
+    pickled = next((name for name in names if re.fullmatch("[^/]+/data.pkl", name)), None)
+    if pickled is None:
+        raise WeightsError(
+            f"{path} is a zip archive, but not one of torch.save: unpack it and name the file in it"
+        )
+    if pickled.replace("data.pkl", "constants.pkl") in names:
+        raise WeightsError(
+            f"{path} is a TorchScript program: "
+            "refused, as weights need no code; ask for its state_dict"
+        )
+    with archive.open(pickled) as file:
+        mark, protocol = file.read(1), file.read(1)
+    if mark == b"\x80" and protocol > b"\x03":
+        raise WeightsError(
+            f"{path} has pickle protocol {ord(protocol)}, which torch does not read without "
+            "running its code: ask for a file of torch.save with its usual protocol"
+        )
 
 
 def load_stream(path: Path) -> object:
