@@ -6,6 +6,6 @@ corruption, no probe, no curve. Only an encoder may assume that inputs are image
 representation is asked whether it can take those of a dataset. Imports inside it go one way:
 
     representation < training < pretrain, autoencoder, toy
-    safe_load < weights, matching; with autoencoder: < checkpoint
+    matching, autoencoder < checkpoint
     features < baselines
 """

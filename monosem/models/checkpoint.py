@@ -1,6 +1,6 @@
 """Somebody else's weights as an encoder, and autoencoders apart from what they were trained on.
 
-What is in the file is read in weights.py and matched to the network in matching.py.
+The file is read by core/weights.py, and its tensors are matched to the network in matching.py.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from monosem.core import weights
 from monosem.core.fields import Count, PathField
 from monosem.core.files import file_digest
+from monosem.core.safe_load import WeightsError
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import channel_mismatch
 from monosem.learning.encoders import Encoder, Network, Projector
 from monosem.learning.objectives import Objective
 from monosem.learning.sparse import Autoencoder, Sparsifier
-from monosem.models import weights
 from monosem.models.autoencoder import LatentEncoder, SparseAutoencoder
 from monosem.models.matching import matched
 from monosem.models.representation import Composed, GetArtifact, Pretrained, Representation, freeze
-from monosem.models.safe_load import WeightsError
 
 
 @gin.register

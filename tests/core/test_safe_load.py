@@ -19,9 +19,9 @@ import torch
 from checkpoint_files import assert_refused, assert_same, odd_tensors
 from torch import nn
 
-from monosem.models import safe_load
-from monosem.models.safe_load import _AsDictionary, _AsList, _Forgetful
-from monosem.models.weights import read
+from monosem.core import safe_load
+from monosem.core.safe_load import _AsDictionary, _AsList, _Forgetful
+from monosem.core.weights import read
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
 

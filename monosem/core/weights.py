@@ -1,6 +1,6 @@
 """Somebody else's weights: which kind of file they are in, and which of its tensors are weights.
 
-Whether they fit a network is asked in matching.py; what a pickle may do is said in safe_load.py.
+What a pickle may do is said in safe_load.py. Whether tensors fit a network is not known here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from monosem.models.safe_load import WeightsError, list_names, load_stream, load_zip
+from monosem.core.safe_load import WeightsError, list_names, load_stream, load_zip
 
 
 def read(path: Path) -> dict[str, Tensor]:
