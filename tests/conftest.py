@@ -25,6 +25,8 @@ from monosem.learning.objectives import NonNegative
 from monosem.learning.optimizers import SGD, Constant, WarmupCosine
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Embedding
+from monosem.specs.cells import Study
+from monosem.specs.study import study
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MONOSEM_GOLDEN", ROOT / "tests" / "golden"))
@@ -125,3 +127,29 @@ def ray_cluster() -> Iterator[Any]:
     cluster = Cluster(initialize_head=True, head_node_args=node)
     yield cluster
     cluster.shutdown()
+
+
+SMALL_SWEEP = f"""
+{TINY}
+Sweep.name = 'try'
+Sweep.specs = ('gin/simclr.gin', 'gin/sae.gin')
+"""
+
+
+@pytest.fixture
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in the folder that holds gin/ and sweeps/."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def read_sweep(tmp_path: Path) -> Callable[..., Study]:
+    """Loads a small sweep of simclr.gin and sae.gin with more text in its file, and bindings."""
+
+    def read(text: str, *bindings: str) -> Study:
+        (tmp_path / "sweep.gin").write_text(SMALL_SWEEP + text)
+        sweep = study([str(tmp_path / "sweep.gin")], bindings)
+        assert sweep is not None
+        return sweep
+
+    return read

@@ -98,7 +98,7 @@ class SeverityCurve(Measurement):
             self.refuse("severities", "must hold at least one severity, got ()")
         largest = max(map(abs, self.severities))
         if largest > LARGEST_SEVERITY:
-            self.refuse("severities", f"must be at most {LARGEST_SEVERITY:g}, got {largest:g}")
+            self.refuse("severities", f"must be at most 1e9, got {largest:g}")
         if len(set(self.severities)) < len(self.severities):
             self.refuse("severities", f"must differ from one another, got {self.severities}")
 
