@@ -50,9 +50,10 @@ class Representation(Part):
         """
         stages: list[Stage] = [self] if isinstance(self, Stage) else []
         for field in fields(self):
-            below = getattr(self, field.name)
-            if isinstance(below, Representation):
-                stages += below.stages
+            value = getattr(self, field.name)
+            for below in value if isinstance(value, tuple) else (value,):
+                if isinstance(below, Representation):
+                    stages += below.stages
         return tuple(stages)
 
     def network(self, get: GetArtifact) -> nn.Module:

@@ -114,6 +114,6 @@ def test_impossible_autoencoders_are_refused():
     complaint = "TopK.k must be at most the number of latents, 32, got 33"
     with pytest.raises(FieldError, match=complaint):
         tiny_sae(sparsity=TopK(33))
-    encoder = Embedding(tiny_pretrain(data=Shapes(train=100, test=20)))
+    encoder = Embedding(tiny_pretrain(data=Shapes(train=100, test=100)))
     with pytest.raises(FieldError, match="SparseAutoencoder.data must have 3 channels"):
         tiny_sae(encoder=encoder, views=())

@@ -144,4 +144,4 @@ def test_impossible_projections_are_refused(make, complaint):
 
 def test_data_that_the_encoder_cannot_take_is_refused():
     with pytest.raises(FieldError, match="PCA.data must have 1 channels"):
-        PCA(encoder=PIXELS, data=Shapes(train=100, test=20), features=4).preflight()
+        PCA(encoder=PIXELS, data=Shapes(train=100, test=100), features=4).preflight()

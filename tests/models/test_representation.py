@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from conftest import tiny_pretrain
@@ -10,7 +12,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from monosem.core.store import Store
-from monosem.models.representation import Composed, Embedding, Projection, backbone_of
+from monosem.models.representation import (
+    Composed,
+    Embedding,
+    Projection,
+    Representation,
+    backbone_of,
+)
 
 
 def test_what_is_probed_is_raw_rectified_or_embedded(tmp_path):
@@ -39,6 +47,15 @@ def test_a_representation_names_all_stages_that_its_network_asks_for():
     assert pretrain.stages == (pretrain,)
     assert sae.encoder.stages == (pretrain,)
     assert sae.stages == (sae, pretrain)
+
+
+def test_a_representation_may_stand_on_several():
+    @dataclass(frozen=True)
+    class Concatenated(Representation):
+        encoders: tuple[Representation, ...]
+
+    one, other = tiny_pretrain(), tiny_pretrain(seed=1)
+    assert Concatenated((one, Embedding(other))).stages == (one, other)
 
 
 def test_the_backbone_is_what_sees_the_inputs():
