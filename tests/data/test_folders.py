@@ -379,13 +379,13 @@ if __name__ == "__main__":
     # the shell that started the tests may ignore it, which a child inherits
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(sys.argv[1])
-    paths = sorted(map(str, (folder / "a").iterdir())) * 10_000
-    open_pack(folder / "p", "x", lambda: read_squares(paths, [0] * len(paths), 2, ()))
+    paths = sorted(map(str, (folder / "a").iterdir())) * 200 + [str(folder / "pipe")]
+    open_pack(folder / "p", "x", lambda: read_squares(paths, [0] * len(paths), 64, ()))
 """
 
 
-def wait_for(truth, seconds=60):
-    end = time.monotonic() + seconds
+def wait_for(truth):
+    end = time.monotonic() + 60
     while not truth():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
@@ -401,8 +401,13 @@ def is_alive(group):
 
 @pytest.fixture
 def endless_packing(tmp_path):
-    """A process, the first of its own group, that packs a million images; some are decoded."""
+    """A process, the first of its own group, that packs images; some are decoded.
+
+    It will not end, as the last image is a pipe into which nobody writes. A block of images is more
+    than a pipe between processes holds.
+    """
     photographs(tmp_path / "a", 100)
+    os.mkfifo(tmp_path / "pipe")
     script = tmp_path / "script.py"
     script.write_text(ENDLESS)
     process = subprocess.Popen(
@@ -413,12 +418,13 @@ def endless_packing(tmp_path):
         start_new_session=True,
     )
     images = tmp_path / "p.partial" / "images.npy"
-    full_size = 2 * 2 * 3 * 1_000_000
+    full_size = 20_001 * 3 * 64 * 64
     wait_for(lambda: images.exists() and images.stat().st_size > full_size)
     wait_for(lambda: np.load(images, mmap_mode="r")[:1000].any())
     yield process
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.mark.slow
@@ -437,7 +443,7 @@ def test_packing_that_is_killed_leaves_no_pack_and_no_process_and_goes_on(
 ):
     endless_packing.kill()
     endless_packing.communicate(timeout=60)
-    wait_for(lambda: not is_alive(endless_packing.pid), seconds=5)
+    wait_for(lambda: not is_alive(endless_packing.pid))
     assert not (tmp_path / "p").exists()
     paths = [str(tmp_path / "a" / "0000.jpg")]
     assert len(open_pack(tmp_path / "p", "x", lambda: stream_of(paths)).images) == 1
