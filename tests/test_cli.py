@@ -1,9 +1,10 @@
-"""The whole way, as a person goes it: run.py on small versions of the real Gin files, its exit codes, its files."""
+"""The whole way, as a person goes it: small versions of the real Gin files, exit codes, words."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import pty
 import re
@@ -14,339 +15,437 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.image
 import pytest
-from conftest import ROOT, TINY, here, run
+from conftest import ROOT, SMALL_SWEEP, TINY, here, run
 
-from monosem.results.rows import Row, read_table
+from monosem.cli import main
+from monosem.results.rows import read_table
 
-CURVES = {"label_noise": 6, "gaussian": 6, "uniform": 6, "few_shot": 6}
+NAMES = ("simclr", "ncl", "sae")
+CURVES = {"label_noise": 6, "gaussian": 6, "uniform": 6, "few_shot": 6}  # and their severities
+REPEATS, TEST_IMAGES = 2, 360
+
+pytestmark = pytest.mark.usefixtures("in_root")
+
+
+class Output(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+def in_process(*arguments: object) -> Output:
+    """As `conftest.here`, for fixtures of the module, which have no capsys."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*map(str, arguments)], prog="run.py")
+    return Output(code, out.getvalue(), err.getvalue())
+
+
+class Runs(NamedTuple):
+    """The three experiments on a tiny setting, one after the other over one store.
+
+    folder: holds runs/, store/ and the Gin files of the setting.
+    outputs: what each of them printed.
+    """
+
+    folder: Path
+    outputs: dict[str, Output]
+
+    def flags(self, name: str) -> list[object]:
+        tiny = self.folder / ("tiny_sae.gin" if name == "sae" else "tiny.gin")
+        return ["--gin", f"gin/{name}.gin", "--gin", tiny, *folders(self.folder)]
+
+    def of(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+
+def folders(place: Path) -> list[object]:
+    return ["--runs", place / "runs", "--store", place / "store"]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The three experiments on a tiny setting, one after the other over one store."""
-    folder = tmp_path_factory.mktemp("main")
+    folder = tmp_path_factory.mktemp("cli")
+    autoencoder = "SparseAutoencoder.epochs = 2\nSparseAutoencoder.latents = 32\n"
     (folder / "tiny.gin").write_text(TINY)
-    (folder / "tiny_sae.gin").write_text(
-        f"{TINY}SparseAutoencoder.epochs = 2\nSparseAutoencoder.latents = 32\n"
-    )
-    outputs = {}
-    for name in ("simclr", "ncl", "sae"):
-        tiny = folder / ("tiny_sae.gin" if name == "sae" else "tiny.gin")
-        outputs[name] = command(folder, name, tiny)
-        assert outputs[name].returncode == 0 and "Warning" not in outputs[name].stderr, outputs[
-            name
-        ].stderr
-    return folder, outputs
+    (folder / "tiny_sae.gin").write_text(TINY + autoencoder)
+    runs = Runs(folder, {})
+    for name in NAMES:
+        runs.outputs[name] = in_process(*runs.flags(name))
+        assert runs.outputs[name].code == 0, runs.outputs[name].stderr
+    return runs
 
 
-def command(folder: Path, name: str, tiny: Path, *more: object):
-    return run(
-        "--gin",
-        f"gin/{name}.gin",
-        "--gin",
-        tiny,
-        "--runs",
-        folder / "runs",
-        "--store",
-        folder / "store",
-        *more,
-    )
+# What a run leaves
 
 
-def test_the_main_job_leaves_a_tidy_table(done):
-    folder, _ = done
-    for name in ("simclr", "ncl", "sae"):
-        with (folder / "runs" / name / "curves.csv").open() as file:
-            lines = list(csv.DictReader(file))
-        assert {"experiment", "curve", "severity", "repeat", "metric", "value", "n"} <= set(
-            lines[0]
-        )
-        accuracies = [line for line in lines if line["metric"] in ("top1", "top5")]
-        counts = {curve: sum(line["curve"] == curve for line in accuracies) for curve in CURVES}
-        assert counts == {curve: severities * 2 * 2 for curve, severities in CURVES.items()}
-        assert {line["experiment"] for line in lines} == {name} and {
-            line["n"] for line in lines
-        } == {"360"}
-        measured = {line["metric"] for line in lines if line["curve"] == "monosemanticity"}
-        assert {
-            "class_consistency",
-            "class_entropy",
-            "sparsity",
-            "live_dimensions",
-            "dead_dimensions",
-            "effective_rank",
-        } < measured
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_has_every_curve_severity_and_repeat(done, name):
+    with (done.of(name) / "curves.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    columns = {"experiment", "curve", "severity", "repeat", "metric", "value", "n"}
+    assert columns <= set(lines[0])
+    assert {(line["experiment"], line["n"]) for line in lines} == {(name, str(TEST_IMAGES))}
+    for curve, severities in CURVES.items():
+        own = [line for line in lines if line["curve"] == curve]
+        accuracies = [line for line in own if line["metric"] in ("top1", "top5")]
+        assert len(accuracies) == severities * REPEATS * 2
 
 
-def test_the_printed_table_is_the_one_in_the_summary(done):
-    folder, outputs = done
-    for name, output in outputs.items():
-        summary = (folder / "runs" / name / "summary.md").read_text()
-        table = output.stdout.split(f"\n{folder}")[0].strip()
-        assert table and table in summary
-        assert "online classifier: detached, it only watches" in summary
-        assert "encoder passes for curve gaussian: 3600 images" in summary
-        assert f"tensorboard --logdir {folder / 'runs'}" in output.stdout
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_has_the_metrics_of_clean_features(done, name):
+    rows = read_table(done.of(name) / "curves.csv")
+    metrics = {row.metric for row in rows if row.curve == "monosemanticity"}
+    assert {"class_consistency", "class_entropy", "sparsity", "effective_rank"} < metrics
+    assert {"live_dimensions", "dead_dimensions"} < metrics
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_printed_table_is_the_one_in_the_summary(done, name):
+    summary = (done.of(name) / "summary.md").read_text()
+    printed = done.outputs[name].stdout
+    table = printed.split(f"\n{done.folder}")[0].strip()
+    assert table and table in summary
+    assert "online classifier: detached, it only watches" in summary
+    assert "encoder passes for curve gaussian: 3600 images" in summary
+    assert f"tensorboard --logdir {done.folder / 'runs'}" in printed
 
 
 def test_the_figure_has_a_panel_for_every_curve(done):
-    image = matplotlib.image.imread(done[0] / "runs" / "ncl" / "curves.png")
-    assert image.shape[1] > 3 * image.shape[0] and image[..., :3].std() > 0.05
+    image = matplotlib.image.imread(done.of("ncl") / "curves.png")
+    assert image.shape[1] > 3 * image.shape[0]
+    assert image[..., :3].std() > 0.05
 
 
 def test_the_autoencoder_shares_the_simclr_encoder(done):
-    folder, outputs = done
-    assert "Pretrain" not in outputs["sae"].stderr and "SparseAutoencoder" in outputs["sae"].stderr
-    assert len(list((folder / "store" / "Pretrain").iterdir())) == 2
+    progress = done.outputs["sae"].stderr
+    assert "Pretrain" not in progress and "SparseAutoencoder" in progress
+    assert len(list((done.folder / "store" / "Pretrain").iterdir())) == 2
 
 
-def test_tensorboard_reads_training_curves_figure_and_hparams_under_the_experiment_s_name(done):
+# What TensorBoard reads
+
+
+@pytest.fixture(scope="module")
+def events(done):
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
-    folder, _ = done
-    events = EventMultiplexer().AddRunsFromDirectory(str(folder / "runs")).Reload()
-    assert set(events.Runs()) == {"simclr", "ncl", "sae"}
-    for name in events.Runs():
-        accumulator = events.GetAccumulator(name)
-        assert [event.step for event in accumulator.Scalars("pretrain/loss")] == [1, 2]
-        table = [
-            r
-            for r in read_table(folder / "runs" / name / "curves.csv")
-            if (r.curve, r.metric) == ("gaussian", "top1")
-        ]
-        series = {
-            event.step: event.value for event in accumulator.Scalars("accuracy_top1/gaussian")
-        }
-        for severity in {row.severity for row in table}:
-            values = [row.value for row in table if row.severity == severity]
-            assert series[round(1000 * severity)] == pytest.approx(
-                sum(values) / len(values), rel=1e-6
-            )
-        assert all(
-            accumulator.Images(picture)
-            for picture in ("curves", "gallery", "histograms", "space")
-        )
-        epochs = accumulator.Scalars("pretrain/class_consistency")
-        assert [event.step for event in epochs] == [1, 2] and all(
-            0.1 <= event.value <= 1 for event in epochs
-        )
-        plugins = accumulator.SummaryMetadata("_hparams_/session_start_info")
-        assert plugins.plugin_data.plugin_name == "hparams"
-        assert [event.value for event in accumulator.Scalars("encoder_passes/gaussian")] == [
-            5 * 2 * 360
-        ]
-    assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/dead_latents")
-    assert events.GetAccumulator("sae").Scalars("sparse_autoencoder/class_selectivity")
+    return EventMultiplexer().AddRunsFromDirectory(str(done.folder / "runs")).Reload()
+
+
+def test_tensorboard_lists_runs_by_the_names_of_experiments(events):
+    assert set(events.Runs()) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensorboard_has_the_training_epoch_by_epoch(events, name):
+    accumulator = events.GetAccumulator(name)
+    assert [event.step for event in accumulator.Scalars("pretrain/loss")] == [1, 2]
+    consistency = accumulator.Scalars("pretrain/class_consistency")
+    assert [event.step for event in consistency] == [1, 2]
+    assert all(0.1 <= event.value <= 1 for event in consistency)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensorboard_has_the_means_of_the_table(events, done, name):
+    scalars = events.GetAccumulator(name).Scalars("accuracy_top1/gaussian")
+    means = {event.step: event.value for event in scalars}
+    rows = read_table(done.of(name) / "curves.csv")
+    gaussian = [row for row in rows if (row.curve, row.metric) == ("gaussian", "top1")]
+    for severity in {row.severity for row in gaussian}:
+        values = [row.value for row in gaussian if row.severity == severity]
+        mean = sum(values) / len(values)
+        assert means[round(1000 * severity)] == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensorboard_has_figures_hyperparameters_and_costs(events, name):
+    accumulator = events.GetAccumulator(name)
+    for figure in ("curves", "gallery", "histograms", "space"):
+        assert accumulator.Images(figure)
+    plugins = accumulator.SummaryMetadata("_hparams_/session_start_info")
+    assert plugins.plugin_data.plugin_name == "hparams"
+    passes = accumulator.Scalars("encoder_passes/gaussian")
+    assert [event.value for event in passes] == [5 * REPEATS * TEST_IMAGES]  # 0.0 needs none
+
+
+def test_tensorboard_has_what_an_autoencoder_logs(events):
+    accumulator = events.GetAccumulator("sae")
+    assert accumulator.Scalars("sparse_autoencoder/dead_latents")
+    assert accumulator.Scalars("sparse_autoencoder/class_selectivity")
+
+
+# A second time
 
 
 def test_a_second_identical_run_computes_nothing_and_leaves_everything_as_it_is(done):
-    folder, outputs = done
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    started = time.monotonic()
-    again = command(folder, "ncl", folder / "tiny.gin")
-    seconds = time.monotonic() - started
-    assert again.returncode == 0 and "0 of 10 stages to compute" in again.stderr
-    assert again.stdout == outputs["ncl"].stdout
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
-    assert seconds < 10  # 5 on a quiet machine, see benchmarks/; imports take most of it
+    def times():
+        files = [path for path in done.folder.rglob("*") if path.is_file()]
+        return {path: path.stat().st_mtime_ns for path in files}
 
-
-def test_the_resolved_config_gives_the_same_numbers_in_an_empty_store(done, tmp_path):
-    folder, _ = done
-    config = folder / "runs" / "ncl" / "config.gin"
-    assert (
-        run("--gin", config, "--runs", tmp_path / "runs", "--store", tmp_path / "store").returncode
-        == 0
-    )
-    for name in ("curves.csv", "config.gin", "summary.md"):
-        assert (tmp_path / "runs" / "ncl" / name).read_bytes() == (
-            folder / "runs" / "ncl" / name
-        ).read_bytes()
+    before = times()
+    again = in_process(*done.flags("ncl"))
+    assert again.code == 0
+    assert re.search(r"ncl: 0 of \d+ stages to compute", again.stderr)
+    assert again.stdout == done.outputs["ncl"].stdout
+    assert times() == before
 
 
 def test_a_lost_figure_is_drawn_again_without_computing(done):
-    folder, _ = done
-    (folder / "runs" / "simclr" / "curves.png").unlink()
-    again = command(folder, "simclr", folder / "tiny.gin")
-    assert "0 of 10 stages to compute" in again.stderr
-    assert (folder / "runs" / "simclr" / "curves.png").exists()
-    assert len(list((folder / "runs" / "simclr").glob("events*"))) == 1
+    (done.of("simclr") / "curves.png").unlink()
+    again = in_process(*done.flags("simclr"))
+    assert "simclr: 0 of" in again.stderr
+    assert (done.of("simclr") / "curves.png").exists()
+    assert len(list(done.of("simclr").glob("events*"))) == 1
 
 
-def test_plan_tells_what_is_to_do_and_what_is_there_and_touches_nothing(
-    done, tmp_path, capsys, monkeypatch
+@pytest.mark.slow
+def test_the_resolved_config_gives_the_same_numbers_in_an_empty_store_and_another_process(
+    done, tmp_path
 ):
-    monkeypatch.chdir(ROOT)
-    folder, _ = done
-    places = ["--runs", folder / "runs", "--store", folder / "store"]
-    ncl = ["--gin", "gin/ncl.gin", "--gin", folder / "tiny.gin", "--plan", *places]
-    there = here(capsys, *ncl).stdout
-    assert there.count("there") == 11 and "to do" not in there and "ncl: all there" in there
-    fresh = here(
-        capsys,
-        "--gin",
-        "gin/ncl.gin",
-        "--plan",
-        "--runs",
-        tmp_path / "r",
-        "--store",
-        tmp_path / "s",
-    )
-    assert (
-        fresh.stdout.count("to do") == 10
-        and "wave 1  to do" in fresh.stdout
-        and "10 to compute, in 3 waves" in fresh.stdout
-    )
-    assert not (tmp_path / "r").exists() and not (tmp_path / "s").exists()
-    part = here(capsys, *ncl, "--set", "LinearProbe.epochs = 3").stdout
-    assert part.count("to do") == 4 and part.count("there  ") == 6
+    config = done.of("ncl") / "config.gin"
+    assert run("--gin", config, *folders(tmp_path)).returncode == 0
+    for name in ("curves.csv", "config.gin", "summary.md"):
+        again = (tmp_path / "runs" / "ncl" / name).read_bytes()
+        assert again == (done.of("ncl") / name).read_bytes()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, of the largest child
+    assert peak < 2 * 1024**2
 
 
-def test_gather_lays_several_experiments_over_one_another_from_their_tables_alone(
-    done, tmp_path, capsys
-):
-    folder, _ = done
-    runs = [folder / "runs" / name for name in ("simclr", "ncl", "sae")]
-    out = here(capsys, "--gather", *runs, "--runs", tmp_path)
-    assert out.returncode == 0, out.stderr
-    rows = read_table(tmp_path / "simclr+ncl+sae" / "curves.csv")
-    assert [*rows] == [
-        row for each in runs for row in read_table(each / "curves.csv")
-    ] and isinstance(rows[0], Row)
-    assert "top-1 of sae, %" in out.stdout and (tmp_path / "simclr+ncl+sae" / "curves.png").exists()
-    for arguments, words in (
-        (("--gather", tmp_path / "nothing"), "there is no"),
-        (("--gather", tmp_path, "--gin", "gin/ncl.gin"), "--gather goes only with --runs"),
-        (("--gather", runs[0], runs[0]), "two of the tables hold an experiment called simclr"),
-        (("--gather", ROOT / "gin"), "there is no"),
-    ):
-        out = here(capsys, *arguments)
-        assert out.returncode == 2 and words in out.stderr
+# --plan
 
 
-def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done, capsys):
-    run_folder = done[0] / "runs" / "ncl"
-    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
-    (run_folder / "curves.png").unlink()
-    assert here(capsys, "--gather", run_folder).returncode == 0
-    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+def test_a_plan_says_that_all_is_there(done):
+    plan = in_process(*done.flags("ncl"), "--plan").stdout
+    assert "to do" not in plan and "        there  " in plan
+    assert plan.endswith("ncl: all there\n")
+
+
+def test_a_plan_says_what_is_to_do_and_touches_nothing(tmp_path, capsys):
+    plan = here(capsys, "--gin", "gin/ncl.gin", "--plan", *folders(tmp_path)).stdout
+    assert plan.count("to do") == 10 and "wave 1  to do" in plan
+    assert "10 to compute, in 3 waves" in plan
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_of_another_probe_keeps_the_encoder(done):
+    probe = ["--set", "LinearProbe.epochs = 3"]
+    plan = in_process(*done.flags("ncl"), *probe, "--plan").stdout
+    assert plan.count("to do") == 4 and plan.count("there  ") == 6
+
+
+def test_a_plan_of_a_sweep_lists_the_stages_with_the_cell_that_needs_them(tmp_path, capsys):
+    out = here(capsys, "--gin", "sweeps/few_shot.gin", "--plan", *folders(tmp_path))
+    assert "91 to compute, in 4 waves, for 15 cells" in out.stdout
+    assert "sae,seed=3" in out.stdout
+    assert not list(tmp_path.iterdir())
+
+
+# --gather
+
+
+def test_gather_lays_several_experiments_over_one_another_from_their_tables_alone(done, tmp_path):
+    runs = [done.of(name) for name in NAMES]
+    out = in_process("--gather", *runs, "--runs", tmp_path)
+    assert out.code == 0, out.stderr
+    assert "top-1 of sae, %" in out.stdout
+    joined = tmp_path / "simclr+ncl+sae"
+    assert (joined / "curves.png").exists()
+    separate = [row for folder in runs for row in read_table(folder / "curves.csv")]
+    assert read_table(joined / "curves.csv") == separate
+
+
+def test_gathering_one_run_draws_it_again_and_keeps_its_summary(done):
+    before = {path.name: path.read_bytes() for path in done.of("ncl").iterdir()}
+    (done.of("ncl") / "curves.png").unlink()
+    assert in_process("--gather", done.of("ncl")).code == 0
+    assert {path.name: path.read_bytes() for path in done.of("ncl").iterdir()} == before
+
+
+def test_gathering_one_run_twice_is_refused(done, capsys):
+    out = here(capsys, "--gather", done.of("ncl"), done.of("ncl"))
+    assert out.returncode == 2
+    assert "two of the tables hold an experiment called ncl" in out.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "said"),
     [
-        ((), "--gin FILE is needed"),
-        (("--gin",), "expected one argument"),
-        (("--gin", "gin/nlc.gin"), "did you mean gin/ncl.gin?"),
-        (("--gin", "gin/ncl.gin", "--sett", "x"), "unrecognized arguments: --sett"),
+        (["gin"], "there is no"),
+        (["nothing"], "there is no"),
+        (["gin", "--gin", "gin/ncl.gin"], "--gather goes only with --runs"),
+    ],
+)
+def test_gathering_what_is_no_run_is_refused(capsys, arguments, said):
+    out = here(capsys, "--gather", *arguments)
+    assert out.returncode == 2 and said in out.stderr
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--gin FILE is needed"),
+        (["--gin"], "expected one argument"),
+        (["--gin", "gin/nlc.gin"], "did you mean gin/ncl.gin?"),
+        (["--gin", "gin/ncl.gin", "--sett", "x"], "unrecognized arguments: --sett"),
+        (["--gin", "gin/ncl.gin", "--set", "NonNegative.temperature = -1"], "above 0, got -1"),
         (
-            ("--gin", "gin/ncl.gin", "--set", "NonNegative.temperature = -1"),
-            "must be above 0, got -1",
-        ),
-        (
-            ("--gin_file", "gin/ncl.gin", "--gin_bindings", "Pretrain.epochs = 'x'"),
+            ["--gin_file", "gin/ncl.gin", "--gin_bindings", "Pretrain.epochs = 'x'"],
             "must be a whole number, got 'x'",
         ),
         (
-            ("--gin", "gin/ncl.gin", "--runs", "README.md"),
-            "--runs: the folder README.md/ncl cannot be made",
-        ),
-        (
-            ("--gin", "gin/ncl.gin", "--store", "/proc/nothing"),
-            "--store: the folder /proc/nothing cannot be made",
+            ["--gin", "gin/ncl.gin", "--jobs", "2"],
+            "run.py: --jobs goes with a sweep, and no file binds a Sweep\n",
         ),
     ],
     ids=str,
 )
-def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
-    arguments, words, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.chdir(ROOT)
-    places = (
-        ()
-        if {"--runs", "--store"} & set(arguments)
-        else ("--runs", tmp_path / "runs", "--store", tmp_path / "store")
-    )
-    out = here(capsys, *arguments, *places)
-    assert out.returncode == 2 and words in out.stderr, out.stderr
-    assert out.stdout == "" and out.stderr.count("\n") == 1 and "Traceback" not in out.stderr
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, said, tmp_path, capsys):
+    out = here(capsys, *arguments, *folders(tmp_path))
+    assert out.returncode == 2 and said in out.stderr, out.stderr
+    assert out.stdout == "" and out.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_says_the_same(tmp_path):
-    out = run("--gin", "gin/nlc.gin", "--runs", tmp_path / "runs")
-    assert (out.returncode, out.stdout) == (2, "") and not list(tmp_path.iterdir())
-    assert (
-        out.stderr
-        == "run.py: --gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin?\n"
-    )
+@pytest.mark.parametrize(
+    ("flag", "folder"), [("--runs", "README.md"), ("--store", "/proc/nothing")]
+)
+def test_a_folder_that_cannot_be_made_is_one_line(flag, folder, tmp_path, capsys):
+    places = {"--runs": tmp_path / "runs", "--store": tmp_path / "store", flag: folder}
+    flags = [word for place in places.items() for word in place]
+    out = here(capsys, "--gin", "gin/ncl.gin", *flags)
+    assert out.returncode == 2 and out.stdout == ""
+    assert re.fullmatch(rf"run.py: {flag}: the folder {folder}.* cannot be made: .*\n", out.stderr)
 
 
-def test_a_loss_that_turns_nan_exits_1_and_leaves_nothing_finished(tmp_path, tiny_gin):
-    out = command(tmp_path, "simclr", tiny_gin, "--set", "pretrain/Adam.lr = 1e30")
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--jobs", "0"], "argument --jobs: must be above 0, got 0"),
+        (["--jobs", "1.5"], "argument --jobs: invalid whole number value: '1.5'"),
+        (["--cpus", "-2"], "--cpus"),
+        (["--gpus", "many"], "argument --gpus: invalid number value: 'many'"),
+        (["--address", "nowhere"], "must be auto or HOST:PORT, got 'nowhere'"),
+        (["--address", "ray://127.0.0.1:10001"], "HOST:PORT, got 'ray://127.0.0.1:10001'"),
+    ],
+    ids=str,
+)
+def test_flags_of_a_sweep_that_cannot_be_meant_are_refused(tmp_path, capsys, flags, said):
+    out = here(capsys, "--gin", "sweeps/seeds.gin", *flags, *folders(tmp_path))
+    assert out.returncode == 2 and said in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_what_is_wrong_with_a_cell_is_one_line_before_any_work(tmp_path, capsys):
+    place = tmp_path / "place"
+    grid = "Sweep.grid = {'TopK.k': (4, 512)}"
+    (tmp_path / "sweep.gin").write_text(SMALL_SWEEP + grid)
+    out = here(capsys, "--gin", tmp_path / "sweep.gin", *folders(place))
+    assert out.returncode == 2 and out.stdout == ""
+    assert out.stderr.startswith("run.py: cell gin/sae.gin with TopK.k = 512: TopK.k must be")
+    assert out.stderr.count("\n") == 1 and not place.exists()
+
+
+def test_a_loss_that_turns_nan_exits_1_and_leaves_nothing_finished(tmp_path, tiny_gin, capsys):
+    files = ["--gin", "gin/simclr.gin", "--gin", tiny_gin]
+    bad = ["--set", "pretrain/Adam.lr = 1e30"]
+    out = here(capsys, *files, *bad, *folders(tmp_path))
     assert out.returncode == 1 and "Traceback" not in out.stderr
-    assert (
-        "the loss is not a finite number from step" in out.stderr and "learning rate" in out.stderr
-    )
-    assert not [path for path in (tmp_path / "store").rglob("spec.json")]
+    assert "the loss is not a finite number from step" in out.stderr
+    assert "learning rate" in out.stderr
+    assert not list((tmp_path / "store").rglob("spec.json"))
     assert not (tmp_path / "runs" / "simclr" / "curves.csv").exists()
 
 
-def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(done, tmp_path):
-    folder, _ = done
-    arguments = [
-        "--gin",
-        "gin/ncl.gin",
-        "--gin",
-        folder / "tiny.gin",
-        "--set",
-        "Pretrain.epochs = 12",
-        "--runs",
-    ]
-    whole = run(*arguments, tmp_path / "whole", "--store", tmp_path / "whole_store")
-    assert whole.returncode == 0
-    places = [tmp_path / "broken", "--store", tmp_path / "broken_store"]
+def test_compiling_without_a_compiler_is_refused_before_any_work(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    out = here(capsys, "--gin", "gin/ncl.gin", "--compile", *folders(tmp_path))
+    assert out.returncode == 2 and "--compile needs a C++ compiler" in out.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# In a process of its own
+
+
+def test_help_answers_without_importing_anything_heavy():
+    code = (
+        "import sys; from monosem.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    )
+    heavy = "{'torch', 'ray', 'gin', 'matplotlib', 'numpy'} & set(sys.modules)"
+    command = [sys.executable, "-c", f"{code}\nprint({heavy})"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--gather" in out.stdout
+    assert out.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        ([ROOT / "run.py"], "run.py"),
+        (["-m", "monosem"], "python -m monosem"),
+        (["-m", "monosem.cli"], "python -m monosem"),
+    ],
+    ids=["run.py", "-m monosem", "-m monosem.cli"],
+)
+def test_a_process_says_the_same_from_any_folder(tmp_path, program, name):
+    out = subprocess.run(
+        [sys.executable, *map(str, program), "--gin", "gin/nlc.gin"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    reason = "--gin gin/nlc.gin: the file does not exist; did you mean gin/ncl.gin?"
+    assert (out.returncode, out.stdout, out.stderr) == (2, "", f"{name}: {reason}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_exits_130_and_the_same_command_goes_on_with_the_same_bits(tmp_path, tiny_gin):
+    files = ["--gin", "gin/ncl.gin", "--gin", tiny_gin, "--set", "Pretrain.epochs = 12"]
+    whole, broken = folders(tmp_path / "whole"), folders(tmp_path / "broken")
+    assert in_process(*files, *whole).code == 0
     process = subprocess.Popen(
-        [sys.executable, "run.py", *map(str, [*arguments, *places])], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell starts what is in the background without it
-    )  # fmt: skip
-    while not list(tmp_path.glob("broken_store/Pretrain/*.partial/checkpoint")):
+        [sys.executable, "run.py", *map(str, [*files, *broken])],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=take_ctrl_c,
+    )
+    while not list(tmp_path.glob("broken/store/Pretrain/*.partial/checkpoint")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, valid = process.communicate(timeout=60)
-    assert (
-        process.returncode == 130
-        and "interrupted; the same command goes on" in valid
-        and "Traceback" not in valid
-    )
-    assert run(*arguments, *places).returncode == 0
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on" in errors and "Traceback" not in errors
+    assert in_process(*files, *broken).code == 0
     for name in ("curves.csv", "config.gin"):
-        assert (tmp_path / "broken" / "ncl" / name).read_bytes() == (
-            tmp_path / "whole" / "ncl" / name
-        ).read_bytes()
+        again = (tmp_path / "broken" / "runs" / "ncl" / name).read_bytes()
+        assert again == (tmp_path / "whole" / "runs" / "ncl" / name).read_bytes()
 
 
+def take_ctrl_c() -> None:
+    """A shell starts what is in the background without it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.slow
 def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gin):
     terminal, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (30, 120))
-    arguments = [
-        "--gin",
-        "gin/ncl.gin",
-        "--gin",
-        tiny_gin,
-        "--set",
-        "Pretrain.epochs = 12",
-        "--runs",
-        tmp_path,
-        "--store",
-        tmp_path / "store",
-    ]
+    files = ["--gin", "gin/ncl.gin", "--gin", tiny_gin, "--set", "Pretrain.epochs = 12"]
     process = subprocess.Popen(
-        [sys.executable, "run.py", *map(str, arguments)],
+        [sys.executable, "run.py", *map(str, [*files, *folders(tmp_path)])],
         cwd=ROOT,
         stderr=theirs,
         stdout=subprocess.DEVNULL,
@@ -357,53 +456,5 @@ def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gi
         while data := os.read(terminal, 4096):
             seen += data
     assert process.wait() == 0
-    assert (
-        re.search(rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ images/s", seen)
-        and b"Warning" not in seen
-    ), seen.decode()
-
-
-def test_help_answers_without_importing_anything_heavy():
-    out = run("--help")
-    assert out.returncode == 0 and "--gather" in out.stdout
-    heavy = "import sys, monosem.cli; print({'torch', 'ray', 'gin', 'matplotlib', 'numpy'} & set(sys.modules))"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True
-        ).stdout.strip()
-        == "set()"
-    )
-
-
-def test_the_peak_memory_of_the_runs_stays_under_two_gigabytes(done):
-    assert (
-        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2
-    )  # KiB, the largest child so far
-
-
-def test_it_runs_from_any_folder(tmp_path):
-    out = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "--gin", "gin/ncl.gin", "--plan"], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
-    assert out.returncode == 0 and "10 to compute" in out.stdout
-
-
-def test_compiling_without_a_compiler_is_refused_before_any_work(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    out = here(
-        capsys,
-        "--gin",
-        "gin/ncl.gin",
-        "--compile",
-        "--runs",
-        tmp_path / "runs",
-        "--store",
-        tmp_path / "store",
-    )
-    assert (
-        out.returncode == 2
-        and "--compile needs a C++ compiler" in out.stderr
-        and not (tmp_path / "runs").exists()
-    )
+    bar = rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ images/s"
+    assert re.search(bar, seen) and b"Warning" not in seen, seen.decode()

@@ -1,4 +1,4 @@
-"""What pip install gives: the command monosem, from an empty folder, with the Gin files found by name."""
+"""What pip install gives: the command monosem, from any folder, with Gin files found by name."""
 
 from __future__ import annotations
 
