@@ -268,13 +268,13 @@ def shows_pictures(data: Dataset) -> bool:
 
 
 def _figure_row(shown: ShownEncoder, dimension: int) -> Any:
-    from monosem.results.figures import Shown
+    from monosem.results.figures import FigureRow
 
     dashboard, names = shown.dashboard, shown.data.class_names
     labels = shown.data.split("test").labels
     top = shown.top_examples(dimension)
     pictures = shown.data.show([index for index, _ in top]) if shows_pictures(shown.data) else None
-    return Shown(
+    return FigureRow(
         title="\n".join(_title_lines(shown, dimension)),
         images=pictures.numpy() if isinstance(pictures, Tensor) else NO_PICTURES,
         captions=[f"{names[labels[index]]}  {activation:.2g}" for index, activation in top],

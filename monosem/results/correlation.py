@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import gin
 import numpy as np
 
 from monosem.core.fields import Part, Range
 from monosem.results.formatting import markdown_table
-from monosem.results.rows import MONOSEMANTICITY, Swept
+from monosem.results.rows import MONOSEMANTICITY, Line, Swept
 from monosem.results.stats import (
     Array,
     Sample,
@@ -24,7 +24,9 @@ from monosem.results.stats import (
     rank_correlation,
     residual_ranks,
 )
-from monosem.results.table import Line, Table
+
+if TYPE_CHECKING:
+    from monosem.results.table import Table  # pandas: whoever reads a Gin file does without it
 
 MIN_ENCODERS = 4  # of fewer nothing is said
 MIN_LINES = 8  # of fewer there is no interval

@@ -17,9 +17,10 @@ from matplotlib.colors import to_rgb
 
 from monosem.results.correlation import NOTHING, ScatterPanel
 from monosem.results.formatting import metric_label
+from monosem.results.rows import Line
 from monosem.results.stats import Array, estimate, is_logarithmic
 from monosem.results.summary import common_metric_label, sample_sizes
-from monosem.results.table import Line, Table
+from monosem.results.table import Table
 
 matplotlib.use("Agg")
 
@@ -206,7 +207,7 @@ def _label_scatter(panel: Any, scatter: ScatterPanel, metric: str) -> None:
 # --------------------------------------------------------------------------- dimensions
 
 
-class Shown(NamedTuple):
+class FigureRow(NamedTuple):
     """A dimension and what activates it.
 
     title: lines beside its images.
@@ -235,7 +236,7 @@ HEADING_HEIGHT = 0.7
 INCHES = 0.62  # of an image
 
 
-def draw_gallery(groups: Mapping[str, Sequence[Shown]], title: str, path: Path) -> None:
+def draw_gallery(groups: Mapping[str, Sequence[FigureRow]], title: str, path: Path) -> None:
     """A contact sheet: a row for each dimension, its images from left to right.
 
     groups: dimensions under their headings.
@@ -258,7 +259,7 @@ def draw_gallery(groups: Mapping[str, Sequence[Shown]], title: str, path: Path) 
     _save(figure, title, path)
 
 
-def _draw_images(sheet: Any, dimension: Shown, y: float) -> None:
+def _draw_images(sheet: Any, dimension: FigureRow, y: float) -> None:
     """A row whose upper end is at y."""
     sheet.text(-TEXT_WIDTH, y + 0.5, dimension.title, fontsize=7, va="center")
     pairs = zip(dimension.images, dimension.captions, strict=True)
@@ -268,7 +269,7 @@ def _draw_images(sheet: Any, dimension: Shown, y: float) -> None:
         sheet.text(x + 0.5, y + 1.05, caption, fontsize=5, ha="center", va="top")
 
 
-def draw_histograms(groups: Mapping[str, Sequence[Shown]], title: str, path: Path) -> None:
+def draw_histograms(groups: Mapping[str, Sequence[FigureRow]], title: str, path: Path) -> None:
     """How often a dimension takes which value, a panel for each and a row for each group.
 
     On images of the class that it answers to most, and on all others.
@@ -288,7 +289,7 @@ def draw_histograms(groups: Mapping[str, Sequence[Shown]], title: str, path: Pat
     _save(figure, title, path)
 
 
-def _draw_histogram(panel: Any, dimension: Shown) -> None:
+def _draw_histogram(panel: Any, dimension: FigureRow) -> None:
     panel.set_visible(True)
     bins = dimension.histogram.shape[1]
     high = dimension.high if dimension.high > dimension.low else dimension.low + 1

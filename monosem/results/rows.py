@@ -173,6 +173,22 @@ def label(experiment: str, swept: Swept, separator: str = ", ", equals: str = " 
     return separator.join([experiment, *values])
 
 
+class Line(NamedTuple):
+    """What is one line of a figure.
+
+    experiment: its name.
+    values: the swept values that it has, but for seeds, which are averaged over.
+    """
+
+    experiment: str
+    values: Swept
+
+    @property
+    def label(self) -> str:
+        """For people: `sae, k 16`."""
+        return label(self.experiment, self.values)
+
+
 def cell_name(experiment: str, swept: Swept) -> str:
     """The folder of a cell: `sae,k=16,seed=0`.
 

@@ -16,9 +16,9 @@ from monosem.results.formatting import (
     markdown_table,
     metric_label,
 )
-from monosem.results.rows import MONOSEMANTICITY
+from monosem.results.rows import MONOSEMANTICITY, Line
 from monosem.results.stats import Estimate, Sample, areas, crossing, estimate, holm
-from monosem.results.table import Line, Table
+from monosem.results.table import Table
 
 
 def tables(table: Table) -> str:

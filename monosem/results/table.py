@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import pandas as pd
 
 from monosem.core.identity import is_seed
-from monosem.results.rows import COLUMNS, MONOSEMANTICITY, Row, Swept, label, swept_bindings
+from monosem.results.rows import COLUMNS, MONOSEMANTICITY, Line, Row, Swept, swept_bindings
 from monosem.results.stats import Array, Sample
 
 Unit = tuple[Swept, int]  # (seeds, repeat)
@@ -34,22 +33,6 @@ def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     values = pd.DataFrame([dict(swept) for swept in choices], columns=swept_bindings(rows))
     values_of_rows = values.iloc[[position[row.swept] for row in rows]]
     return pd.concat([numbers, values_of_rows.set_axis(numbers.index)], axis=1)
-
-
-class Line(NamedTuple):
-    """What is one line of a figure.
-
-    experiment: its name.
-    values: the swept values that it has, but for seeds, which are averaged over.
-    """
-
-    experiment: str
-    values: Swept
-
-    @property
-    def label(self) -> str:
-        """For people: `sae, k 16`."""
-        return label(self.experiment, self.values)
 
 
 class Table:

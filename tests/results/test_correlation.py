@@ -10,8 +10,8 @@ from conftest import here
 from matplotlib.image import imread
 
 from monosem.results.correlation import Claim, correlate, correlation_report, encoder_points
-from monosem.results.rows import MONOSEMANTICITY, Row
-from monosem.results.table import Line, Table
+from monosem.results.rows import MONOSEMANTICITY, Line, Row
+from monosem.results.table import Table
 from monosem.running import run_folder
 
 CLAIM = Claim(measure="class_consistency", curves=("label_noise",), controls=("l0",), draws=300)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 from made_rows import REPEATS, SEEDS, SINGLE_RUN, row, study
 
+from monosem.results.rows import Line
 from monosem.results.stats import areas, estimate
-from monosem.results.table import Line, Table, to_frame
+from monosem.results.table import Table, to_frame
 
 
 def test_a_frame_has_a_row_for_each_number_and_a_column_for_each_binding():
@@ -111,3 +116,8 @@ def test_the_area_of_differences_is_the_difference_of_areas():
     of_base = estimate(areas(table.samples(base, "gaussian"))).mean
     difference = estimate(areas(table.differences(line, "gaussian"))).mean
     assert difference == pytest.approx(own - of_base)
+
+
+def test_reading_a_spec_does_not_import_pandas():
+    command = "import sys, monosem.specs.load; assert 'pandas' not in sys.modules"
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
