@@ -7,7 +7,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,16 +21,22 @@ from monosem.evaluation.experiment import Experiment
 from monosem.metrics.base import PerDimension, from_artifact
 from monosem.results.gallery_page import write_gallery
 
+if TYPE_CHECKING:
+    from monosem.results.figures import FigureRow
+
 SMALL = 32  # pixels a side: up to here PNG is the smaller file, and it is exact
 COLUMNS = 40  # of a sprite, at most
 NO_PICTURES = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 
 
-# What a run folder has of it
+# The files of an experiment
 
 
 def write_experiment_gallery(experiment: Experiment, store: Store, folder: Path) -> list[Path]:
-    """The files of `gallery_files`, of an experiment that has run; the figures' paths come back."""
+    """Leave the files of `gallery_files` of an experiment that has run.
+
+    Returns the paths of the figures among them.
+    """
     encoders = shown_encoders(experiment, store, experiment.name)
     most = experiment.gallery.dimensions
     write_gallery(folder, [gallery_encoder(encoder, most) for encoder in encoders])
@@ -118,7 +124,7 @@ def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[Sho
     for curve, monosemanticity, dashboard in stages:
         results = per_dimension_results(store.get(monosemanticity))
         better = monosemanticity.better
-        sorted_by = experiment.gallery.by or first_sortable(results, better)
+        sorted_by = experiment.gallery.by or next(iter(better), "")
         artifact = store.get(dashboard)
         shown = ShownEncoder(
             name=f"{title}, {curve}" if curve else title,
@@ -135,13 +141,9 @@ def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[Sho
 
 
 def per_dimension_results(artifact: Artifact) -> dict[str, PerDimension]:
+    """What a stage of monosemanticity left, without the results of a whole representation."""
     results = from_artifact(artifact).items()
     return {name: result for name, result in results if isinstance(result, PerDimension)}
-
-
-def first_sortable(results: dict[str, PerDimension], better: dict[str, str]) -> str:
-    """The first result that says which end is monosemantic, or ''."""
-    return next((name for name in results if name in better), "")
 
 
 def sorted_dimensions(
@@ -238,14 +240,14 @@ def draw_encoder(shown: ShownEncoder, rows: int, folder: Path, suffix: str) -> l
         heading: [_figure_row(shown, dimension) for dimension in dimensions]
         for heading, dimensions in shown.both_ends(2 * rows).items()
     }
-    paths = [folder / f"{name}{suffix}.png" for name in figures_of(shown.data)]
-    if shows_pictures(shown.data):
+    paths = {name: folder / f"{name}{suffix}.png" for name in figures_of(shown.data)}
+    if "gallery" in paths:
         title = f"{shown.name}: the test images that activate a dimension most, {by}"
-        with atomic_write(paths[0]) as path:
+        with atomic_write(paths["gallery"]) as path:
             draw_gallery(rows_by_end, title, path)
-    with atomic_write(paths[-2]) as path:
+    with atomic_write(paths["histograms"]) as path:
         draw_histograms(rows_by_end, f"{shown.name}: values of a dimension, {by}", path)
-    with atomic_write(paths[-1]) as path:
+    with atomic_write(paths["space"]) as path:
         draw_space(
             shown.dashboard["class_map"][:, shown.dashboard["order"]].numpy(),
             shown.dashboard["correlation"].numpy(),
@@ -253,7 +255,7 @@ def draw_encoder(shown: ShownEncoder, rows: int, folder: Path, suffix: str) -> l
             shown.name,
             path,
         )
-    return paths
+    return list(paths.values())
 
 
 def figures_of(data: Dataset) -> tuple[str, ...]:
@@ -267,7 +269,8 @@ def shows_pictures(data: Dataset) -> bool:
     return isinstance(data.show([0]), Tensor)
 
 
-def _figure_row(shown: ShownEncoder, dimension: int) -> Any:
+def _figure_row(shown: ShownEncoder, dimension: int) -> FigureRow:
+    """What the figures show of a dimension."""
     from monosem.results.figures import FigureRow
 
     dashboard, names = shown.dashboard, shown.data.class_names
