@@ -107,6 +107,7 @@ def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
 
     curves: whose areas and clean accuracies are meant.
     """
+    # Not a pivot in pandas, which cannot tell a number that is missing from one that is nan.
     lines = table.lines
     metrics: dict[str, ByEncoder] = {}
     for metric in _monosemanticity_metrics(table):

@@ -116,7 +116,14 @@ def _two_way_squares(values: Sequence[Sequence[float]]) -> _TwoWaySquares:
 
 
 def _variances(squares: _TwoWaySquares) -> list[tuple[float, float]]:
-    """What may be the variance of the mean, times s * r, each with its degrees of freedom."""
+    """What may be the variance of the mean, times s * r, each with its degrees of freedom.
+
+        over seeds      MS_seeds                                    s - 1
+        over repeats    MS_repeats                                  r - 1
+        crossed         MS_seeds + MS_repeats - MS_rest             Satterthwaite's
+
+    MS: a mean square, that is a sum of squares over its degrees of freedom.
+    """
     ways = [square for square in (squares.seeds, squares.repeats) if square.freedom]
     variances: list[tuple[float, float]] = [(square.mean, square.freedom) for square in ways]
     if len(ways) < 2:

@@ -28,11 +28,13 @@ def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     rows = list(rows)
     numbers = pd.DataFrame([row[: len(COLUMNS)] for row in rows], columns=list(COLUMNS))
     numbers["severity"] = numbers["severity"].astype(float)  # a severity may be written as 5
-    choices = list(dict.fromkeys(row.swept for row in rows))  # one a cell: few, for many rows
-    position = {swept: index for index, swept in enumerate(choices)}
-    values = pd.DataFrame([dict(swept) for swept in choices], columns=swept_bindings(rows))
-    values_of_rows = values.iloc[[position[row.swept] for row in rows]]
-    return pd.concat([numbers, values_of_rows.set_axis(numbers.index)], axis=1)
+
+    # What was swept is the same for all rows of a cell: one line a cell, repeated for its rows.
+    cells = list(dict.fromkeys(row.swept for row in rows))
+    position = {swept: index for index, swept in enumerate(cells)}
+    swept_of_cells = pd.DataFrame([dict(swept) for swept in cells], columns=swept_bindings(rows))
+    swept_of_rows = swept_of_cells.iloc[[position[row.swept] for row in rows]]
+    return pd.concat([numbers, swept_of_rows.set_axis(numbers.index)], axis=1)
 
 
 class Table:
@@ -101,13 +103,14 @@ class Table:
         base = self.baseline_of(line)
         if base is None:
             return {}
-        minuends, subtrahends = self.samples(line, curve), self.samples(base, curve)
-        differences = {
-            severity: _paired_difference(sample, subtrahends[severity])
-            for severity, sample in minuends.items()
-            if severity in subtrahends
-        }
-        return {severity: sample for severity, sample in differences.items() if sample}
+        own_samples = self.samples(line, curve)
+        base_samples = self.samples(base, curve)
+        differences: dict[float, Sample] = {}
+        for severity, sample in own_samples.items():
+            difference = _paired_difference(sample, base_samples.get(severity, {}))
+            if difference:
+                differences[severity] = difference
+        return differences
 
 
 def _groups(frame: pd.DataFrame) -> dict[tuple[int, str, str], Array]:
@@ -146,7 +149,8 @@ def _agree(values: Swept, others: Swept) -> bool:
 def _paired_difference(minuend: Sample, subtrahend: Sample) -> Sample:
     """The difference for every unit that both have, of means over the seeds that only one has."""
     shared = _seed_bindings(minuend) & _seed_bindings(subtrahend)
-    means, other_means = _mean_over_others(minuend, shared), _mean_over_others(subtrahend, shared)
+    means = _mean_over_others(minuend, shared)
+    other_means = _mean_over_others(subtrahend, shared)
     return {unit: mean - other_means[unit] for unit, mean in means.items() if unit in other_means}
 
 
