@@ -98,9 +98,11 @@ class Experiment(Part):
     def preflight(self) -> None:
         """Refuse what only the data can tell to be wrong."""
         by = self.gallery.by
+        if by is None:
+            return
         for stage in self.monosemanticity:
             sortable = list(stage.better)
-            if by is not None and by not in sortable:
+            if by not in sortable:
                 allowed = f"must be one of {', '.join(sortable)}"
                 if not sortable:
                     allowed = "must be None where no metric is of dimensions"
