@@ -268,8 +268,8 @@ def compute(flags: argparse.Namespace) -> int:
 
 
 def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespace) -> int:
-    from monosem.running.trials import RunOptions
     from monosem.running.sweep import run_sweep
+    from monosem.running.trials import RunOptions
 
     address = flags.address or os.environ.get("RAY_ADDRESS")
     options = RunOptions(address, flags.cpus, flags.gpus, flags.jobs)
@@ -277,40 +277,41 @@ def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespac
 
 
 def show_plan(flags: argparse.Namespace) -> int:
-    """Prints the missing stages, wave by wave, and those that are there; touches nothing.
-
-    Of a sweep with the first cell that needs each.
-    """
+    """Prints the missing stages, wave by wave, and those that are there; touches nothing."""
     from monosem.core.stage import closure, key, plan
     from monosem.core.store import Store
-    from monosem.running.progress import stage_label
 
     spec = read_spec(flags)
     store = Store(Path(flags.store))
-    owners: dict[str, str] = {}
-    stages = []
-    for cell, experiment in spec.experiments.items():
-        stages += experiment.stages
-        for stage in closure(experiment.stages):
-            owners.setdefault(key(stage), f"  {cell}" if cell else "")
+    lines = _stage_lines(spec)
+    stages = [stage for cell in spec.experiments.values() for stage in cell.stages]
     waves = plan(stages, store.has)
-    for number_of_wave, wave in enumerate(waves, 1):
+    for position, wave in enumerate(waves, 1):
         for stage in wave:
-            line = f"{key(stage)}  {stage_label(stage)}{owners[key(stage)]}"
-            print(f"wave {number_of_wave}  to do  {line}")
+            print(f"wave {position}  to do  {lines[key(stage)]}")
     for stage in closure(stages):
         if store.has(stage):
-            print(f"        there  {key(stage)}  {stage_label(stage)}{owners[key(stage)]}")
-    print(f"{spec.name}: {_sum_of(waves)}{_for_cells(spec)}")
+            print(f"        there  {lines[key(stage)]}")
+    missing = sum(map(len, waves))
+    total = f"{missing} to compute, in {len(waves)} waves" if missing else "all there"
+    print(f"{spec.name}: {total}{_of_cells(spec)}")
     return DONE
 
 
-def _sum_of(waves: Sequence[Sequence[object]]) -> str:
-    missing = sum(map(len, waves))
-    return f"{missing} to compute, in {len(waves)} waves" if missing else "all there"
+def _stage_lines(spec: Spec | Study) -> dict[str, str]:
+    """Key and title of every stage, by its key; of a sweep with the first cell that needs it."""
+    from monosem.core.stage import closure, key
+    from monosem.running.progress import stage_label
+
+    lines: dict[str, str] = {}
+    for cell, experiment in spec.experiments.items():
+        for stage in closure(experiment.stages):
+            line = f"{key(stage)}  {stage_label(stage)}"
+            lines.setdefault(key(stage), f"{line}  {cell}" if cell else line)
+    return lines
 
 
-def _for_cells(spec: Spec | Study) -> str:
+def _of_cells(spec: Spec | Study) -> str:
     from monosem.specs.cells import Study
 
     return f", for {len(spec.cells)} cells" if isinstance(spec, Study) else ""

@@ -123,8 +123,8 @@ def unbind(address: Address) -> None:
 def bound() -> set[Address]:
     """Every address that is bound now."""
     return {
-        Address(*place, parameter)
-        for place, values in gin.config._CONFIG.items()
+        Address(scope, selector, parameter)
+        for (scope, selector), values in gin.config._CONFIG.items()
         for parameter in values
     }
 
@@ -132,8 +132,8 @@ def bound() -> set[Address]:
 def lookups() -> dict[Address, object]:
     """Every parameter that was looked up while building, bound or not, with the value it got."""
     return {
-        Address(*place, parameter): value
-        for place, values in gin.config._OPERATIVE_CONFIG.items()
+        Address(scope, selector, parameter): value
+        for (scope, selector), values in gin.config._OPERATIVE_CONFIG.items()
         for parameter, value in values.items()
     }
 

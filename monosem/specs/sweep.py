@@ -211,11 +211,12 @@ def _resources(amounts: object) -> tuple[tuple[str, Resources], ...]:
     return tuple((kind, _resources_of(kind, amount)) for kind, amount in pairs)
 
 
-def _resources_of(kind: object, amount: object) -> Resources:
-    is_named = isinstance(kind, str) and isinstance(amount, Mapping)
-    if not is_named or not set(amount) <= {"cpu", "gpu"}:
+def _resources_of(kind: object, amounts: object) -> Resources:
+    if not (
+        isinstance(kind, str) and isinstance(amounts, Mapping) and set(amounts) <= {"cpu", "gpu"}
+    ):
         example = "{'Pretrain': {'cpu': 2, 'gpu': 0.5}}"
         raise ValueError(
-            f"must map kinds of stages to amounts, such as {example}, got {kind!r}: {amount!r}"
+            f"must map kinds of stages to amounts, such as {example}, got {kind!r}: {amounts!r}"
         )
-    return Resources(**amount)
+    return Resources(**amounts)
