@@ -1,4 +1,4 @@
-"""The house: which folder may import which, that README and docs hang together, that style and types hold."""
+"""The house: who may import whom, how README and docs hang together, style and types."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_folder_is_small_and_says_what_it_knows(folder):
     files = [name for name in FILES if name.startswith(f"{folder}/")]
     assert 3 <= len(files) <= 9
     opening = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text())) or ""
-    assert "know" in opening and len(opening) > 100
+    assert "know" in opening.lower() and len(opening) > 100
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,6 +1,7 @@
-"""No key changes unless somebody means it: the keys of every stage of every Gin file, against a recorded list.
+"""No key changes unless somebody means it: all stages of all Gin files, against a recorded list.
 
-A key that differs computes everything anew for everybody. Where that is meant, record the list again and say so in the commit:
+A key that differs computes everything anew, for everybody. Where that is meant, record the list
+again and say so in the commit:
 
     python tests/test_keys.py
 """
@@ -29,7 +30,7 @@ FILES = sorted(
 
 
 def keys_of(file: str) -> dict[str, list[str]]:
-    """The keys of all stages of an experiment by their kind, as if every file that is read from disk held the same."""
+    """The keys of all stages by their kind, as if all files that data are read from were alike."""
     bindings = ["Checkpoint.path = '/x.ckpt'"] if "checkpoint" in file else []
     with (
         mock.patch.object(Packed, "content", lambda self: "content"),

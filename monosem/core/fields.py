@@ -85,9 +85,13 @@ PathField = Annotated[
 ]
 
 
-@functools.cache
-def annotations_of(cls: type) -> dict[str, Any]:
+def annotations_of(cls: Any) -> dict[str, Any]:
     """The annotations of a class, resolved, by field."""
+    return _resolved_annotations(cls)
+
+
+@functools.cache
+def _resolved_annotations(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 

@@ -38,10 +38,10 @@ def to_plain(value: object) -> Any:
     return plain if content is None else {**plain, "content": content}
 
 
-def _version(cls: type[Part]) -> int | str:
+def _version(cls: Any) -> int | str:
     """VERSION; of a class from outside monosem, which is edited while tried, the source too."""
     if cls.__module__.startswith("monosem."):
-        return cls.VERSION
+        return int(cls.VERSION)
     return f"{cls.VERSION} {cls.__module__} {_source_digest(cls)}"
 
 
