@@ -3,7 +3,7 @@
 A key that differs computes everything anew, for everybody. Where that is meant, record the list
 again and say so in the commit:
 
-    python tests/test_keys.py
+    PYTHONPATH=. python tests/test_keys.py
 """
 
 from __future__ import annotations
