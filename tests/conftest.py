@@ -28,6 +28,12 @@ from monosem.models.representation import Embedding
 from monosem.specs.cells import Study
 from monosem.specs.study import study
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # several workers: threads of torch would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+    torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MONOSEM_GOLDEN", ROOT / "tests" / "golden"))
 
@@ -43,6 +49,16 @@ Curve.repeats = 2
 Gallery.rows = 1
 Gallery.images = 4
 """
+
+
+ON_RAY = ("test_tune.py", "test_sweep_on_ray.py")  # they share one Ray, which a worker starts
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file go to one worker (pytest-xdist), as they share what is costly to make."""
+    for item in items:
+        group = "ray" if item.path.name in ON_RAY else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
