@@ -16,10 +16,9 @@ from monosem.metrics.base import (
     Metric,
     MetricResult,
     PerDimension,
-    as_number,
     declared,
-    from_artifact,
     measure,
+    numbers_from_artifact,
     to_artifact,
 )
 from monosem.metrics.factors import GROUND_TRUTH, FactorInformation
@@ -107,8 +106,8 @@ class Monosemanticity(Measurement):
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
-        for name, result in from_artifact(artifact).items():
-            yield Result(0.0, 0, name, as_number(result), n)
+        for name, number in numbers_from_artifact(artifact).items():
+            yield Result(0.0, 0, name, number, n)
 
     def _factors(self) -> tuple[str, ...]:
         return tuple(self.data.split("test").factors)

@@ -241,6 +241,14 @@ def from_artifact(artifact: Mapping[str, Tensor]) -> dict[str, MetricResult]:
     return results
 
 
+def numbers_from_artifact(artifact: Mapping[str, Tensor]) -> dict[str, float]:
+    """The numbers of the whole representation, as they were written.
+
+    A mean that is taken again, on another machine, could differ in its last bit.
+    """
+    return {name: tensor.item() for name, tensor in artifact.items() if tensor.ndim == 0}
+
+
 def per_dimension(values: Tensor, valid: Tensor) -> PerDimension:
     """(d,) values and (d,) bool -> a result whose invalid dimensions hold 0."""
     return PerDimension(torch.where(valid, values.double(), 0.0), valid)

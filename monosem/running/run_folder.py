@@ -17,7 +17,7 @@ from monosem.core.files import atomic_write, write_text
 from monosem.core.store import Store
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.gallery import gallery_encoders, gallery_files, write_experiment_gallery
-from monosem.metrics.base import PerDimension, as_number, from_artifact
+from monosem.metrics.base import PerDimension, from_artifact, numbers_from_artifact
 from monosem.results.correlation import CorrelationReport
 from monosem.results.gallery_page import Encoder, read_gallery, write_gallery
 from monosem.results.rows import Row, table_text
@@ -55,11 +55,12 @@ def measures(experiment: Experiment, store: Store) -> list[Measure]:
     rows = []
     for stage in experiment.monosemanticity:
         place = (experiment.name, describe_representation(stage.encoder))
-        results = from_artifact(store.get(stage))
+        artifact = store.get(stage)
+        results, numbers = from_artifact(artifact), numbers_from_artifact(artifact)
         images = len(stage.data.split("test").labels)
         for name, result in results.items():
             dimensions = int(result.valid.sum()) if isinstance(result, PerDimension) else None
-            rows.append(Measure(*place, name, None, as_number(result), dimensions, images))
+            rows.append(Measure(*place, name, None, numbers[name], dimensions, images))
         for name, result in results.items():
             if not isinstance(result, PerDimension):
                 continue

@@ -22,6 +22,7 @@ from monosem.metrics.base import (
     declared,
     from_artifact,
     measure,
+    numbers_from_artifact,
     per_dimension,
     to_artifact,
 )
@@ -223,3 +224,9 @@ def test_one_class_and_one_level_are_nothing_to_stumble_over():
     labels = torch.zeros(12, dtype=torch.long)
     results = measure(ALL_METRICS, FeatureBatch(FEATURES, labels, FEATURES, {"hue": labels}))
     assert all(math.isfinite(as_number(result)) for result in results.values())
+
+
+def test_the_numbers_of_an_artifact_are_those_that_were_written():
+    artifact = to_artifact({"a": 0.1, "b": per_dimension(torch.rand(7), torch.ones(7).bool())})
+    artifact["b"] = torch.tensor(0.123, dtype=torch.float64)  # as if another machine had added up
+    assert numbers_from_artifact(artifact) == {"a": 0.1, "b": 0.123}
