@@ -193,15 +193,24 @@ class SweepProgress(Callback):
         return total / max(len(self.began), 1)
 
     def _expected_seconds(self, kind: type[Stage], now: float) -> float | None:
-        """The mean of finished stages of a kind, else what the running ones are heading for."""
-        durations = self.seconds[kind] or [
+        """The mean of stages of a kind; a training of which nothing is known is like another."""
+        durations = self._durations(kind, now)
+        if not durations and issubclass(kind, Learning):
+            for other in self.seconds:
+                durations += self._durations(other, now) if issubclass(other, Learning) else []
+        if durations:
+            return fmean(durations)
+        return None if issubclass(kind, Learning) else 0.0  # what does not learn takes little
+
+    def _durations(self, kind: type[Stage], now: float) -> list[float]:
+        """Seconds that stages of a kind took, or else what the running ones are heading for."""
+        if self.seconds[kind]:
+            return list(self.seconds[kind])
+        return [
             (now - self.began[name]) / share
             for name, share in self.shares.items()
             if share > ENOUGH and type(self.missing.get(name)) is kind
         ]
-        if durations:
-            return fmean(durations)
-        return None if issubclass(kind, Learning) else 0.0  # what does not learn takes little
 
 
 def minutes(seconds: float) -> str:

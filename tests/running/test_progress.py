@@ -55,12 +55,23 @@ def test_cells_are_done_running_or_failed(sweep):
     assert sweep.count_cells() == (1, 2, 0)
 
 
-def test_the_time_left_is_not_known_before_a_training_of_each_kind_has_come_some_way(sweep, clock):
+def test_the_time_left_is_not_known_before_a_training_has_come_some_way(sweep, clock):
     sweep.on_start(TRAINING)
     assert sweep.seconds_left(clock.now) is None
     clock.now += 20
     sweep.on_log(TRAINING, LogEntry(2, 10, {}))
     assert sweep.seconds_left(clock.now) == pytest.approx(80)
+
+
+class Other(type(TRAINING)):
+    """Another kind of training."""
+
+
+def test_a_training_of_which_nothing_is_known_is_taken_for_one_that_is(clock, tmp_path):
+    other = Other(**vars(TRAINING))
+    sweep = SweepProgress({"both": [TRAINING, other]}, [TRAINING, other], Store(tmp_path))
+    sweep.seconds[type(TRAINING)] = [50.0]
+    assert sweep.seconds_left(clock.now) == pytest.approx(100)
 
 
 def test_the_time_left_goes_by_finished_stages_of_the_kind(sweep, clock):
