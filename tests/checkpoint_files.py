@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monosem.core.safe_load import WeightsError
-from monosem.core.weights import read
+from monosem.checkpoints.safe_load import WeightsError
+from monosem.checkpoints.weights import read
 
 
 def odd_tensors() -> dict[str, Tensor]:

@@ -71,8 +71,13 @@ class Stage(Part):
         return None
 
     @classmethod
-    def run_together(cls, stages: Sequence[Self], jobs: Sequence[Job]) -> list[Artifact]:
-        """The artifacts of stages that share work, in their order; every stage has its own job."""
+    def run_together(
+        cls, stages: Sequence[Self], jobs: Sequence[Job]
+    ) -> list[Artifact | StageError]:
+        """The artifacts of stages that share work, in their order; every stage has its own job.
+
+        A stage that cannot go on gives its error, and the others go on without it.
+        """
         return [stage.run(job) for stage, job in zip(stages, jobs, strict=True)]
 
 

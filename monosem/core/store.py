@@ -29,7 +29,7 @@ from torch import Tensor
 
 from monosem.core.files import file_digest, lock, write_synced
 from monosem.core.identity import to_plain
-from monosem.core.stage import Artifact, Stage, key
+from monosem.core.stage import Artifact, Stage, StageError, key
 
 ARTIFACT, HISTORY, MANIFEST = "artifact.safetensors", "history.json", "spec.json"
 DIGEST_BYTES = 32  # of the SHA-256 that a checkpoint begins with
@@ -178,8 +178,14 @@ class Store:
             for stage in stages:
                 for callback in self.callbacks:
                     callback.on_end(stage)
+        errors = []
         for job, artifact in zip(jobs, artifacts, strict=True):
-            job.finish(artifact, time.time() - started)
+            if isinstance(artifact, StageError):
+                errors.append(artifact)
+            else:
+                job.finish(artifact, time.time() - started)
+        if errors:  # the others are finished
+            raise errors[0]
 
 
 class _StoreJob:

@@ -1,7 +1,7 @@
-"""What is asked of a representation: accuracy under corruptions, monosemanticity, its gallery.
+"""What is asked of a representation: accuracy under corruptions, monosemanticity.
 
     corruptions, batched_probes < probes < finetune, curves < monosemanticity, dashboard
-        < experiment < gallery
+        < experiment
 
 An `Experiment` names the stages, and makes the table of what they left: measurement -> its
 `results(artifact)` -> `Row`. This folder knows representations, data and metrics. It must not know

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Part, Range
 from monosem.core.identity import seed_for
-from monosem.core.stage import Artifact, Job, Stage
+from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.data.dataset import Augmentation, Dataset
 from monosem.evaluation.batched_probes import (
     BatchedProbes,
@@ -329,10 +329,15 @@ class FittedProbes(Learning):
         return self.probe, self.encoder, self.data
 
     def run(self, job: Job) -> Artifact:
-        return self.run_together([self], [job])[0]
+        (artifact,) = self.run_together([self], [job])
+        if isinstance(artifact, StageError):
+            raise artifact
+        return artifact
 
     @classmethod
-    def run_together(cls, stages: Sequence[Self], jobs: Sequence[Job]) -> list[Artifact]:
+    def run_together(
+        cls, stages: Sequence[Self], jobs: Sequence[Job]
+    ) -> list[Artifact | StageError]:
         """Encode the views of every epoch once, for all stages that have yet to learn from them."""
         probe, encoder, data = stages[0].probe, stages[0].encoder, stages[0].data
         network = encoder.network(jobs[0].get)
@@ -375,8 +380,12 @@ class _StageFit:
         self.job.log(self.next_epoch, self.epochs, loss=loss)
         self.job.save({"trainer": self.trainer.state(), "passes": self.passes})
 
-    def artifact(self) -> Artifact:
-        fitted = self.trainer.result()
+    def artifact(self) -> Artifact | StageError:
+        """What the stage leaves, or why it leaves nothing: that is no fault of its siblings."""
+        try:
+            fitted = self.trainer.result()
+        except StageError as error:
+            return error
         if self.passes:
             self.job.log(self.epochs, self.epochs, encoder_passes=self.passes)
         return {"weight": fitted.weight[self.positions], "bias": fitted.bias[self.positions]}

@@ -2,10 +2,10 @@
 
 This folder knows how parts of `data` and `learning` become a trained network, how somebody else's
 weights become one, and how a split is encoded. It must not know what features are used for: no
-corruption, no probe, no curve. Only an encoder may assume that inputs are images; here a
-representation is asked whether it can take those of a dataset. Imports inside it go one way:
+corruption, no probe, no curve. Whether a representation takes the inputs of a dataset, images or
+others, it is asked (`incompatibility`). Imports inside it go one way:
 
     representation < training < pretrain, autoencoder, toy
-    matching, autoencoder < checkpoint
+    autoencoder < checkpoint
     features < baselines
 """

@@ -13,10 +13,11 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from monosem.core import weights
+from monosem.checkpoints import weights
+from monosem.checkpoints.matching import matched
+from monosem.checkpoints.safe_load import WeightsError
 from monosem.core.fields import Count, PathField
 from monosem.core.files import file_digest
-from monosem.core.safe_load import WeightsError
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import channel_mismatch
@@ -24,7 +25,6 @@ from monosem.learning.encoders import Encoder, Network, Projector
 from monosem.learning.objectives import Objective
 from monosem.learning.sparse import Autoencoder, Sparsifier
 from monosem.models.autoencoder import LatentEncoder, SparseAutoencoder
-from monosem.models.matching import matched
 from monosem.models.representation import Composed, GetArtifact, Pretrained, Representation, freeze
 
 

@@ -24,7 +24,7 @@ from monosem.models.representation import Representation
 from monosem.results.summary import tables
 from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
-from monosem.running.facts import describe_experiment
+from monosem.running.run_folder import describe_experiment
 from monosem.specs.load import Spec
 
 if TYPE_CHECKING:

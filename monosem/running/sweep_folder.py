@@ -18,8 +18,7 @@ from monosem.results.search import search
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 from monosem.running import run_folder
-from monosem.running.facts import describe_experiment
-from monosem.running.run_folder import EVENTS
+from monosem.running.run_folder import EVENTS, describe_experiment
 from monosem.specs.cells import Cell, Study
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, tiny_pretrain
 
-from monosem.core.stage import Artifact, Job, Stage, key
+from monosem.core.stage import Artifact, Job, Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store, _StoreJob
 
 
@@ -289,3 +289,26 @@ def test_an_artifact_has_the_mode_that_the_umask_gives(tmp_path):
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in store.folder(TOP).iterdir()}
     assert modes == dict.fromkeys(("artifact.safetensors", "history.json", "spec.json"), 0o644)
+
+
+@dataclass(frozen=True)
+class Fragile(Stage):
+    """Shares work with all of its kind; one that is sick gives an error."""
+
+    name: str
+    sick: bool = False
+
+    def shared_work(self) -> str:
+        return "all"
+
+    @classmethod
+    def run_together(cls, stages, jobs):
+        error = StageError("its loss is no number")
+        return [error if stage.sick else {"x": torch.ones(1)} for stage in stages]
+
+
+def test_a_stage_that_fails_in_a_group_takes_none_of_the_others_along(tmp_path):
+    store, group = Store(tmp_path), [Fragile("a"), Fragile("b", sick=True), Fragile("c")]
+    with pytest.raises(StageError, match="no number"):
+        store.get_together(group)
+    assert [store.has(stage) for stage in group] == [True, False, True]

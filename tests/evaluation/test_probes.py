@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from monosem.core.device import BatchLoader
 from monosem.core.fields import FieldError
-from monosem.core.stage import closure, group_shared, key, plan
+from monosem.core.stage import StageError, closure, group_shared, key, plan
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.data.augment import RandomResizedCrop
 from monosem.data.digits import Digits
@@ -322,3 +322,21 @@ def test_batches_larger_than_the_training_split_are_refused():
         FieldError, match=r"LinearProbe.batch_size must be at most 1437, the training images"
     ):
         curve(LabelNoise(), 0.0, probe=replace(FRESH, batch_size=2000)).preflight()
+
+
+def test_a_stage_whose_probes_diverge_takes_none_of_its_group_along(new_store, monkeypatch):
+    error = StageError("the weights are no finite numbers")
+    fitted = probes.ProbeTrainer.result
+    calls = []
+
+    def result(trainer):
+        calls.append(trainer)
+        if len(calls) == 2:  # of three
+            raise error
+        return fitted(trainer)
+
+    monkeypatch.setattr(probes.ProbeTrainer, "result", result)
+    stages = three_stages()
+    with pytest.raises(StageError, match="no finite numbers"):
+        new_store.get_together(stages)
+    assert sorted(map(new_store.has, stages)) == [False, True, True]

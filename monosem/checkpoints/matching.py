@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monosem.core.safe_load import WeightsError, list_names
+from monosem.checkpoints.safe_load import WeightsError, list_names
 
 Tensors = Mapping[str, Tensor]
 

@@ -20,13 +20,6 @@ from monosem.data.images import ImageDataset
 from monosem.evaluation.corruptions import LabelNoise
 from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment, Gallery
-from monosem.evaluation.gallery import (
-    draw_encoder,
-    gallery_encoder,
-    gallery_files,
-    shown_encoders,
-    write_experiment_gallery,
-)
 from monosem.evaluation.probes import LinearProbe
 from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
@@ -35,6 +28,13 @@ from monosem.models.baselines import Pixels
 from monosem.models.features import Features
 from monosem.models.representation import Embedding, Projection, Representation
 from monosem.results.gallery_page import read_gallery
+from monosem.running.gallery import (
+    draw_encoder,
+    gallery_encoder,
+    gallery_files,
+    shown_encoders,
+    write_experiment_gallery,
+)
 
 DATA = Digits(size=8)
 ENCODER = Embedding(tiny_pretrain(epochs=1))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from monosem.core.safe_load import WeightsError, list_names, load_stream, load_zip
+from monosem.checkpoints.safe_load import WeightsError, list_names, load_stream, load_zip
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -19,9 +19,9 @@ import torch
 from checkpoint_files import assert_refused, assert_same, odd_tensors
 from torch import nn
 
-from monosem.core import safe_load
-from monosem.core.safe_load import _AsDictionary, _AsList, _Forgetful
-from monosem.core.weights import read
+from monosem.checkpoints import safe_load
+from monosem.checkpoints.safe_load import _AsDictionary, _AsList, _Forgetful
+from monosem.checkpoints.weights import read
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
 

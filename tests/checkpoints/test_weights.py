@@ -9,8 +9,8 @@ import torch
 from checkpoint_files import assert_refused, assert_same, odd_tensors
 from safetensors.torch import save_file
 
-from monosem.core.safe_load import WeightsError
-from monosem.core.weights import read
+from monosem.checkpoints.safe_load import WeightsError
+from monosem.checkpoints.weights import read
 
 
 @pytest.fixture
