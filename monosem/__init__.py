@@ -14,8 +14,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
-    from monosem.core.fields import Part
-    from monosem.core.stage import Stage
+    from monosem.core.fields import FieldError, Part
+    from monosem.core.stage import Stage, StageError
     from monosem.core.store import Store
     from monosem.data.dataset import Augmentation, Dataset, Examples
     from monosem.data.images import ImageDataset
@@ -29,12 +29,14 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
     from monosem.models.representation import Representation
     from monosem.running.local import features, run
+    from monosem.specs.errors import SpecError
     from monosem.specs.load import load
 
 __all__ = [
     "Augmentation", "Corruption", "Curve", "Dataset", "Declaration", "Encoder", "Examples",
-    "Experiment", "FeatureBatch", "ImageDataset", "Metric", "Objective", "Part", "PerDimension",
-    "Probe", "Representation", "Sparsifier", "Stage", "Store", "features", "load", "run",
+    "Experiment", "FeatureBatch", "FieldError", "ImageDataset", "Metric", "Objective", "Part",
+    "PerDimension", "Probe", "Representation", "Sparsifier", "SpecError", "Stage", "StageError",
+    "Store", "features", "load", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "Examples": "data.dataset",
     "Experiment": "evaluation.experiment",
     "FeatureBatch": "metrics.base",
+    "FieldError": "core.fields",
     "ImageDataset": "data.images",
     "Metric": "metrics.base",
     "Objective": "learning.objectives",
@@ -55,7 +58,9 @@ _HOMES = {
     "Probe": "evaluation.probes",
     "Representation": "models.representation",
     "Sparsifier": "learning.sparse",
+    "SpecError": "specs.errors",
     "Stage": "core.stage",
+    "StageError": "core.stage",
     "Store": "core.store",
     "features": "running.local",
     "load": "specs.load",

@@ -23,10 +23,21 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from monosem.core.fields import AtLeastZero, Count, Fraction, Positive
-from monosem.data.dataset import Augmentation
+from monosem.data.dataset import Augmentation, Dataset
+from monosem.data.images import ImageDataset
 
 TRIES = 10  # boxes drawn per image until one fits, as in torchvision
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601), as in PIL's convert("L")
+
+
+@dataclass(frozen=True)
+class ImageAugmentation(Augmentation):
+    """A random change of images: (n, c, h, w) in [0, 1] -> the same."""
+
+    def incompatibility(self, data: Dataset) -> str | None:
+        if isinstance(data, ImageDataset):
+            return None
+        return f"must be of images, which {type(self).__name__} changes, got {type(data).__name__}"
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -55,7 +66,7 @@ class Boxes(NamedTuple):
 
 @gin.register
 @dataclass(frozen=True)
-class RandomResizedCrop(Augmentation):
+class RandomResizedCrop(ImageAugmentation):
     """Crop a random area with a random aspect ratio, and resize it.
 
     Boxes are distributed as torchvision's, filters are PIL's, antialiased.
@@ -162,7 +173,7 @@ def _triangle(x: Tensor) -> Tensor:
 
 @gin.register
 @dataclass(frozen=True)
-class RandomHorizontalFlip(Augmentation):
+class RandomHorizontalFlip(ImageAugmentation):
     """Mirror left and right. Not for digits, letters or anything else that a mirror changes.
 
     probability: the share of images that are mirrored.
@@ -177,7 +188,7 @@ class RandomHorizontalFlip(Augmentation):
 
 @gin.register
 @dataclass(frozen=True)
-class RandomRotation(Augmentation):
+class RandomRotation(ImageAugmentation):
     """Turn by a random angle, bilinear; what comes in from outside is black.
 
     degrees: the angle is uniform in [-degrees, degrees].
@@ -256,7 +267,7 @@ def _hue(images: Tensor, value: Tensor, chroma: Tensor) -> Tensor:
 
 @gin.register
 @dataclass(frozen=True)
-class ColorJitter(Augmentation):
+class ColorJitter(ImageAugmentation):
     """Change brightness, contrast, saturation and hue at random (torchvision's ColorJitter).
 
     They come in random order, drawn for each image.
@@ -309,7 +320,7 @@ Adjustment = Callable[[Tensor, Tensor], Tensor]
 
 @gin.register
 @dataclass(frozen=True)
-class RandomGrayscale(Augmentation):
+class RandomGrayscale(ImageAugmentation):
     """Drop the colour.
 
     probability: the share of images that lose it.
@@ -324,7 +335,7 @@ class RandomGrayscale(Augmentation):
 
 @gin.register
 @dataclass(frozen=True)
-class GaussianBlur(Augmentation):
+class GaussianBlur(ImageAugmentation):
     """Blur as PIL's ImageFilter.GaussianBlur does: three box filters in a row.
 
     The width of a box may be a fraction of a pixel.

@@ -43,6 +43,10 @@ class Augmentation(Part):
         """inputs: (n, ...) on the device of the generator. Returns as many, changed."""
         raise NotImplementedError
 
+    def incompatibility(self, data: Dataset) -> str | None:
+        """Why it cannot change the inputs of `data`, if it cannot: 'must be of images ...'."""
+        return None
+
 
 @dataclass(frozen=True)
 class Dataset(Part):
@@ -201,6 +205,12 @@ def _are_levels(levels: object, labels: Tensor) -> bool:
 @functools.lru_cache(maxsize=8)
 def load_once(dataset: Dataset, name: SplitName) -> Examples:
     return dataset.load(name)
+
+
+def views_mismatch(views: Sequence[Augmentation], data: Dataset) -> str | None:
+    """Why the first of these augmentations that cannot change the inputs of `data` cannot."""
+    mismatches = (view.incompatibility(data) for view in views)
+    return next((mismatch for mismatch in mismatches if mismatch), None)
 
 
 def stratified(labels: Tensor, draw: Generator) -> Tensor:

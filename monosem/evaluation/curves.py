@@ -151,7 +151,7 @@ class Curve(SeverityCurve):
         super().preflight()
         if mismatch := self.corruption.incompatibility(self.data):
             self.refuse("data", mismatch)
-        self.probe.check_size(len(self.data.split("train").labels))
+        self.probe.check_data(self.data)
 
     @property
     def task(self) -> Task:
@@ -239,7 +239,7 @@ class FeatureSelection(TopDimensions):
                 "probe",
                 "must take images as they are: LinearProbe.views are not for feature selection",
             )
-        self.probe.check_size(len(self.data.split("train").labels))
+        self.probe.check_data(self.data)
 
     def upstream(self) -> tuple[Stage, ...]:
         return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")

@@ -17,7 +17,7 @@ from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Part, Range
 from monosem.core.identity import seed_for
 from monosem.core.stage import Artifact, Job, Stage, StageError
-from monosem.data.dataset import Augmentation, Dataset
+from monosem.data.dataset import Augmentation, Dataset, views_mismatch
 from monosem.evaluation.batched_probes import (
     BatchedProbes,
     EarlyStopping,
@@ -104,8 +104,8 @@ class Predictions(NamedTuple):
 class Probe(Part):
     """How a classifier of a representation is made."""
 
-    def check_size(self, images: int) -> None:
-        """Refuse what does not go with so many training images."""
+    def check_data(self, data: Dataset) -> None:
+        """Refuse what does not go with a training split, its size say."""
 
     def upstream(self, task: Task) -> tuple[Stage, ...]:
         """The stages that `predictions` asks for."""
@@ -132,7 +132,10 @@ class MinibatchProbe(Probe):
     batch_size: Count = 256
     views: tuple[Augmentation, ...] = ()
 
-    def check_size(self, images: int) -> None:
+    def check_data(self, data: Dataset) -> None:
+        if mismatch := views_mismatch(self.views, data):
+            self.refuse("views", f"do not fit Curve.data, which {mismatch}")
+        images = len(data.split("train").labels)
         if self.batch_size > images:
             reason = f"must be at most {images}, the training images, got {self.batch_size}"
             self.refuse("batch_size", reason)

@@ -34,10 +34,25 @@ class Encoder(Part):
         """
         raise NotImplementedError
 
+    def incompatibility(self, sample_shape: tuple[int, ...]) -> str | None:
+        """Why it cannot take inputs of this shape, if it cannot: 'must be of images ...'."""
+        return None
+
+
+@dataclass(frozen=True)
+class ImageEncoder(Encoder):
+    """The architecture of a backbone for images, (n, channels, height, width)."""
+
+    def incompatibility(self, sample_shape: tuple[int, ...]) -> str | None:
+        if len(sample_shape) == 3:
+            return None
+        kind = type(self).__name__
+        return f"must be of images, which {kind} takes, got inputs of the shape {sample_shape}"
+
 
 @gin.register
 @dataclass(frozen=True)
-class SmallConv(Encoder):
+class SmallConv(ImageEncoder):
     """Four 3 x 3 convolutions with batch norm, then the mean over space. For small images on a CPU.
 
         images      (n, channels in, h, w)
@@ -78,7 +93,7 @@ class SmallConv(Encoder):
 
 @gin.register
 @dataclass(frozen=True)
-class ResNet(Encoder):
+class ResNet(ImageEncoder):
     """torchvision's ResNet (He et al., arXiv:1512.03385) without its last layer, not pre-trained.
 
     depth: 18, 34 or 50 layers.

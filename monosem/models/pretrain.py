@@ -46,6 +46,11 @@ class Pretrain(Training, Pretrained):
                 f"got {self.batch_size}",
             )
 
+    def preflight(self) -> None:
+        super().preflight()
+        if mismatch := self.encoder.incompatibility(self.data.sample_shape):
+            self.refuse("data", mismatch)
+
     @property
     def width(self) -> int:
         return self.encoder.width

@@ -15,7 +15,7 @@ from monosem.core.device import BatchLoader, Precision, device
 from monosem.core.fields import Count, Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Job, Stage
-from monosem.data.dataset import Augmentation, Dataset
+from monosem.data.dataset import Augmentation, Dataset, views_mismatch
 from monosem.learning.loop import Batch, TrainingLoop
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.metrics.base import FeatureBatch, Metric, as_number, measure
@@ -75,6 +75,8 @@ class Training(Learning):
     def preflight(self) -> None:
         if problem := self.data.problem():
             self.refuse("data", problem)
+        if mismatch := views_mismatch(self.views, self.data):
+            self.refuse("data", mismatch)
         images = len(self.data.split("train").labels)
         if self.batch_size > images:
             self.refuse(

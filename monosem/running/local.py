@@ -61,14 +61,19 @@ def run(
     Raises FieldError where a spec does not go with its data, and StageError where a stage cannot
     go on.
     """
+    if not isinstance(spec, Spec | Experiment):
+        raise TypeError(f"run takes what load returns, or an Experiment, got {spec!r}")
     experiment = spec if isinstance(spec, Experiment) else spec.experiment
     config = None if isinstance(spec, Experiment) else spec.config
-    experiment.preflight()
     for stage in closure(experiment.stages):
         stage.preflight()
+    experiment.preflight()
     artifacts = Store(store)
     folder = None if runs is None else Path(runs, experiment.name)
     if folder is None:
+        from monosem.running.progress import ConsoleProgress
+
+        artifacts.callbacks = (ConsoleProgress(),)
         compute(artifacts, experiment.stages)
     else:
         update_run_folder(folder, experiment, config, artifacts)

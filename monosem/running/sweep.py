@@ -178,9 +178,7 @@ class SweepState:
     def _record_stage(self, stage: Stage, outcome: Outcome) -> None:
         name = key(stage)
         failure = outcome.failed.get(name)
-        if failure and not self.store.has(
-            stage
-        ):  # others of a group may be there
+        if failure and not self.store.has(stage):  # others of a group may be there
             self.tries[name] = self.tries.get(name, 0) + failure.tries
             if self.tries[name] > self.retries:
                 self.failed[name] = FailedStage(stage, failure.reason, failure.log)

@@ -12,11 +12,12 @@ from torch import nn
 from monosem.core.fields import FieldError
 from monosem.core.identity import generator
 from monosem.core.store import Store
+from monosem.data.augment import RandomResizedCrop
 from monosem.data.dataset import Augmentation, Dataset, Examples
 from monosem.data.digits import Digits
 from monosem.evaluation.corruptions import GaussianNoise
 from monosem.evaluation.probes import LinearProbe
-from monosem.learning.encoders import Encoder
+from monosem.learning.encoders import Encoder, SmallConv
 from monosem.learning.optimizers import SGD, Constant
 from monosem.models.representation import Embedding
 
@@ -105,7 +106,8 @@ def curve_of_sentences(**fields):
         data=Sentences(), views=(DropTokens(),), encoder=BagOfTokens(), epochs=1, batch_size=6
     )
     probe = LinearProbe(SGD(lr=1.0), Constant(), epochs=1, batch_size=6)
-    return tiny_curve(encoder=Embedding(encoder), data=Sentences(), probe=probe, **fields)
+    standard = {"encoder": Embedding(encoder), "data": Sentences(), "probe": probe}
+    return tiny_curve(**{**standard, **fields})
 
 
 def test_a_curve_of_tokens_needs_a_dataset_views_and_an_encoder_only(tmp_path):
@@ -120,3 +122,24 @@ def test_a_curve_of_tokens_needs_a_dataset_views_and_an_encoder_only(tmp_path):
 def test_a_corruption_of_pixels_is_refused_for_tokens():
     with pytest.raises(FieldError, match="images"):
         curve_of_sentences(corruption=GaussianNoise()).preflight()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"views": (RandomResizedCrop(),)}, "which RandomResizedCrop changes, got Sentences"),
+        ({"encoder": SmallConv()}, r"which SmallConv takes, got inputs of the shape \(5,\)"),
+    ],
+    ids=["views", "encoder"],
+)
+def test_views_and_encoders_of_images_are_refused_for_tokens(fields, reason):
+    sound = {"data": Sentences(), "views": (DropTokens(),), "encoder": BagOfTokens()}
+    sound["batch_size"] = 6
+    with pytest.raises(FieldError, match=f"Pretrain.data must be of images, {reason}"):
+        tiny_pretrain(**{**sound, **fields}).preflight()
+
+
+def test_a_probe_s_views_of_images_are_refused_for_tokens():
+    probe = LinearProbe(SGD(), Constant(), views=(RandomResizedCrop(),))
+    with pytest.raises(FieldError, match="LinearProbe.views do not fit Curve.data, which must be"):
+        curve_of_sentences(probe=probe).preflight()

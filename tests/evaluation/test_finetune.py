@@ -172,4 +172,4 @@ def test_batches_larger_than_the_training_split_are_refused():
     with pytest.raises(
         FieldError, match=r"FineTune.batch_size must be at most 1437, the training images"
     ):
-        replace(TUNE, batch_size=2000).check_size(1437)
+        replace(TUNE, batch_size=2000).check_data(Digits())
