@@ -1,8 +1,8 @@
 """Fields: what the parts of a spec may hold, and the part itself, checked when it is made.
 
 The annotation of a field is the whole rule: `lr: Positive`, `stem: Literal["cifar", "imagenet"]`,
-`views: tuple[Augmentation, ...]`. What breaks it is refused in words that go on from the field's
-name: "must be above 0, got -1".
+`views: tuple[Augmentation, ...]`. A value that breaks it is refused with a reason that begins with
+a verb, as in "must be above 0, got -1"; the name of the field is put in front.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FieldError(ValueError):
     owner: the name of the class.
     field: the name of the field.
     value: what it holds.
-    reason: why not; goes on from the name of the field.
+    reason: why not; begins with a verb, as in "must be above 0": "TopK.k" is put in front.
     """
 
     def __init__(self, owner: str, field: str, value: object, reason: str):
@@ -51,8 +51,8 @@ class Range:
     open: bool = False
 
     def __contains__(self, number: float) -> bool:
-        above = number > self.low if self.open else number >= self.low
-        return above and number <= self.high
+        is_high_enough = number > self.low if self.open else number >= self.low
+        return is_high_enough and number <= self.high
 
     def __str__(self) -> str:
         if self.high < math.inf:
@@ -65,7 +65,7 @@ class Range:
 class NotInKey:
     """Marks a field that stays out of the key.
 
-    why: for the reader.
+    why: the reason, for whoever reads the annotation.
     path: whether it is a path, which is made absolute, as workers start in folders of their own.
     """
 
@@ -139,7 +139,7 @@ def _conform_annotated(value: Any, annotation: Any) -> Any:
 
 
 def _conform_union(value: Any, kinds: tuple[Any, ...]) -> Any:
-    """The first kind that takes it; what is wrong is said of the last one."""
+    """The first kind that takes the value. If none does, the error is that of the last one."""
     if value is None and types.NoneType in kinds:
         return None
     *others, last = [kind for kind in kinds if kind is not types.NoneType]
@@ -229,12 +229,15 @@ class Part:
         """Refuse fields that contradict one another."""
 
     def content(self) -> str | None:
-        """A digest of what the files hold that its fields point to; None where it reads none.
+        """A digest of the files that its fields point to; None where it reads no file.
 
-        It counts in the key.
+        It is in the key.
         """
         return None
 
     def refuse(self, field: str, reason: str) -> typing.NoReturn:
-        """Raise a FieldError of one of its fields; `reason` goes on from the field's name."""
+        """Raise a FieldError of one of its fields.
+
+        reason: begins with a verb, as in "must be above 0": "TopK.k" is put in front.
+        """
         raise FieldError(type(self).__name__, field, getattr(self, field), reason)

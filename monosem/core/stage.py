@@ -21,7 +21,10 @@ Artifact = dict[str, Tensor]
 
 
 class StageError(RuntimeError):
-    """A stage that cannot go on: its loss is no number, say. The message is for whoever ran it."""
+    """A stage that cannot go on, for example because its loss is NaN.
+
+    The message is for whoever ran it.
+    """
 
 
 class Job(Protocol):
@@ -34,7 +37,7 @@ class Job(Protocol):
         """Keep scalars at `step` of `of` with the artifact."""
 
     def on_step(self, step: int, of: int, images: int, loss: Tensor) -> None:
-        """Give a sign of life between logs. Nothing of it is kept.
+        """Report progress between logs. It is shown and not stored.
 
         images: how many inputs this process has trained on so far.
         """
@@ -56,17 +59,17 @@ class Stage(Part):
         return tuple(stage for value in values for stage in _stages_in(value))
 
     def preflight(self) -> None:
-        """Refuse what only the data can tell to be wrong. Every stage is asked before any runs."""
+        """Check what cannot be checked without the data. Called for all stages before any runs."""
 
     def run(self, job: Job) -> Artifact:
         raise NotImplementedError
 
     def shared_work(self) -> Hashable | None:
-        """What `run` can share with the `run` of other stages of its class; None: nothing.
+        """A value; stages of one class with equal values are run together. None: alone.
 
-        Stages that are missing together and give equal values are computed by one call of
-        `run_together`. This is about how and not about what: each stage has its own key and its
-        own artifact, which must be the same whether it is computed alone or together.
+        One call of `run_together` computes all of them that are missing. The value is not in the
+        key: each stage has its own key and its own artifact, and the artifact must be the same
+        whether the stage is computed alone or together with others.
         """
         return None
 
@@ -76,13 +79,16 @@ class Stage(Part):
     ) -> list[Artifact | StageError]:
         """The artifacts of stages that share work, in their order; every stage has its own job.
 
-        A stage that cannot go on gives its error, and the others go on without it.
+        A stage that fails gives its error in place of an artifact. The others go on without it.
         """
         return [stage.run(job) for stage, job in zip(stages, jobs, strict=True)]
 
 
 def title(stage: Stage) -> str:
-    """A stage for people, with the classes of its parts: Features(Embedding, Digits, test)."""
+    """A stage for people: its class, the classes of its parts and its strings.
+
+    Features(Embedding, Digits, test), for example. Numbers are left out.
+    """
     annotations = annotations_of(type(stage))
     described = []
     for field in fields(stage):
@@ -97,7 +103,7 @@ def title(stage: Stage) -> str:
 
 
 def _stages_in(value: object) -> Iterator[Stage]:
-    """The first stages on every way down into `value`."""
+    """The stages in `value`; it does not look inside a stage."""
     if isinstance(value, Stage):
         yield value
     elif isinstance(value, Part):
@@ -112,20 +118,21 @@ def _stages_in(value: object) -> Iterator[Stage]:
 def key(stage: Stage) -> str:
     """The identity of a stage's artifact, 20 hex digits.
 
-    The keys of what is upstream count too, for stages that are no field but derived from fields.
+    The keys of upstream stages are hashed too: not every upstream stage is a field. Some are
+    derived from fields, as FittedProbes of a Curve.
     """
-    return digest(stage, [key(above) for above in stage.upstream()])[:20]
+    return digest(stage, [key(needed) for needed in stage.upstream()])[:20]
 
 
 def closure(stages: Sequence[Stage]) -> list[Stage]:
-    """Every stage that takes part, once, upstream first."""
+    """The stages and all that is upstream of them, each once, upstream first."""
     ordered: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
         if key(stage) in ordered:
             return
-        for above in stage.upstream():
-            visit(above)
+        for needed in stage.upstream():
+            visit(needed)
         ordered[key(stage)] = stage
 
     for stage in stages:
@@ -136,7 +143,7 @@ def closure(stages: Sequence[Stage]) -> list[Stage]:
 def plan(stages: Sequence[Stage], is_done: Callable[[Stage], bool]) -> list[list[Stage]]:
     """Waves of missing stages, each stage once.
 
-    What is done needs nothing above it. A wave needs only the waves before it.
+    Upstream of a finished stage is not visited. A wave needs only the waves before it.
     """
     depths: dict[str, int] = {}  # 0 is done, 1 the first wave
     waves: list[list[Stage]] = []
@@ -148,7 +155,7 @@ def plan(stages: Sequence[Stage], is_done: Callable[[Stage], bool]) -> list[list
         if is_done(stage):
             depths[name] = 0
             return 0
-        depth = 1 + max((visit(above) for above in stage.upstream()), default=0)
+        depth = 1 + max((visit(needed) for needed in stage.upstream()), default=0)
         while len(waves) < depth:
             waves.append([])
         waves[depth - 1].append(stage)

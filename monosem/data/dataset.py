@@ -24,7 +24,7 @@ MOST_LEVELS = 10_000  # of a factor: counts are kept for each of them
 class Examples(NamedTuple):
     """One split.
 
-    inputs: (n, *sample_shape), as they are stored: uint8 pixels of images, say.
+    inputs: (n, *sample_shape), as they are stored, for example uint8 pixels of images.
     labels: (n,) int64, from 0 to classes - 1.
     factors: where it is known what made the inputs, the level of each factor by its name,
         (n,) int64 from 0 on.
@@ -80,7 +80,8 @@ class Dataset(Part):
     def mismatch(self, other: Dataset) -> str | None:
         """Why a network of these inputs cannot take those of `other`, if it cannot.
 
-        Goes on from the name of a field. Asked when a spec is read: it loads nothing.
+        It begins with a verb, as in "must be Digits, got CIFAR10": "Curve.data" is put in front.
+        Asked when a spec is read: it loads nothing.
         """
         if isinstance(other, type(self)):
             return None
@@ -88,11 +89,14 @@ class Dataset(Part):
         return f"must be {kind}, as the encoder was made for, got {other_kind}"
 
     def problem_of_inputs(self, inputs: Tensor) -> str | None:
-        """What keeps the inputs of a split from being used; goes on from the name of a field."""
+        """Why the inputs of a split cannot be used, if they cannot.
+
+        It begins with a verb, as in "must hold uint8": "Curve.data" is put in front.
+        """
         return None
 
     def split(self, name: SplitName) -> Examples:
-        """What `load` gave the first time: stages ask often, some of them at every step."""
+        """A split, loaded once a process: stages ask often, some of them at every step."""
         return load_once(self, name)
 
     @property
@@ -111,9 +115,10 @@ class Dataset(Part):
         return tuple(map(str, range(self.classes)))
 
     def problem(self) -> str | None:
-        """What keeps the dataset from being used, if anything; goes on from the name of a field.
+        """Why the dataset cannot be used, if it cannot.
 
-        For datasets that somebody has just written.
+        It begins with a verb, as in "must hold int64 labels": "Curve.data" is put in front. It
+        finds the mistakes of datasets that somebody has just written.
         """
         for name in SPLITS:
             if problem := self._problem_of_split(name):
@@ -214,9 +219,9 @@ def views_mismatch(views: Sequence[Augmentation], data: Dataset) -> str | None:
 
 
 def stratified(labels: Tensor, draw: Generator) -> Tensor:
-    """A random order of which every beginning holds the classes in their proportions.
+    """A random order; every prefix has the classes in their proportions, up to rounding.
 
-    labels: (n,). Returns (n,) indices; proportions hold up to rounding.
+    labels: (n,). Returns (n,) indices.
     """
     order = torch.randperm(len(labels), generator=draw)
     place = torch.empty(len(labels), dtype=torch.float64)

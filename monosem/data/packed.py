@@ -48,12 +48,15 @@ FolderName = Annotated[
 class PackError(ValueError):
     """What cannot be packed, or a pack that cannot be used.
 
-    The message goes on from the name of a field: "holds ...".
+    The message begins with a verb, as in "holds ...": the name of a field is put in front.
     """
 
 
 class PlaceError(PackError):
-    """A folder that cannot take a pack. The message goes on from the name of a field."""
+    """A folder that cannot take a pack.
+
+    The message begins with a verb, as in "is ...": the name of a field is put in front.
+    """
 
 
 class ImageStream(NamedTuple):
@@ -362,9 +365,9 @@ def _file_state(path: Path) -> dict[str, object]:
 
 
 def path_hint(path: Path) -> str:
-    """What is there in place of the first folder of `path` that is not; goes on from its name.
+    """A hint to append to a message about a path: a similar name, or the folder that is missing.
 
-    Empty where all of it is there, or hidden from us.
+    Empty where the path exists or cannot be looked at.
     """
     try:
         missing = next((step for step in [*path.parents[::-1], path] if not step.exists()), None)

@@ -60,16 +60,16 @@ class ProbeSpec(NamedTuple):
 class BatchedProbes(NamedTuple):
     """Fitted linear classifiers.
 
-    weight: (h, d, classes)
-    bias: (h, classes)
+    weight: (probes, d, classes)
+    bias: (probes, classes)
     """
 
     weight: Tensor
     bias: Tensor
 
-    def logits(self, features: Tensor, probe: int) -> Tensor:
-        """features: (n, d) -> (n, classes) of the probe at that position."""
-        return features @ self.weight[probe] + self.bias[probe]
+    def logits(self, features: Tensor, position: int) -> Tensor:
+        """Features (n, d) -> logits (n, classes) of the probe at a position."""
+        return features @ self.weight[position] + self.bias[position]
 
 
 @gin.register
@@ -80,9 +80,9 @@ class EarlyStopping(Part):
     The held-out labels are those that the probe sees, so noise in them is noise here too. Every
     probe has its own best epoch; all are trained to the end of the schedule.
 
-    held: the share of a probe's examples that is held out, at least one of them. The last example
-        of a class is never held out. Where there is no other, as with one shot, nothing is: the
-        loss is then that on the examples which the probe learns from.
+    held: the share of a probe's examples that is held out, at least one example. One example of
+        every class is never held out. If there are no others, as with one shot, nothing is held
+        out: the loss is then that on the examples that the probe learns from.
     """
 
     held: Annotated[float, Range(0, 0.9, open=True)] = 0.1
@@ -115,7 +115,7 @@ class FitSettings(NamedTuple):
     dropout: the share of features that is 0 at a step; the others grow to make up for it
         (Srivastava et al., JMLR 2014). A fresh draw for every example of a minibatch; probes that
         share the minibatch share the draw.
-    stopping: whose weights are taken; None takes the last ones.
+    stopping: which epoch's weights are taken; None takes those of the last epoch.
     """
 
     optimizer: Optimizer
@@ -159,7 +159,8 @@ def fit_probes(
     """Fit probes from their first epoch to their last.
 
     features: epoch -> (n, d), float32; what the probes see in that epoch.
-    Returns the fitted probes in the order of `probes`, for features of that scale.
+    Returns the fitted probes in the order of `probes`. They take unscaled features; the scale is
+    folded into the weights.
     """
     views = features(0)
     trainer = ProbeTrainer(probes, views.shape[1], classes, settings, views.device)
@@ -170,11 +171,9 @@ def fit_probes(
 
 
 def unique_probes(probes: Sequence[ProbeSpec]) -> tuple[list[ProbeSpec], list[int]]:
-    """Probes that would train to the same weights are to be trained once.
+    """The different ones among some probes: probes that would train to equal weights count once.
 
-    probes: h of them.
-    Returns the different ones in order of first appearance, and for each of the h its position
-    among them.
+    Returns them in order of first appearance, and for each of `probes` its position among them.
     """
     unique: dict[tuple[object, ...], ProbeSpec] = {}
     for probe in probes:
@@ -215,7 +214,11 @@ def initial_weights(probe: ProbeSpec, width: int, classes: int) -> Tensor:
 
 
 def drop_features(rows: Tensor, share: float, draws: Sequence[Generator]) -> Tensor:
-    """Dropout. rows: (groups, batch, d); draws: a generator for each group."""
+    """Dropout.
+
+    rows: (groups, batch, d)
+    draws: a generator for each group
+    """
     if not share:
         return rows
     uniform = [torch.rand(rows.shape[1:], generator=draw, device=rows.device) for draw in draws]
@@ -223,7 +226,7 @@ def drop_features(rows: Tensor, share: float, draws: Sequence[Generator]) -> Ten
 
 
 class ProbeTrainer:
-    """Fits probes epoch by epoch. Its state can be kept after any epoch and loaded again.
+    """Fits probes epoch by epoch. Its state can be saved after any epoch and loaded again.
 
     next_epoch: the one that `train_epoch` trains next, from 0.
     scale: what features are divided by; None before the first epoch, whose features decide it.
@@ -252,7 +255,11 @@ class ProbeTrainer:
             self._groups_by_size.append(ProbeGroups(groups, width, classes, settings, device))
 
     def train_epoch(self, features: Tensor) -> float:
-        """features: (n, d), what the probes see in this epoch -> the mean loss of all probes."""
+        """One epoch of all probes.
+
+        features: (n, d), what the probes see in this epoch.
+        Returns the mean loss of all probes.
+        """
         if self.scale is None:
             self.scale = self._scale_of(features)
         scaled = features / self.scale.to(features.device)
@@ -261,9 +268,9 @@ class ProbeTrainer:
         return float(torch.cat(losses).mean())
 
     def result(self) -> BatchedProbes:
-        """The fitted probes, for features as they were given.
+        """The fitted probes. They take unscaled features; the scale is folded into the weights.
 
-        StageError where weights are no finite numbers.
+        Raises StageError where a weight is not a finite number.
         """
         assert self.scale is not None, "an epoch or more has been trained"
         fitted = [groups.fitted() for groups in self._groups_by_size]
@@ -324,31 +331,28 @@ class ProbeGroups:
     ):
         leaders = [group[0] for group in groups]
         splits = [settings.split(leader) for leader in leaders]
-        examples = len(leaders[0].labels)
         self.settings = settings
         self.classes = classes
-        self.steps_per_epoch = settings.steps_per_epoch(examples)
+        self.steps_per_epoch = settings.steps_per_epoch(len(leaders[0].labels))
         self.steps = settings.epochs * self.steps_per_epoch
         self.seeds = [leader.seed for leader in leaders]
         self.labels = _stacked(groups, lambda probe: probe.labels).to(device)
         self.order = self._minibatch_orders([learned for learned, _ in splits]).to(device)
-
-        first = _stacked(groups, lambda probe: initial_weights(probe, width, classes)).to(device)
-        first = first.transpose(1, 2).contiguous()  # (groups, d + 1, probes, classes)
-        self.weight = first[:, :-1].clone().requires_grad_()
-        self.bias = first[:, -1:].clone().requires_grad_()
+        self.weight, self.bias = _first_weights(groups, width, classes, device)
         optimizer = settings.optimizer.for_batches(settings.batch_size)
         self.base_rate = optimizer.lr
-        one_probe = (1, 3)  # the axes of d and classes: a probe is a layer of its own
-        parameters: list[dict[str, Any]] = [
-            {"params": [self.weight], "layer": one_probe},
-            {"params": [self.bias], "layer": one_probe, "bias": True},
-        ]
-        self.optimizer = optimizer.build(parameters)
+        self.optimizer = optimizer.build(self._parameter_groups())
         self.best: BestWeights | None = None
         if settings.stopping:
             held_out = [held for _, held in splits]
             self.best = BestWeights(held_out, self.weight, self.bias)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        one_probe = (1, 3)  # the axes of d and classes: a probe is a layer of its own
+        return [
+            {"params": [self.weight], "layer": one_probe},
+            {"params": [self.bias], "layer": one_probe, "bias": True},
+        ]
 
     def _minibatch_orders(self, learned: Sequence[Tensor]) -> Tensor:
         length = self.steps * self.settings.batch_size
@@ -359,7 +363,11 @@ class ProbeGroups:
         return torch.stack(orders).int()  # half the memory of int64
 
     def train_epoch(self, features: Tensor, epoch: int) -> Tensor:
-        """features: (n, d), scaled -> the mean loss of every probe, (groups * probes,)."""
+        """One epoch of all probes.
+
+        features: (n, d), scaled.
+        Returns the mean loss of every probe, (groups * probes,).
+        """
         batch = self.settings.batch_size
         draws = [
             generator("dropout of a probe", seed, epoch, on=features.device) for seed in self.seeds
@@ -414,7 +422,11 @@ class ProbeGroups:
         return losses.sum(1) / is_held.sum(1)
 
     def fitted(self) -> BatchedProbes:
-        """weight: (groups * probes, d, classes); bias: (groups * probes, classes)."""
+        """The fitted probes, which take scaled features.
+
+        weight: (groups * probes, d, classes)
+        bias: (groups * probes, classes)
+        """
         weight, bias = self.best.result() if self.best else (self.weight, self.bias)
         weight = weight.detach().transpose(1, 2).flatten(0, 1)
         bias = bias.detach().transpose(1, 2).flatten(0, 1)
@@ -441,9 +453,10 @@ class BestWeights:
     """Of every probe, the weights with the lowest held-out loss so far.
 
     held_out: (groups, v), the held-out examples of each group, filled up with 0
-    is_held: (groups, v), which of them are no filling
+    is_held: (groups, v), False for the filling
     loss: (groups, probes), the lowest so far
-    weight, bias: as in ProbeGroups
+    weight: as in ProbeGroups
+    bias: as in ProbeGroups
     """
 
     def __init__(self, held_out: Sequence[Tensor], weight: Tensor, bias: Tensor):
@@ -481,6 +494,17 @@ class BestWeights:
         self.loss = state["loss"].to(device)
         self.weight = state["weight"].to(device)
         self.bias = state["bias"].to(device)
+
+
+def _first_weights(
+    groups: Sequence[Sequence[ProbeSpec]], width: int, classes: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias as in ProbeGroups, with gradients."""
+    first = _stacked(groups, lambda probe: initial_weights(probe, width, classes)).to(device)
+    first = first.transpose(1, 2).contiguous()  # (groups, d + 1, probes, classes)
+    weight = first[:, :-1].clone().requires_grad_()
+    bias = first[:, -1:].clone().requires_grad_()
+    return weight, bias
 
 
 def _stacked(

@@ -1,10 +1,10 @@
 """Corruptions: of the probe's training labels, its training examples or the test inputs.
 
-A corruption overrides the one hook it means; the others leave things as they are. Every hook is
+A corruption overrides one hook; the other hooks change nothing. Every hook is
 handed a fresh generator, seeded by (class of the corruption, repeat, dataset) alone. The encoder
-does not seed it, so every encoder meets the same noise. Nor does the severity, so severities
-share their draws: the labels wrong at 10 % are among those wrong at 20 %, and 5 shots contain the
-2 shots. Nothing here knows of probes or encoders.
+does not seed it, so every encoder meets the same noise. The severity does not seed it either, so
+severities share their draws: the labels wrong at 10 % are among those wrong at 20 %, and 5 shots
+contain the 2 shots. Nothing here knows of probes or encoders.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Corruption(Part):
         conform(severity, self.severities)
 
     def incompatibility(self, data: Dataset) -> str | None:
-        """Why it cannot be done to `data`, or None. The text goes on from the name of a field."""
+        """Why it cannot be done to `data`, or None.
+
+        It begins with a verb, as in "must be of images": "Curve.data" is put in front.
+        """
         return None
 
     def draw(self, repeat: int, data: Dataset) -> Generator:

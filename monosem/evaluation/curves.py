@@ -1,6 +1,6 @@
 """The stages that curves are made of: accuracy under a corruption, and accuracy and retrieval by
-the number of dimensions that are kept. How a probe is fitted, and what a corruption does, is not
-known.
+the number of dimensions that are kept. Nothing here knows how a probe is fitted or what a
+corruption does.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class SeverityCurve(Measurement):
 
     Artifact:
         a metric  (severities, repeats)  float64, in percent
-        passes    ()                     how many examples were encoded for this curve alone
+        passes    ()                     how many inputs passed through the encoder for this
+                                         curve alone
     """
 
     severities: tuple[float, ...]
@@ -112,7 +113,7 @@ class SeverityCurve(Measurement):
                 self.refuse("severities", str(error))
 
     def check_severity(self, severity: float) -> None:
-        """ValueError, with what is allowed, where a severity is none for this data."""
+        """Raise ValueError, with what is allowed, where the data do not allow a severity."""
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
         n = len(self.data.split("test").labels)
@@ -182,7 +183,7 @@ class Curve(SeverityCurve):
         }
 
     def _by_severity(self, values: list[float]) -> Tensor:
-        """One for every cell of the task -> (severities, repeats)."""
+        """One value for every draw of the task -> (severities, repeats)."""
         return torch.tensor(values, dtype=torch.float64).reshape(-1, self.repeats)
 
 
@@ -211,8 +212,8 @@ class TopDimensions(SeverityCurve):
                     f"must be whole numbers of dimensions between 1 and {width}, got {count:g}",
                 )
 
-    def kept(self, order: Tensor) -> Iterable[Tensor]:
-        """For each severity the dimensions that are kept, from (d,) dimensions in their order."""
+    def top_dimensions(self, order: Tensor) -> Iterable[Tensor]:
+        """For each severity, the first dimensions of (d,) ordered ones."""
         return (order[: int(count)] for count in self.severities)
 
 
@@ -248,7 +249,7 @@ class FeatureSelection(TopDimensions):
         train, test = (job.get(stage)["features"].to(device()) for stage in self.upstream())
         labels = self.data.split("test").labels.to(test.device)
         top1, top5 = [], []
-        for dimensions in self.kept(by_activity(F.relu(train))):
+        for dimensions in self.top_dimensions(by_activity(F.relu(train))):
             repeats = list(self._logits(train[:, dimensions], test[:, dimensions]))
             top1.append([topk_accuracy(logits, labels, 1) for logits in repeats])
             top5.append([topk_accuracy(logits, labels, 5) for logits in repeats])
@@ -300,7 +301,7 @@ class Retrieval(TopDimensions):
         labels = self.data.split("test").labels.to(rows.device)
         precision = [
             [100 * precision_at(rows[:, dimensions], labels, NEIGHBOURS)]
-            for dimensions in self.kept(by_activity(rows))
+            for dimensions in self.top_dimensions(by_activity(rows))
         ]
         return {
             "precision_at_10": torch.tensor(precision, dtype=torch.float64),

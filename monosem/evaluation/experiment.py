@@ -29,7 +29,7 @@ from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 class Gallery(Part):
     """How dimensions are shown by the examples that activate them most.
 
-    by: the result that sorts them, the most monosemantic first; None takes the first one of
+    by: the result that sorts them, the most monosemantic first. None takes the first result of
         Experiment.metrics that says which end is monosemantic.
     images: how many examples of each dimension are shown.
     rows: of gallery.png: so many of the most monosemantic dimensions, and as many of the least.
@@ -49,8 +49,8 @@ class Experiment(Part):
 
     name: of the folder under runs/ and of the lines in TensorBoard.
     curves: a curve is called by its Gin scope.
-    metrics: measured for every representation that some curve is about. One that declares nothing
-        for the data, as where no factors are known, is left out.
+    metrics: measured for every representation that some curve is about. A metric that declares
+        nothing for the data is left out, for example where no factors are known.
     reference_encoder: says how alike examples are, for the metrics that ask. None takes the pixels
         of images; other data have no default.
     gallery: how the examples that activate dimensions most are shown.
@@ -96,7 +96,7 @@ class Experiment(Part):
                 )
 
     def preflight(self) -> None:
-        """Refuse what only the data can tell to be wrong."""
+        """Check what cannot be checked without the data."""
         by = self.gallery.by
         if by is None:
             return
@@ -155,7 +155,7 @@ class Experiment(Part):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Everything that is to be computed; what stands above it follows from it."""
+        """The stages whose artifacts are wanted. Stages upstream of them are computed as well."""
         return (*self.measurements, *self.dashboards)
 
     def rows(self, get: Callable[[Stage], Artifact], swept: Swept = ()) -> list[Row]:

@@ -29,18 +29,19 @@ from monosem.models.training import Learning
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class FineTune(MinibatchProbe):
-    """A linear classifier that is trained together with the network below it.
+    """A linear classifier that is trained together with the representation's network.
 
     Every repeat has a network of its own, and so has every severity that changes the training set.
 
-    batch_size: a batch is smaller where there are fewer examples. What is left of an epoch is
-        dropped, so few shots also mean few steps, as in the reference.
+    batch_size: a batch is smaller where there are fewer examples. The incomplete last batch of an
+        epoch is dropped, so few shots also mean few steps, as in the authors' code.
     rectify: classify relu(features). Then cross-entropy is the non-negative cross-entropy of Wang
         et al. (arXiv:2403.12459), which the paper calls monosemantic fine-tuning.
-    whole: the projector, and an autoencoder, learn too. The reference passes gradients through
+    whole: the projector, and an autoencoder, learn too. The authors' code passes gradients through
         them but leaves them as they are, which is False. Batch norm uses and updates the
         statistics of its batches either way, as it does there.
-    precision, clip: as of Pretrain.
+    precision: as of Pretrain.
+    clip: as of Pretrain.
     """
 
     rectify: bool = False
@@ -56,7 +57,7 @@ class FineTune(MinibatchProbe):
             )
 
     def tuned(self, task: Task, severity: float, repeat: int) -> Tuned:
-        """The training for a cell of a curve; the clean one where the training set stays clean."""
+        """The training for a draw; that on the clean set where the training set stays clean."""
         is_clean = not task.corruption.touches_training(severity)
         return Tuned(
             probe=self,
@@ -68,13 +69,13 @@ class FineTune(MinibatchProbe):
         )
 
     def upstream(self, task: Task) -> tuple[Stage, ...]:
-        tuned = [self.tuned(task, severity, repeat) for severity, repeat in task.cells]
-        below = task.encoder.stages  # what does not learn is read from them
-        return (*below, *dict.fromkeys(tuned))
+        tuned = [self.tuned(task, severity, repeat) for severity, repeat in task.draws]
+        encoders = task.encoder.stages  # what does not learn is read from them
+        return (*encoders, *dict.fromkeys(tuned))
 
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
         inputs = task.data.split("test").inputs
-        for severity, repeat in task.cells:
+        for severity, repeat in task.draws:
             network = self.tuned(task, severity, repeat).network(job.get)
             corrupt = task.corrupt(severity, repeat)
             yield Predictions(encode(network, task.data, inputs, corrupt), len(inputs))
@@ -101,10 +102,15 @@ class ClassifierOnFeatures(nn.Module):
 class Tuned(Learning):
     """One fine-tuned network.
 
-    corruption, severity: of the training set; without a corruption it is the clean one.
-    repeat: names the classifier's first weights, the order of images and their views, and the
+    probe: how it is trained.
+    encoder: the representation that goes on learning.
+    data: its training split is learned from.
+    corruption: of the training set; None leaves it clean.
+    severity: of the corruption; 0 without one.
+    repeat: seeds the classifier's first weights, the order of images and their views, and the
         draw of the corruption. So encoders are paired.
-    Artifact: what has learned or moved, by name.
+
+    Artifact: the state of all that learns, by name, batch norm's statistics among it.
     """
 
     probe: FineTune

@@ -21,7 +21,7 @@ from monosem.metrics.base import (
     numbers_from_artifact,
     to_artifact,
 )
-from monosem.metrics.factors import GROUND_TRUTH, FactorInformation
+from monosem.metrics.factors import GROUND_TRUTH
 from monosem.models.features import Features
 from monosem.models.representation import Representation
 from monosem.results.stats import rank_correlation
@@ -123,13 +123,13 @@ def tracked(declarations: Sequence[Declaration]) -> dict[str, str]:
 
     Empty where no factors are known, or FactorInformation is not among the metrics.
     """
-    better = {
-        declaration.name: declaration.better for declaration in declarations if declaration.better
-    }
-    if GROUND_TRUTH not in better:
+    if GROUND_TRUTH not in (declaration.name for declaration in declarations):
         return {}
-    from_factors = {declaration.name for declaration in FactorInformation().declares(("any",))}
-    return {name: end for name, end in better.items() if name not in from_factors}
+    return {
+        declaration.name: declaration.better
+        for declaration in declarations
+        if declaration.better and not declaration.from_factors
+    }
 
 
 def tracking_results(

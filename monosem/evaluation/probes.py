@@ -1,7 +1,8 @@
 """Probes: how well a classifier does on a representation, with the representation left as it is.
 
-A curve describes what it asks as a `Task`; a `Probe` says which stages that needs and predicts
-the test labels. Nothing here knows of curves, experiments or tables.
+A curve describes its question as a `Task`. A `Probe` says how a classifier is made: it names the
+stages that this needs and predicts the test labels. A `ProbeSpec` (batched_probes) is one
+classifier to fit. Nothing here knows of curves, experiments or tables.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Self
 
 import gin
-from torch import Generator, Tensor
+from torch import Tensor
 
 from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Part, Range
@@ -38,6 +39,9 @@ from monosem.models.training import Learning
 class Task:
     """What a curve asks of its probe: training sets and test inputs under a corruption.
 
+    A draw is one severity and one repeat.
+
+
     encoder: the representation that is probed.
     data: what the probe is trained and tested on.
     corruption: of the training labels, the training examples or the test inputs.
@@ -52,31 +56,30 @@ class Task:
     repeats: int
 
     @property
-    def cells(self) -> list[tuple[float, int]]:
-        return cells_of(self.severities, self.repeats)
+    def draws(self) -> list[tuple[float, int]]:
+        """Every (severity, repeat), severity by severity."""
+        return draws_of(self.severities, self.repeats)
 
     @property
     def touches_inputs(self) -> bool:
         """Whether some severity changes the test inputs."""
         return any(self.corruption.touches_inputs(severity) for severity in self.severities)
 
-    def probe(self, severity: float, repeat: int) -> ProbeSpec:
+    def probe_spec(self, severity: float, repeat: int) -> ProbeSpec:
+        """The classifier of a draw."""
         return probe_spec(self.data, self.corruption, severity, repeat)
 
-    def probes(self) -> list[ProbeSpec]:
-        """One for every cell."""
-        return [self.probe(severity, repeat) for severity, repeat in self.cells]
-
-    def draw(self, repeat: int) -> Generator:
-        return self.corruption.draw(repeat, self.data)
+    def probe_specs(self) -> list[ProbeSpec]:
+        """One for every draw."""
+        return [self.probe_spec(severity, repeat) for severity, repeat in self.draws]
 
     def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
-        """What is done to the prepared test inputs, chunk by chunk from the first one on."""
-        draw = self.draw(repeat)
-        return lambda inputs: self.corruption.inputs(inputs, self.data, severity, draw)
+        """A function that corrupts prepared test inputs, to be called chunk by chunk in order."""
+        generator = self.corruption.draw(repeat, self.data)
+        return lambda inputs: self.corruption.inputs(inputs, self.data, severity, generator)
 
 
-def cells_of(severities: Sequence[float], repeats: int) -> list[tuple[float, int]]:
+def draws_of(severities: Sequence[float], repeats: int) -> list[tuple[float, int]]:
     """Every (severity, repeat), severity by severity."""
     return [(severity, repeat) for severity in severities for repeat in range(repeats)]
 
@@ -84,7 +87,10 @@ def cells_of(severities: Sequence[float], repeats: int) -> list[tuple[float, int
 def probe_spec(
     data: Dataset, corruption: Corruption | None, severity: float, repeat: int
 ) -> ProbeSpec:
-    """The probe of a repeat on a corrupted training set; without a corruption, on the clean one."""
+    """The classifier of a repeat.
+
+    It learns from the corrupted training set, or from the clean one if there is no corruption.
+    """
     examples, labels = training_set(data, corruption, severity, repeat)
     return ProbeSpec(seed_for("probe", repeat), examples, labels)
 
@@ -93,7 +99,7 @@ class Predictions(NamedTuple):
     """What a probe predicts for the test split.
 
     logits: (n, classes)
-    passes: inputs that had to be encoded for them
+    passes: how many inputs passed through the encoder for these predictions alone
     """
 
     logits: Tensor
@@ -105,14 +111,14 @@ class Probe(Part):
     """How a classifier of a representation is made."""
 
     def check_data(self, data: Dataset) -> None:
-        """Refuse what does not go with a training split, its size say."""
+        """Refuse fields that do not go with a training split, for example with its size."""
 
     def upstream(self, task: Task) -> tuple[Stage, ...]:
         """The stages that `predictions` asks for."""
         raise NotImplementedError
 
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
-        """One for every cell of the task, in that order."""
+        """One for every draw of the task, in that order."""
         raise NotImplementedError
 
 
@@ -120,7 +126,8 @@ class Probe(Part):
 class MinibatchProbe(Probe):
     """A probe that learns by minibatches of the training split.
 
-    optimizer, schedule: of its weights.
+    optimizer: of its weights.
+    schedule: of the learning rate.
     epochs: passes over the training split.
     batch_size: images a step.
     views: augmentations of the training images; none takes them as they are.
@@ -147,19 +154,19 @@ class LinearProbe(MinibatchProbe):
     """Multinomial logistic regression on frozen features, many probes at once (batched_probes).
 
     Every probe takes epochs * (n // batch_size) steps, where n counts the whole training split.
-    It walks through its own examples in a fresh random order each time round. So a probe with few
-    shots takes as many steps as one with all examples; the reference gives it fewer.
+    It takes its own examples in random orders, one order after the other. So a probe with few
+    shots takes as many steps as one with all examples; the authors' code gives it fewer.
 
     rescale: divide features by the root of their mean squared row norm over the training split,
         one number an encoder. Then a learning rate means the same for encoders of different
-        scale; geometry and sparsity do not change. The reference does not rescale, which is
+        scale; geometry and sparsity do not change. The authors' code does not rescale, which is
         False.
-    views: the reference has random crops and flips.
+    views: the authors' code has random crops and flips.
     cached: how many views of every image are encoded once, stored, shared by all curves and taken
         in turn, one an epoch. None encodes fresh ones in every epoch, once for all probes that
         are fitted together, and stores none.
     dropout: the share of features that is dropped at every step.
-    stopping: whose weights are taken; None takes the last ones.
+    stopping: which epoch's weights are taken; None takes those of the last epoch.
     """
 
     rescale: bool = True
@@ -196,7 +203,8 @@ class LinearProbe(MinibatchProbe):
         """Fit probes on the same features in every epoch.
 
         features: (n, d)
-        Returns the fitted probes in the order of `probes`, for features of that scale.
+        Returns the fitted probes in the order of `probes`. They take unscaled features; the scale
+        is folded into the weights.
         """
         return fit_probes(lambda epoch: features, classes, probes, self.settings)
 
@@ -216,14 +224,18 @@ class LinearProbe(MinibatchProbe):
             yield Predictions(probes.logits(features, position), passes)
 
     def cached_views(self, task: Task) -> tuple[Features, ...]:
-        """The training features that are encoded once, taken in turn, one an epoch."""
+        """The stages of the training features that are encoded once and taken in turn.
+
+        One stage for every cached view, of which every epoch takes the next one; without any views,
+        the one stage of the images as they are.
+        """
         count = min(self.cached, self.epochs) if self.cached else 1
         return tuple(
             Features(task.encoder, task.data, "train", self.views, turn) for turn in range(count)
         )
 
     def _probes_on_cached_views(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
-        """For every cell, fitted probes and the position of its own among them.
+        """For every draw, fitted probes and the position of its own among them.
 
         Where only test inputs are corrupted, all severities of a repeat have one probe.
         """
@@ -234,14 +246,14 @@ class LinearProbe(MinibatchProbe):
             turn = epoch % len(stages)
             return first if turn == 0 else job.get(stages[turn])["features"].to(device())
 
-        probes, positions = unique_probes(task.probes())
+        probes, positions = unique_probes(task.probe_specs())
         fitted = fit_probes(features, task.data.classes, probes, self.settings)
         return [(fitted, position) for position in positions]
 
     def fitted_stage(self, task: Task, severity: float) -> FittedProbes:
         """The stage that fits the probes of a severity on fresh views.
 
-        Severities that leave the training set clean have one in common, whatever the corruption.
+        Severities that leave the training set clean share one stage, whatever the corruption.
         """
         touching = tuple(filter(task.corruption.touches_training, task.severities))
         is_clean = severity not in touching
@@ -260,21 +272,21 @@ class LinearProbe(MinibatchProbe):
         return tuple(dict.fromkeys(stages))
 
     def _probes_of_stages(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
-        """For every cell, fitted probes and the position of its own among them."""
+        """For every draw, fitted probes and the position of its own among them."""
         fitted = {stage: stage.fitted(job) for stage in self.fitted_stages(task)}
         probes_and_position = []
-        for severity, repeat in task.cells:
+        for severity, repeat in task.draws:
             stage = self.fitted_stage(task, severity)
             probes_and_position.append((fitted[stage], stage.position(severity, repeat)))
         return probes_and_position
 
 
 def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
-    """For every cell, the test features (n, d) and how many inputs were encoded for it alone."""
+    """For every draw, the test features (n, d) and how many inputs were encoded for it alone."""
     clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
     inputs = task.data.split("test").inputs
     network = task.encoder.network(job.get) if task.touches_inputs else None
-    for severity, repeat in task.cells:
+    for severity, repeat in task.draws:
         if network is not None and task.corruption.touches_inputs(severity):
             yield encode(network, task.data, inputs, task.corrupt(severity, repeat)), len(inputs)
         else:
@@ -283,22 +295,25 @@ def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedProbes(Learning):
-    """Linear probes on one family of training sets, fitted on fresh views in every epoch.
+    """Linear probes that are fitted on fresh views in every epoch.
 
-    Only what the probes learn from is in the key. So curves that corrupt test inputs share the
-    stage of the clean training set, and a curve that comes or goes changes no key of another.
+    Their training sets are all severities and repeats of one corruption, or the clean set. Only
+    what the probes learn from is in the key. So curves that corrupt test inputs share the stage of
+    the clean training set, and adding or dropping a curve changes no other key.
 
-    Stages with one probe, encoder and data meet the same views, so those that are missing
-    together are fitted on one pass of the encoder. Every stage still has its own batched
-    products, in the same shapes: its artifact has the same bits whether it is fitted alone or
-    together with others, and wherever it was killed and resumed in between.
+    Stages with equal probe, encoder and data see the same views. If several of them are missing,
+    every view is encoded once for all of them. Every stage still has its own batched products, in
+    the same shapes. So its artifact has the same bits whether it is fitted alone or together with
+    others, and whether or not it was killed and resumed.
 
     corruption: of the training set; None leaves it clean.
     severities: of the corruption, those that change the training set; () without a corruption.
-    repeats: probes a training set, each with its own draws of the corruption, first weights and
+    repeats: for each severity; every repeat has its own draw of the corruption, first weights and
         order of examples.
-    Artifact: weight (h, width, classes) and bias (h, classes), severity by severity, repeat by
-        repeat.
+
+    Artifact, severity by severity, repeat by repeat:
+        weight  (probes, width, classes)
+        bias    (probes, classes)
     """
 
     probe: LinearProbe
@@ -311,16 +326,16 @@ class FittedProbes(Learning):
     def upstream(self) -> tuple[Stage, ...]:
         return self.encoder.stages
 
-    def probes(self) -> list[ProbeSpec]:
-        """h of them, in the order of the artifact."""
+    def probe_specs(self) -> list[ProbeSpec]:
+        """The classifiers to fit, in the order of the artifact."""
         severities = self.severities if self.corruption else (0.0,)
         return [
             probe_spec(self.data, self.corruption, severity, repeat)
-            for severity, repeat in cells_of(severities, self.repeats)
+            for severity, repeat in draws_of(severities, self.repeats)
         ]
 
     def position(self, severity: float, repeat: int) -> int:
-        """Where the probe of a severity and repeat stands in the artifact."""
+        """The position in the artifact of the probe of a draw."""
         row = self.severities.index(severity) if self.corruption else 0
         return row * self.repeats + repeat
 
@@ -341,7 +356,7 @@ class FittedProbes(Learning):
     def run_together(
         cls, stages: Sequence[Self], jobs: Sequence[Job]
     ) -> list[Artifact | StageError]:
-        """Encode the views of every epoch once, for all stages that have yet to learn from them."""
+        """Encode every epoch's views once, for all stages that have not trained on that epoch."""
         probe, encoder, data = stages[0].probe, stages[0].encoder, stages[0].data
         network = encoder.network(jobs[0].get)
         loader = BatchLoader(data.split("train").inputs)
@@ -357,10 +372,13 @@ class FittedProbes(Learning):
 
 
 class _StageFit:
-    """The fit of one stage, with its checkpoints and its log in the stage's own job."""
+    """The fit of one stage, with its checkpoints and its log in the stage's own job.
+
+    passes: how many inputs passed through the encoder for this stage.
+    """
 
     def __init__(self, stage: FittedProbes, job: Job):
-        probes, self.positions = unique_probes(stage.probes())
+        probes, self.positions = unique_probes(stage.probe_specs())
         self.job = job
         self.epochs = stage.probe.epochs
         self.passes = 0
@@ -377,14 +395,18 @@ class _StageFit:
         return self.trainer.next_epoch
 
     def train_epoch(self, views: Tensor, passes: int) -> None:
-        """views: (n, d) features of this epoch; passes: images to be counted by this stage."""
+        """Train one epoch, then log it and save a checkpoint.
+
+        views: (n, d), the features of this epoch.
+        passes: how many of the inputs that passed through the encoder this stage counts.
+        """
         loss = self.trainer.train_epoch(views)
         self.passes += passes
         self.job.log(self.next_epoch, self.epochs, loss=loss)
         self.job.save({"trainer": self.trainer.state(), "passes": self.passes})
 
     def artifact(self) -> Artifact | StageError:
-        """What the stage leaves, or why it leaves nothing: that is no fault of its siblings."""
+        """The artifact of the stage, or its error, which does not stop the other stages."""
         try:
             fitted = self.trainer.result()
         except StageError as error:

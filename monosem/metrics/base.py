@@ -61,12 +61,15 @@ class Declaration(NamedTuple):
     name: in tables.
     per_dimension: whether the result is a PerDimension; else it is one number.
     better: which end is monosemantic, for results per dimension alone; '' is neither. The
-        gallery can sort dimensions by what has one.
+        gallery can sort dimensions by a result that has one.
+    from_factors: whether it is computed from the known factors. Such a result is not compared with
+        them.
     """
 
     name: str
     per_dimension: bool = False
     better: Literal["high", "low", ""] = ""
+    from_factors: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Metric(Part):
     def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
         """What a call gives back, in this order.
 
-        factors: the names of those that are known of the data.
+        factors: the names of the factors that are known for the data.
         """
         raise NotImplementedError("it has no method `declares` that names its results")
 

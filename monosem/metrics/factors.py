@@ -1,4 +1,4 @@
-"""How much a dimension tells of the factors that made the examples, where they are known."""
+"""How much a dimension tells about the factors that made the examples, where they are known."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class FactorInformation(Metric):
     factor_share: the largest u_f over the sum of all.
     Valid: dimensions that vary. For factor_share only those whose factor_information is above
         `least`, as of noise the share means nothing.
-    Where no factor is known nothing is found.
+    Without known factors there is no result.
 
     bins: parts that a dimension is cut into for its mutual information. Of dimensions that few
         examples activate it is overestimated, for all factors alike.
@@ -127,8 +127,8 @@ class FactorInformation(Metric):
         overall = ("factor_information", "factor_share", "factor_gap")
         single = [f"information_of_{name}" for name in factors]
         return (
-            *(Declaration(name, per_dimension=True, better="high") for name in overall),
-            *(Declaration(name, per_dimension=True) for name in single),
+            *(Declaration(name, True, better="high", from_factors=True) for name in overall),
+            *(Declaration(name, True, from_factors=True) for name in single),
         )
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:

@@ -93,7 +93,7 @@ class Checkpoint(Stage, Pretrained):
         return channel_mismatch(self.channels, data)
 
     @property
-    def features(self) -> int | None:
+    def projection_width(self) -> int | None:
         return self.projector.features if self.projector else None
 
     def embed(self, raw: Tensor) -> Tensor:
@@ -108,8 +108,8 @@ class Checkpoint(Stage, Pretrained):
             return Network(backbone, nn.Identity())
         network = Network(backbone, self.projector.build(self.width))
         if self.latents is not None and self.sparsity is not None:
-            features = self.projector.features
-            network.autoencoder = Autoencoder(features, self.latents, self.sparsity)
+            width = self.projector.features
+            network.autoencoder = Autoencoder(width, self.latents, self.sparsity)
         return network
 
     def _read(self) -> Artifact:
@@ -163,19 +163,19 @@ class Latents(Representation):
                 "autoencoder",
                 "must have an autoencoder: Checkpoint.latents and Checkpoint.sparsity are not set",
             )
-        features = self._features_read()
-        if self.encoder.width != features:
+        width = self._trained_width()
+        if self.encoder.width != width:
             self.refuse(
                 "encoder",
-                f"must have {features} features, which the autoencoder reads, "
+                f"must have {width} features, which the autoencoder reads, "
                 f"got {self.encoder.width}",
             )
 
-    def _features_read(self) -> int | None:
+    def _trained_width(self) -> int | None:
         """The number of features that the autoencoder was trained on."""
         if isinstance(self.autoencoder, SparseAutoencoder):
             return self.autoencoder.encoder.width
-        return self.autoencoder.features
+        return self.autoencoder.projection_width
 
     @property
     def width(self) -> int:

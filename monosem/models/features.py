@@ -69,9 +69,9 @@ def _pass_through(network: nn.Module, chunks: Iterable[Tensor]) -> Tensor:
     return features
 
 
-def view_draw(number: int) -> Generator:
-    """Names the views that probes see: those of one number are the same for every encoder."""
-    return generator("views of a probe", number, on=device())
+def view_draw(turn: int) -> Generator:
+    """Draws the views that probes see in a turn: the same ones for every encoder."""
+    return generator("views of a probe", turn, on=device())
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ class Features(Stage):
     data: whose inputs.
     split: which of them.
     views: augmentations, applied in turn; without any, inputs are as an evaluation sees them.
-    number: which draw of the views.
+    number: the turn of the views, see `view_draw`.
 
-    Artifact: features (n, width); passes (), how many inputs were encoded.
+    Artifact:
+        features  (n, width)
+        passes    ()          how many inputs passed through the encoder
     """
 
     encoder: Representation

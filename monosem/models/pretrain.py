@@ -59,7 +59,7 @@ class Pretrain(Training, Pretrained):
         return self.data.mismatch(data)
 
     @property
-    def features(self) -> int:
+    def projection_width(self) -> int:
         return self.projector.features
 
     def embed(self, raw: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Representations: whatever turns inputs into features, and functions of an encoder's projections.
 
-It knows no way of training one.
+Training is in pretrain.py.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ class Representation(Part):
     def incompatibility(self, data: Dataset) -> str | None:
         """Why inputs of `data` cannot be encoded, if they cannot.
 
-        Goes on from the name of a field. Asked when a spec is read: it loads nothing.
+        It begins with a verb, as in "must be Digits, got CIFAR10": "Curve.data" is put in front.
+        Asked when a spec is read: it loads nothing.
         """
         return None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages whose artifacts `network` asks for: itself, if it is one, and those below it.
+        """The stages whose artifacts `network` asks for: itself, if it is one, and those in fields.
 
-        Not what a stage's `upstream` names, which is what its training asks for: a PCA is trained
-        on the features of a split, and its network needs the encoder instead.
+        These are not the stages of `upstream`, whose artifacts its training asks for. A PCA, for
+        example, is trained on the features of a split, but its network needs the encoder.
         """
         stages: list[Stage] = [self] if isinstance(self, Stage) else []
         for field in fields(self):
             value = getattr(self, field.name)
-            for below in value if isinstance(value, tuple) else (value,):
-                if isinstance(below, Representation):
-                    stages += below.stages
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Representation):
+                    stages += part.stages
         return tuple(stages)
 
     def network(self, get: GetArtifact) -> nn.Module:
@@ -76,7 +77,7 @@ class Composed(nn.Module):
 
 
 def backbone_of(network: nn.Module) -> nn.Module:
-    """The part of a representation's network that sees the inputs themselves."""
+    """The innermost network of a representation: the one that takes the inputs."""
     while isinstance(network, Composed):
         network = network.first
     return network
@@ -103,7 +104,7 @@ class Pretrained(Representation):
         raise NotImplementedError
 
     @property
-    def features(self) -> int | None:
+    def projection_width(self) -> int | None:
         """The number of features of a projection; None where there is no projector."""
         raise NotImplementedError
 
@@ -121,13 +122,13 @@ class Projected(Representation):
     encoder: Pretrained
 
     def validate(self) -> None:
-        if self.encoder.features is None:
+        if self.encoder.projection_width is None:
             self.refuse("encoder", "must have a projector")
 
     @property
     def width(self) -> int:
-        assert self.encoder.features is not None, "validate refuses that"
-        return self.encoder.features
+        assert self.encoder.projection_width is not None, "validate refuses that"
+        return self.encoder.projection_width
 
     def incompatibility(self, data: Dataset) -> str | None:
         return self.encoder.incompatibility(data)
@@ -145,9 +146,9 @@ class Projected(Representation):
 @gin.register
 @dataclass(frozen=True)
 class Projection(Projected):
-    """The projector's output, rectified or not: what the probes of the reference see.
+    """The projector's output, rectified or not: what the probes of the authors' code see.
 
-    activation: applied to the raw projections. The reference has relu for NCL encoders and nothing
+    activation: applied to the raw projections. The authors have relu for NCL encoders and nothing
         for those of SimCLR.
     """
 
@@ -167,7 +168,7 @@ class Embedding(Projected):
 
     def validate(self) -> None:
         super().validate()
-        self.after(torch.zeros(1, self.width))  # a checkpoint may know of no objective
+        self.after(torch.zeros(1, self.width))  # raises if the checkpoint has no objective
 
     def after(self, raw: Tensor) -> Tensor:
         return self.encoder.embed(raw)

@@ -118,10 +118,12 @@ def test_every_encoder_meets_the_same_noise_whatever_the_severity():
     other_encoder = Embedding(tiny_pretrain(objective=Contrastive()))
     one = a_curve(LabelNoise(), (0.1, 0.2)).task
     other = a_curve(LabelNoise(), (0.2, 0.9), encoder=other_encoder, repeats=1).task
-    assert torch.equal(one.probe(0.2, 0).labels, other.probe(0.2, 0).labels)
-    assert one.probe(0.2, 0).seed == other.probe(0.2, 0).seed
-    assert not torch.equal(one.probe(0.2, 0).labels, one.probe(0.2, 1).labels)
-    first, second = (torch.randn(3, generator=task.draw(1)) for task in (one, other))
+    assert torch.equal(one.probe_spec(0.2, 0).labels, other.probe_spec(0.2, 0).labels)
+    assert one.probe_spec(0.2, 0).seed == other.probe_spec(0.2, 0).seed
+    assert not torch.equal(one.probe_spec(0.2, 0).labels, one.probe_spec(0.2, 1).labels)
+    first, second = (
+        torch.randn(3, generator=task.corruption.draw(1, task.data)) for task in (one, other)
+    )
     assert torch.equal(first, second)
 
 
@@ -150,8 +152,8 @@ def test_accuracy_equals_probes_fitted_and_tested_one_by_one(store):
     network = curve.encoder.network(store.get)
 
     def noisy_accuracy(severity, repeat):
-        probe = curve.probe.fit(train, 10, [curve.task.probe(severity, repeat)])
-        noise = curve.task.draw(repeat)
+        probe = curve.probe.fit(train, 10, [curve.task.probe_spec(severity, repeat)])
+        noise = curve.corruption.draw(repeat, curve.data)
 
         def corrupt(inputs):
             return inputs + severity * torch.randn(inputs.shape, generator=noise)

@@ -98,7 +98,7 @@ def test_only_the_backbone_learns_unless_the_whole_does(store, whole, moved):
 
 
 def tuned_stages(*tasks: Task) -> set[Tuned]:
-    return {TUNE.tuned(task, severity, repeat) for task in tasks for severity, repeat in task.cells}
+    return {TUNE.tuned(task, severity, repeat) for task in tasks for severity, repeat in task.draws}
 
 
 def test_what_leaves_the_training_set_alone_is_learned_once():
@@ -120,7 +120,7 @@ def test_all_of_the_examples_are_the_clean_training_set():
 def test_a_fine_tuned_network_learns_from_the_examples_and_labels_of_its_cell():
     noisy = task(LabelNoise(), 0.5)
     examples, labels = TUNE.tuned(noisy, 0.5, 1).training_set()
-    assert torch.equal(labels, noisy.probe(0.5, 1).labels) and len(examples) == 1437
+    assert torch.equal(labels, noisy.probe_spec(0.5, 1).labels) and len(examples) == 1437
     assert len(TUNE.tuned(task(FewShot(), 2), 2, 0).training_set().examples) == 20
 
 

@@ -283,7 +283,7 @@ def test_cached_views_are_features_that_all_curves_share():
 def test_probes_take_cached_views_in_turn_one_an_epoch(store):
     noisy = curve(LabelNoise(), 0.0, probe=replace(FRESH, cached=2))
     views = [store.get(stage)["features"] for stage in cached_views(noisy)]
-    specs = noisy.task.probes()
+    specs = noisy.task.probe_specs()
     expected = fit_probes(lambda epoch: views[epoch % 2], 10, specs, noisy.probe.settings)
     test_features = store.get(Features(noisy.encoder, DATA, "test"))["features"]
     labels = DATA.split("test").labels
