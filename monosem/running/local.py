@@ -74,7 +74,7 @@ def run(
         from monosem.running.progress import ConsoleProgress
 
         artifacts.callbacks = (ConsoleProgress(),)
-        compute(artifacts, experiment.stages)
+        compute_missing(artifacts, experiment.stages)
     else:
         update_run_folder(folder, experiment, config, artifacts)
     return collect_results(experiment, artifacts, folder)
@@ -140,7 +140,7 @@ def update_run_folder(
     with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
         board.replay(store, stages)
         store.callbacks = (ConsoleProgress(), board)
-        compute(store, experiment.stages)
+        compute_missing(store, experiment.stages)
         board.replay(store, stages)  # what another process was faster with
         figures = run_folder.write(folder, experiment, config, store)
         board.report(experiment, experiment.rows(store.get))
@@ -148,8 +148,8 @@ def update_run_folder(
             board.picture(figure)
 
 
-def compute(store: Store, stages: Sequence[Stage]) -> None:
-    """Compute what is missing of some stages and of what they need, wave by wave."""
+def compute_missing(store: Store, stages: Sequence[Stage]) -> None:
+    """Compute the missing stages among these and upstream of them, wave by wave."""
     for wave in plan(stages, store.has):
         for group in group_shared(wave):
             store.get_together(group)

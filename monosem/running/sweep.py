@@ -1,6 +1,6 @@
 """A sweep: the missing stages of its cells as trials of Ray Tune, then its folder.
 
-Ray itself is known in tune.py only, and imported only where something is to be computed.
+Only tune.py knows Ray. It is imported only where something is to be computed.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from monosem.core.files import lock, write_text
 from monosem.core.identity import digest
 from monosem.core.stage import Stage, StageError, closure, group_shared, key, plan
-from monosem.core.store import LogEntry, Store
+from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
 from monosem.running.sweep_folder import FailedStage
 from monosem.running.trials import (
     Group,
+    Node,
     Outcome,
     RunOptions,
     TrialResources,
@@ -36,10 +37,12 @@ SHARED_DISK_SECONDS = 90  # NFS may take half a minute to show a new folder
 
 
 def run_sweep(study: Study, folder: Path, root: Path, options: RunOptions) -> bool:
-    """Compute whatever is missing, then write the sweep's folder. Whether no cell failed.
+    """Compute whatever is missing, then write the sweep's folder.
 
     folder: of the sweep.
     root: of the store.
+
+    Returns whether no cell failed.
 
     Raises ClusterError, before any trial, where there is no such cluster or it is too small, and
     StageError where Ray cannot go on.
@@ -47,15 +50,41 @@ def run_sweep(study: Study, folder: Path, root: Path, options: RunOptions) -> bo
     store = Store(root)
     with lock(folder):
         state = SweepState(study, store, folder)
-        compute(study, folder, store, options, state)
+        run_missing_trials(study, folder, store, options, state)
         return sweep_folder.write(study, folder, store, state.failed, state.stopped)
 
 
-def compute(
+def run_missing_trials(
     study: Study, folder: Path, store: Store, options: RunOptions, state: SweepState
 ) -> None:
-    """Run trials until there is nothing left that can be had."""
+    """Run trials until no missing stage is left that can be computed."""
     missing = state.missing()
+    _report_size(study, missing)
+    if not state.todo():
+        sweep_folder.write_manifest(study, folder)
+        return
+    from monosem.running import tune  # heavy, and not needed where nothing is to be computed
+
+    if options.address is None:  # refuse before Ray starts, which takes seconds
+        TrialResources(study.sweep, options, this_machine()).check(missing)
+    with tune.cluster(options.address, study.modules):
+        setting = _trial_setting(study, folder, store, options, tune.nodes())
+        setting.resources.check(missing)
+        sweep_folder.write_manifest(study, folder)
+        sweep_folder.mark_unfinished(study, folder, missing)
+        with _open_callbacks(study, folder, store, missing) as callbacks:
+            while todo := state.todo():
+                for batch in batches(todo, study.sweep.scheduler):
+                    outcome = tune.run_trials(
+                        groups=batch.groups,
+                        scheduler=batch.scheduler,
+                        setting=setting,
+                        callbacks=callbacks,
+                    )
+                    state.record(batch, outcome)
+
+
+def _report_size(study: Study, missing: Sequence[Stage]) -> None:
     stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
     print(
         f"{study.sweep.name}: {len(study.cells)} cells, "
@@ -63,51 +92,55 @@ def compute(
         file=sys.stderr,
         flush=True,
     )
-    if not state.todo():
-        sweep_folder.write_manifest(study, folder)
-        return
+
+
+def _trial_setting(
+    study: Study, folder: Path, store: Store, options: RunOptions, nodes: Sequence[Node]
+) -> TrialSetting:
+    return TrialSetting(
+        root=store.root,
+        storage=folder / ".tune",
+        log_path=functools.partial(sweep_folder.log_path, folder),
+        resources=TrialResources(study.sweep, options, nodes),
+        jobs=options.jobs,
+        retries=study.sweep.retries,
+    )
+
+
+@contextlib.contextmanager
+def _open_callbacks(
+    study: Study, folder: Path, store: Store, missing: Sequence[Stage]
+) -> Iterator[tuple[Callback, ...]]:
+    """The progress on the terminal and the live TensorBoard, until the block ends."""
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running import tune
     from monosem.running.progress import SweepProgress
     from monosem.running.tensorboard import LiveTensorBoard
 
-    if options.address is None:  # found out before Ray starts, which takes seconds
-        TrialResources(study.sweep, options, this_machine()).check(missing)
-    with tune.cluster(options.address, study.modules), contextlib.ExitStack() as stack:
-        resources = TrialResources(study.sweep, options, tune.nodes())
-        resources.check(missing)
-        sweep_folder.write_manifest(study, folder)
-        sweep_folder.mark_unfinished(study, folder, missing)
-        cells = {cell.name: closure(cell.experiment.stages) for cell in study.cells}
-        runs = {folder / name: stages for name, stages in cells.items()}
-        progress = stack.enter_context(contextlib.closing(SweepProgress(cells, missing, store)))
-        board = stack.enter_context(contextlib.closing(LiveTensorBoard(runs, store)))
-        setting = TrialSetting(
-            root=store.root,
-            storage=folder / ".tune",
-            log_path=functools.partial(sweep_folder.log_path, folder),
-            resources=resources,
-            jobs=options.jobs,
-            retries=study.sweep.retries,
-        )
-        while todo := state.todo():
-            for batch in batches(todo, study.sweep.scheduler):
-                outcome = tune.run_trials(*batch, setting, (progress, board))
-                state.record(batch, outcome)
+    cells = {cell.name: closure(cell.experiment.stages) for cell in study.cells}
+    runs = {folder / name: stages for name, stages in cells.items()}
+    with (
+        contextlib.closing(SweepProgress(cells, missing, store)) as progress,
+        contextlib.closing(LiveTensorBoard(runs, store)) as board,
+    ):
+        yield progress, board
 
 
 class Batch(NamedTuple):
-    """What goes into one run of Tune, and the scheduler that compares it, if one does."""
+    """The groups of one run of Tune.
+
+    scheduler: compares them with one another; None: they are not compared.
+    """
 
     groups: list[Group]
     scheduler: Scheduler | None
 
 
 def batches(todo: Sequence[Group], scheduler: Scheduler | None) -> list[Batch]:
-    """Everything at once, unless there is a scheduler.
+    """Everything in one batch, unless there is a scheduler.
 
-    A scheduler compares the trainings of one kind, so they make a batch of their own, and whatever
-    does not train makes another one. What needs something else that is missing waits for the next
+    A scheduler compares trainings of one class, so every class of `Training` is a batch of its own.
+    All other groups are one more batch, which no scheduler compares; fitted probes and fine-tuned
+    networks (`Learning`) are there too. Groups that need another missing stage wait for the next
     round.
     """
     if scheduler is None:
@@ -125,13 +158,13 @@ def batches(todo: Sequence[Group], scheduler: Scheduler | None) -> list[Batch]:
 
 
 def _needs_any_of(keys: set[str], group: Group) -> bool:
-    return any(key(above) in keys for stage in group for above in stage.upstream())
+    return any(key(needed) in keys for stage in group for needed in stage.upstream())
 
 
 class SweepState:
-    """What has become of a sweep's stages.
+    """Which stages of a sweep are missing, have failed or were stopped.
 
-    failed: by key, the stages that cannot be had in this run.
+    failed: by key, the stages that cannot be computed in this run.
     stopped: by key, the stages that the scheduler stopped, and after which step of how many. They
         are kept in a file, so that the same command does not try them again.
     tries: by key, how often a stage has failed.
@@ -143,29 +176,33 @@ class SweepState:
         self.store = store
         self.folder = folder
         self.stopped_file = folder / "stopped.json"
-        self.scheduler = digest(study.sweep.scheduler)
+        self.scheduler_digest = digest(study.sweep.scheduler)
         self.failed: dict[str, FailedStage] = {}
         self.stopped = self._read_stopped()
         self.tries: dict[str, int] = {}
 
     def missing(self) -> list[Stage]:
-        """What is not in the store, upstream first."""
+        """The stages that are not in the store, upstream first."""
         return [stage for wave in plan(self.wanted, self.store.has) for stage in wave]
 
     def todo(self) -> list[Group]:
-        """What is missing and can be had, trainings first as they take longest."""
+        """The missing stages that can be computed, in groups.
+
+        Stages that learn (`Learning`: trainings, fitted probes, fine-tuned networks) come first, as
+        they take longest. The rest is in the order of `missing`.
+        """
         waves = plan(self.wanted, self.store.has)
         missing = [stage for wave in waves for stage in wave]
-        self._give_up_below_failed(missing)
-        lost = self.failed.keys() | _at_or_below(self.stopped, missing)
+        self._fail_downstream_of_failed(missing)
+        lost = self.failed.keys() | _with_downstream(self.stopped, missing)
         groups: list[Group] = []
         for wave in waves:
             groups += group_shared([stage for stage in wave if key(stage) not in lost])
         return sorted(groups, key=lambda group: not isinstance(group[0], Learning))
 
     def record(self, batch: Batch, outcome: Outcome) -> None:
-        """Take in what has become of a batch."""
-        if not any(outcome):
+        """Add the outcome of a batch."""
+        if outcome.nothing_happened:
             raise StageError(
                 f"Ray ran none of {len(batch.groups)} trials; "
                 "look at its logs in /tmp/ray/session_latest/logs"
@@ -186,15 +223,15 @@ class SweepState:
             wait_for(stage, self.store)
             sweep_folder.log_path(self.folder, stage).unlink(missing_ok=True)  # of an earlier run
 
-    def _give_up_below_failed(self, missing: Sequence[Stage]) -> None:
-        """What needs a failed stage has failed too, for the same reason.
+    def _fail_downstream_of_failed(self, missing: Sequence[Stage]) -> None:
+        """Stages downstream of a failed one have failed too, for the same reason.
 
         missing: upstream first.
         """
         for stage in missing:
-            for above in stage.upstream():
-                if key(above) in self.failed:
-                    reason = self.failed[key(above)].reason
+            for needed in stage.upstream():
+                if key(needed) in self.failed:
+                    reason = self.failed[key(needed)].reason
                     self.failed.setdefault(key(stage), FailedStage(stage, reason, None))
 
     def _add_stopped(self, stopped: dict[str, LogEntry]) -> None:
@@ -202,16 +239,16 @@ class SweepState:
             return
         for name, entry in stopped.items():
             self.stopped[name] = (entry.step, entry.of)
-        record = {"scheduler": self.scheduler, "stages": self.stopped}
+        record = {"scheduler": self.scheduler_digest, "stages": self.stopped}
         write_text(self.stopped_file, json.dumps(record, indent=1))
 
     def _read_stopped(self) -> dict[str, tuple[int, int]]:
-        """What this scheduler stopped in an earlier run."""
+        """The stages that this scheduler stopped in an earlier run."""
         if not self.stopped_file.exists():
             return {}
         try:
             record = json.loads(self.stopped_file.read_text())
-            if record["scheduler"] != self.scheduler:
+            if record["scheduler"] != self.scheduler_digest:
                 return {}
             return {name: (at[0], at[1]) for name, at in record["stages"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -222,17 +259,23 @@ class SweepState:
             return {}
 
 
-def _at_or_below(keys: Iterable[str], missing: Sequence[Stage]) -> set[str]:
-    """Some stages, and the missing ones that need one of them; upstream first in `missing`."""
+def _with_downstream(keys: Iterable[str], missing: Sequence[Stage]) -> set[str]:
+    """These keys, and those of the missing stages downstream of them.
+
+    missing: upstream first.
+    """
     reached = set(keys)
     for stage in missing:
-        if any(key(above) in reached for above in stage.upstream()):
+        if any(key(needed) in reached for needed in stage.upstream()):
             reached.add(key(stage))
     return reached
 
 
 def wait_for(stage: Stage, store: Store) -> None:
-    """Until this process sees what a worker has put into the store."""
+    """Return when this process sees the artifact that a worker has put into the store.
+
+    Raises StageError where it does not come.
+    """
     deadline = time.monotonic() + SHARED_DISK_SECONDS
     while not store.has(stage):
         if time.monotonic() > deadline:

@@ -23,10 +23,10 @@ from monosem.specs.cells import Cell, Study
 
 
 class FailedStage(NamedTuple):
-    """A stage that cannot be had in this run.
+    """A stage that cannot be computed in this run.
 
     reason: why.
-    log: the file with the whole story; None where the stage was not tried.
+    log: the file with the tracebacks; None where the stage was not tried.
     """
 
     stage: Stage
@@ -58,10 +58,12 @@ def write(
     failed: Mapping[str, FailedStage],
     stopped: Mapping[str, tuple[int, int]],
 ) -> bool:
-    """Write and print what the finished cells say together. Whether no cell failed.
+    """Write and print the results of the finished cells.
 
     failed: stages by key.
     stopped: by key of a stage, after which step of how many.
+
+    Returns whether no cell failed.
     """
     cells = [cell for cell in study.cells if all(map(store.has, cell.experiment.stages))]
     rows = {cell.name: cell.experiment.rows(store.get, cell.swept) for cell in cells}
@@ -143,7 +145,7 @@ def _write_changed(
     summary: str,
     claimed: CorrelationReport | None,
 ) -> None:
-    """Whatever differs from what is there."""
+    """Write the files whose content would change."""
     stale = [cell for cell in finished.cells if not _is_whole(folder, cell)]
     if not stale and _is_complete(folder, finished.all_rows, summary, claimed):
         return
@@ -180,9 +182,10 @@ def _show_figures(folder: Path, figures: Sequence[Path]) -> None:
 
 
 def _write_cell(folder: Path, cell: Cell, rows: Sequence[Row], store: Store) -> None:
-    """A cell's event file is made anew, as the live one lacks what came later.
+    """Write the folder of a cell.
 
-    Its config.gin, written last, says that the folder is whole.
+    Its event file is written again, as the live one lacks what came later. Its config.gin is
+    written last: where it is there, the folder is complete.
     """
     from monosem.running.tensorboard import TensorBoardWriter
 
@@ -201,7 +204,10 @@ def _is_whole(folder: Path, cell: Cell) -> bool:
 
 
 def mark_unfinished(study: Study, folder: Path, missing: Sequence[Stage]) -> None:
-    """The folders of cells whose trainings are about to be shown live are not whole any more."""
+    """Remove the config.gin of cells with missing trainings: their folders are not complete.
+
+    The live TensorBoard is about to write there.
+    """
     learning = {key(stage) for stage in missing if isinstance(stage, Learning)}
     for cell in study.cells:
         if learning & {key(stage) for stage in closure(cell.experiment.stages)}:
@@ -211,8 +217,8 @@ def mark_unfinished(study: Study, folder: Path, missing: Sequence[Stage]) -> Non
 def write_manifest(study: Study, folder: Path) -> None:
     """Note in cells.txt which folders are cells of this sweep.
 
-    Those of cells that the grid had once lose what was written there, so that TensorBoard does not
-    show them. The store still has it all.
+    Folders of cells that are no longer in the grid are emptied, so that TensorBoard does not show
+    them. Their artifacts stay in the store.
     """
     if (folder / "config.gin").exists():
         print(
@@ -238,5 +244,5 @@ def _empty_cell(folder: Path) -> None:
 
 
 def log_path(folder: Path, stage: Stage) -> Path:
-    """The file for what failed tries of a stage had to say."""
+    """The file with the tracebacks of a stage's failed tries."""
     return folder / "logs" / f"{type(stage).__name__}-{key(stage)}.log"

@@ -1,10 +1,11 @@
-"""Trials without Ray: what one is, in which order they start, what they get, what becomes of it."""
+"""Trials without Ray: what a trial is, their order, their resources, their outcome."""
 
 from __future__ import annotations
 
 import heapq
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +16,12 @@ from monosem.core.store import LogEntry
 from monosem.specs.errors import ClusterError
 from monosem.specs.sweep import Resources, Sweep
 
-Group = tuple[Stage, ...]  # stages that share work, mostly one alone: one trial
+Group = tuple[Stage, ...]  # one trial: stages that are run together, mostly a single one
 Node = Mapping[str, float]  # what a node has: {"CPU": 8.0, "GPU": 1.0}
 
 
 def name_of(group: Group) -> str:
-    """A group is called by the key of its first stage."""
+    """The name of a group is the key of its first stage."""
     return key(group[0])
 
 
@@ -28,22 +29,22 @@ def name_of(group: Group) -> str:
 
 
 class ReadyQueue:
-    """Hands out a group when everything that it needs of the others is finished.
+    """Hands out groups of stages, each when the groups upstream of it are finished.
 
-    groups: the first in order goes first.
+    groups: earlier ones are handed out first.
     """
 
     def __init__(self, groups: Sequence[Group]):
         owners = {key(stage): name_of(group) for group in groups for stage in group}
         self.groups = {name_of(group): group for group in groups}
         self.ranks = {name: rank for rank, name in enumerate(self.groups)}
-        self.needs = {name: _needs(group, owners) for name, group in self.groups.items()}
-        self.needed_by: dict[str, list[str]] = {name: [] for name in self.groups}
+        self.upstream = {name: _upstream(group, owners) for name, group in self.groups.items()}
+        self.downstream: dict[str, list[str]] = {name: [] for name in self.groups}
         self.ready: list[tuple[int, str]] = []  # a heap by rank
-        for name, needs in self.needs.items():
-            for above in needs:
-                self.needed_by[above].append(name)
-            if not needs:
+        for name, needed in self.upstream.items():
+            for needed_name in needed:
+                self.downstream[needed_name].append(name)
+            if not needed:
                 self._add(name)
 
     def pop(self) -> Group | None:
@@ -54,24 +55,27 @@ class ReadyQueue:
         return self.groups[name]
 
     def finish(self, name: str) -> None:
-        """A group is finished, which may make others ready."""
-        for below in self.needed_by[name]:
-            self.needs[below].remove(name)
-            if not self.needs[below]:
-                self._add(below)
+        """Note that a group is finished, which may make others ready."""
+        for waiting in self.downstream[name]:
+            self.upstream[waiting].remove(name)
+            if not self.upstream[waiting]:
+                self._add(waiting)
 
     def _add(self, name: str) -> None:
         heapq.heappush(self.ready, (self.ranks[name], name))
 
 
-def _needs(group: Group, owners: dict[str, str]) -> set[str]:
-    """The names of the other groups that must be finished before this one."""
-    needs = set()
+def _upstream(group: Group, owners: dict[str, str]) -> set[str]:
+    """The names of the groups that must be finished before this one.
+
+    owners: the name of the group that a stage is in, by the key of the stage.
+    """
+    names = set()
     for stage in group:
-        for above in stage.upstream():
-            if key(above) in owners:
-                needs.add(owners[key(above)])
-    return needs
+        for needed in stage.upstream():
+            if key(needed) in owners:
+                names.add(owners[key(needed)])
+    return names
 
 
 # Resources
@@ -95,8 +99,8 @@ class RunOptions(NamedTuple):
 class TrialResources:
     """What a trial of each kind of stage gets.
 
-    sweep: names kinds that get something of their own.
-    options: say what the others get.
+    sweep: names the kinds that get resources of their own.
+    options: what the others get.
     nodes: of the cluster.
     """
 
@@ -126,7 +130,7 @@ class TrialResources:
 
 
 def this_machine() -> list[Node]:
-    """What a cluster of this machine alone would have at the most."""
+    """The most that a cluster of this machine alone can have."""
     return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
 
 
@@ -142,11 +146,11 @@ def _describe(node: Node) -> str:
 
 
 class Failure(NamedTuple):
-    """Why a stage has not been had.
+    """Why a stage failed.
 
     reason: one line.
-    log: the file with the whole story of each try.
-    tries: how many there were. It may be fewer than were allowed: Tune gives up at once on a trial
+    log: the file with the full traceback of each try.
+    tries: how many there were. It may be fewer than are allowed: Tune gives up at once on a trial
         whose worker dies between two trials.
     """
 
@@ -160,7 +164,7 @@ class TrialSetting(NamedTuple):
 
     root: of the store.
     storage: a folder for Tune that all nodes share, emptied before and after.
-    log_path: for each stage, the file for what its failed tries had to say.
+    log_path: for each stage, the file with the tracebacks of its failed tries.
     resources: what a trial gets.
     jobs: trials at a time; None: as many as fit.
     retries: of a group that fails. A node that dies counts as a failure.
@@ -174,12 +178,21 @@ class TrialSetting(NamedTuple):
     retries: int
 
 
-class Outcome(NamedTuple):
-    """What has become of stages, by key. A stage that needs a failed or stopped one was not tried.
+@dataclass
+class Outcome:
+    """Which stages finished, failed or were stopped, by key. It is filled trial by trial.
 
-    stopped: by the scheduler, with the last that the stage logged.
+    Stages downstream of a failed or stopped one were not tried and are in none of the three.
+
+    finished: whose artifacts are in the store.
+    failed: after all tries, and why.
+    stopped: by the scheduler, with the last entry of the stage's log.
     """
 
-    finished: set[str]
-    failed: dict[str, Failure]
-    stopped: dict[str, LogEntry]
+    finished: set[str] = field(default_factory=set)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    stopped: dict[str, LogEntry] = field(default_factory=dict)
+
+    @property
+    def nothing_happened(self) -> bool:
+        return not (self.finished or self.failed or self.stopped)

@@ -72,9 +72,9 @@ PASSED_ON = ("MONOSEM_COMPILE",)  # environment variables that workers need too
 def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     """Connected to a Ray cluster as long as the block lasts.
 
-    address: HOST:PORT, or "auto" to find one on this machine; None: one of this machine's own,
-        which ends with the block.
-    modules: imported by the user's Gin files; their code travels to the workers, as monosem's does.
+    address: HOST:PORT, or "auto" to find a cluster on this machine; None: start one here, which
+        ends with the block.
+    modules: imported by the user's Gin files; their code is sent to the workers, as monosem's is.
 
     Raises ClusterError where there is no such cluster.
     """
@@ -125,7 +125,7 @@ def _connect(address: str | None, modules: Sequence[str]) -> None:
 
 
 def _code_of(modules: Sequence[str]) -> list[str]:
-    """Where the code of modules is, a folder or a file each, but for what every node has."""
+    """The folders and files with the code of modules, except what is installed on every node."""
     packages = dict.fromkeys(name.partition(".")[0] for name in modules)
     paths = [_path_of(importlib.import_module(name)) for name in packages]
     return [str(path) for path in paths if path is not None and not _is_installed(path)]
@@ -142,7 +142,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def _reach(address: str) -> None:
-    """ClusterError within seconds where nothing listens; Ray itself would try for a minute."""
+    """Raise ClusterError within seconds where nothing listens; Ray would try for a minute."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "://" in address:
         raise ClusterError(f"--address (or RAY_ADDRESS) must be auto or HOST:PORT, got {address!r}")
@@ -153,7 +153,7 @@ def _reach(address: str) -> None:
 
 
 def nodes() -> list[Node]:
-    """What each node of the cluster has."""
+    """The CPUs and GPUs of each node of the cluster, among other resources."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -166,15 +166,16 @@ def run_trials(
     setting: TrialSetting,
     callbacks: Sequence[Callback],
 ) -> Outcome:
-    """Every group once, as a trial, as soon as the groups that it needs are finished.
+    """Run every group once, as a trial, as soon as the groups upstream of it are finished.
 
-    One run of Tune for all: a worker takes seconds to start and then goes on from trial to trial.
+    All trials are one run of Tune: a worker takes seconds to start and is used for trial after
+    trial.
 
-    groups: the first in order goes first.
-    scheduler: compares the groups with one another.
+    groups: earlier ones start first.
+    scheduler: compares the groups with one another; None: they are not compared.
 
-    Raises StageError where Ray itself cannot go on, or a stage does not log what the scheduler
-    wants.
+    Raises StageError where Ray itself cannot go on, or a stage does not log the scalar that the
+    scheduler compares.
     """
     stages = {key(stage): stage for group in groups for stage in group}
     listener = TuneCallback(stages, callbacks, setting.log_path, scheduler)
@@ -223,7 +224,7 @@ def _tuner(
 
 
 def _epochs(stages: Iterable[Stage]) -> int:
-    """Of the longest training."""
+    """The epochs of the longest training."""
     epochs = [stage.epochs for stage in stages if isinstance(stage, Training)]
     return max(epochs, default=1)
 
@@ -236,7 +237,7 @@ def _placement(config: Mapping[str, Any]) -> Any:
 
 
 class DependencySearcher(Searcher):
-    """Tells Tune which group is the next trial, and what it gets."""
+    """Tells Tune which group is the next trial, and its resources."""
 
     def __init__(self, groups: Sequence[Group], resources: TrialResources):
         super().__init__()
@@ -246,7 +247,7 @@ class DependencySearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         group = self.queue.pop()
         if group is None:
-            # Nothing is running: what is left needs something that was lost.
+            # Where nothing is running, the groups left are downstream of a failed or stopped one.
             return None if self.running else Searcher.FINISHED
         self.running[trial_id] = name_of(group)
         resources = self.resources.of(group[0])
@@ -268,10 +269,10 @@ class DependencySearcher(Searcher):
 
 
 class TuneCallback(tune.Callback):
-    """Tells the sweep's callbacks what Tune hears of its trials, and keeps the outcome.
+    """Passes on to the sweep's callbacks what Tune is told about its trials; keeps the outcome.
 
     stages: by key.
-    log_path: for each stage, the file for what its failed tries had to say.
+    log_path: for each stage, the file with the tracebacks of its failed tries.
     """
 
     def __init__(
@@ -283,8 +284,8 @@ class TuneCallback(tune.Callback):
     ):
         self.stages, self.callbacks = stages, callbacks
         self.log_path, self.scheduler = log_path, scheduler
-        self.outcome = Outcome(set(), {}, {})
-        self.problem: StageError | None = None  # that ends it all; Tune wraps what is raised here
+        self.outcome = Outcome()
+        self.problem: StageError | None = None  # ends the run; Tune wraps what is raised here
         self.last: dict[str, LogEntry] = {}
         self.tries: dict[str, int] = {}
 
@@ -351,25 +352,25 @@ class TuneCallback(tune.Callback):
         raise self.problem
 
     def _log_failure(self, trial: Any) -> Failure:
-        """Keep the story of a failed try, in the log of the first stage of its group."""
+        """Write the traceback of a failed try to the log of the first stage of its group."""
         stage = self._group(trial)[0]
-        story, reason = _story_of(trial)
+        traceback_text, reason = _failure_of(trial)
         self.tries[key(stage)] = tries = self.tries.get(key(stage), 0) + 1
         log = self.log_path(stage)
         log.parent.mkdir(exist_ok=True)
         with log.open("a" if tries > 1 else "w", encoding="utf-8") as file:
-            file.write(f"== try {tries}\n{story}\n")
+            file.write(f"== try {tries}\n{traceback_text}\n")
         return Failure(reason, log, tries)
 
 
-def _story_of(trial: Any) -> tuple[str, str]:
-    """The whole story of a failed try, and one line of it."""
+def _failure_of(trial: Any) -> tuple[str, str]:
+    """The full traceback of a failed try, and one line of it."""
     error = None
     if trial.pickled_error_file:
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
     cause = getattr(error, "cause", None) or error
-    story = str(cause).strip()
-    return story, story.splitlines()[0] if story else type(cause).__name__
+    text = str(cause).strip()
+    return text, text.splitlines()[0] if text else type(cause).__name__
 
 
 def _first_line(error: BaseException) -> str:
@@ -386,7 +387,7 @@ def compute_group(config: dict[str, Any], stages: Mapping[str, Stage], root: Pat
     reporter = TuneReporter(config["keys"])
     try:
         Store(root, (reporter,)).get_together([stages[name] for name in config["keys"]])
-    except Exception as error:  # of whatever kind: where the sweep was started, it is shown
+    except Exception as error:  # of any kind: it is shown where the sweep was started
         reason = _first_line(error)
         if not isinstance(error, StageError):
             reason = f"{type(error).__name__}: {reason}"
@@ -397,9 +398,8 @@ def compute_group(config: dict[str, Any], stages: Mapping[str, Stage], root: Pat
 class TuneReporter(Callback):
     """Reports to Tune what a trial's own stages log.
 
-    Tune ends a trial that its scheduler stops by raising SystemExit out of a report. What a stage
-    logs last waits for the end of the trial, so that no stage is stopped that is as good as
-    finished.
+    Tune stops a trial by raising SystemExit out of a report. The last entry of a stage is reported
+    at the end of the trial, so that no stage is stopped that has only its artifact left to write.
     """
 
     def __init__(self, keys: Sequence[str]):
@@ -407,7 +407,7 @@ class TuneReporter(Callback):
         self.waiting: list[tuple[Any, ...]] = []
 
     def on_log(self, stage: Stage, entry: LogEntry) -> None:
-        if key(stage) not in self.keys:  # one above it that had to be made again
+        if key(stage) not in self.keys:  # an upstream one that had to be computed again
             return
         self.waiting.append((key(stage), *entry))
         if entry.step < entry.of:

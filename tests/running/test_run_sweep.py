@@ -184,9 +184,9 @@ def test_without_a_scheduler_everything_is_one_batch():
 
 def test_a_scheduler_compares_trainings_of_one_kind_that_need_nothing_missing():
     leaf, trainings = Leaf(value=1, diary=""), [graded(quality, 2) for quality in (1.0, 2.0)]
-    below = Double(leaf=leaf, diary="")
+    downstream = Double(leaf=leaf, diary="")
     groups: list[tuple[Stage, ...]] = [(training,) for training in trainings]
-    made = batches([*groups, (leaf,), (below,)], SCHEDULER)
+    made = batches([*groups, (leaf,), (downstream,)], SCHEDULER)
     assert made == [Batch(groups, SCHEDULER), Batch([(leaf,)], None)]
 
 
@@ -222,11 +222,11 @@ def test_trainings_go_first_and_stages_that_share_work_together(tmp_path):
 
 def test_what_is_in_the_store_is_not_to_do(tmp_path):
     leaf = Leaf(value=1, diary=str(tmp_path / "diary"))
-    below = Double(leaf=leaf, diary="")
-    state = state_of(tmp_path, below)
-    assert state.todo() == [(leaf,), (below,)]
+    downstream = Double(leaf=leaf, diary="")
+    state = state_of(tmp_path, downstream)
+    assert state.todo() == [(leaf,), (downstream,)]
     state.store.get(leaf)
-    assert state.todo() == [(below,)]
+    assert state.todo() == [(downstream,)]
 
 
 def test_a_stage_is_given_up_after_its_retries_over_all_rounds(tmp_path):
@@ -241,24 +241,24 @@ def test_a_stage_is_given_up_after_its_retries_over_all_rounds(tmp_path):
 
 def test_what_needs_a_failed_stage_has_failed_for_the_same_reason_without_a_log(tmp_path):
     broken, leaf = Broken(), Leaf(value=1, diary="")
-    below = Double(leaf=broken, diary="")
-    state = state_of(tmp_path, below, leaf, retries=0)
+    downstream = Double(leaf=broken, diary="")
+    state = state_of(tmp_path, downstream, leaf, retries=0)
     state.record(Batch([(broken,)], None), failed(broken, tries=1))
     assert state.todo() == [(leaf,)]
-    assert state.failed[key(below)].reason == "no luck" and state.failed[key(below)].log is None
+    assert state.failed[key(downstream)].reason == "no luck" and state.failed[key(downstream)].log is None
 
 
 def test_what_a_scheduler_stopped_is_left_alone_by_the_next_run_with_that_scheduler(tmp_path):
     training = graded(1.0, 8)
-    below = Double(leaf=training, diary="")
-    state = state_of(tmp_path, below, scheduler=SCHEDULER)
+    downstream = Double(leaf=training, diary="")
+    state = state_of(tmp_path, downstream, scheduler=SCHEDULER)
     stopped = outcome(stopped={key(training): LogEntry(2, 8, {})})
     state.record(Batch([(training,)], SCHEDULER), stopped)
     assert state.todo() == []
-    assert state_of(tmp_path, below, scheduler=SCHEDULER).stopped == {key(training): (2, 8)}
-    assert state_of(tmp_path, below, scheduler=SCHEDULER).todo() == []
+    assert state_of(tmp_path, downstream, scheduler=SCHEDULER).stopped == {key(training): (2, 8)}
+    assert state_of(tmp_path, downstream, scheduler=SCHEDULER).todo() == []
     other = ASHA(metric="quality", mode="max", grace=5)
-    assert state_of(tmp_path, below, scheduler=other).todo() == [(training,), (below,)]
+    assert state_of(tmp_path, downstream, scheduler=other).todo() == [(training,), (downstream,)]
 
 
 def test_a_damaged_list_of_the_stopped_is_said_and_forgotten(tmp_path, capsys):
