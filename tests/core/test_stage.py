@@ -13,7 +13,7 @@ from monosem.models.features import Features
 @dataclass(frozen=True)
 class Link(Stage):
     name: str
-    above: tuple[Stage, ...] = ()
+    needs: tuple[Stage, ...] = ()
 
 
 def test_a_plan_has_waves_of_missing_unique_stages():

@@ -23,16 +23,16 @@ from monosem.core.store import Callback, LogEntry, Store, _StoreJob
 
 @dataclass(frozen=True)
 class Add(Stage):
-    """The sum of what is above, plus one; counts how often it ran."""
+    """The sum of what is upstream, plus one; counts how often it ran."""
 
     name: str
-    above: tuple[Stage, ...] = ()
+    needs: tuple[Stage, ...] = ()
     runs: ClassVar[list[str]] = []
 
     def run(self, job: Job) -> Artifact:
         self.runs.append(self.name)
-        job.log(1, 1, size=float(len(self.above)))
-        return {"sum": sum((job.get(stage)["sum"] for stage in self.above), torch.ones(1))}
+        job.log(1, 1, size=float(len(self.needs)))
+        return {"sum": sum((job.get(stage)["sum"] for stage in self.needs), torch.ones(1))}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_a_folder_holds_spec_history_and_artifact_and_nothing_half_made(tmp_path
     store.get(TOP)
     assert files(store, TOP) == {"spec.json", "history.json", "artifact.safetensors"}
     assert {path.name for path in (tmp_path / "Add").iterdir()} == {
-        key(s) for s in (TOP, *TOP.above, TOP.above[0].above[0])
+        key(s) for s in (TOP, *TOP.needs, TOP.needs[0].needs[0])
     }
     assert (
         json.loads((store.folder(TOP) / "spec.json").read_text())["spec"]["fields"]["name"] == "top"
@@ -117,7 +117,7 @@ def test_callbacks_hear_of_every_stage_and_scalar(tmp_path):
         def on_end(self, stage):
             events.append(f"end {stage.name}")
 
-    Store(tmp_path, (Recorder(),)).get(TOP.above[0])
+    Store(tmp_path, (Recorder(),)).get(TOP.needs[0])
     assert events == [
         "start left",
         "log left 1",

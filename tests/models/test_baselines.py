@@ -112,11 +112,11 @@ def test_a_random_code_has_as_many_latents_on_as_its_sparsity_says(store):
 
 
 def test_a_projection_is_encoded_through_its_own_encoder_alone():
-    below = Embedding(tiny_pretrain(epochs=1))
-    stage = PCA(encoder=below, data=DATA, features=4)
-    assert stage.stages == (stage, below.encoder)
-    assert stage.upstream() == (Features(below, DATA, "train"),)
-    assert RandomProjection(below, features=8).stages == (below.encoder,)
+    embedding = Embedding(tiny_pretrain(epochs=1))
+    stage = PCA(encoder=embedding, data=DATA, features=4)
+    assert stage.stages == (stage, embedding.encoder)
+    assert stage.upstream() == (Features(embedding, DATA, "train"),)
+    assert RandomProjection(embedding, features=8).stages == (embedding.encoder,)
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_what_is_no_image_needs_a_reference_encoder():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folders that the tests below share, with simclr and ncl run in them."""
+    """Folders that later tests share, with simclr and ncl run in them."""
     return tmp_path_factory.mktemp("runs")
 
 

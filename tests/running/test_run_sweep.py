@@ -245,7 +245,8 @@ def test_what_needs_a_failed_stage_has_failed_for_the_same_reason_without_a_log(
     state = state_of(tmp_path, downstream, leaf, retries=0)
     state.record(Batch([(broken,)], None), failed(broken, tries=1))
     assert state.todo() == [(leaf,)]
-    assert state.failed[key(downstream)].reason == "no luck" and state.failed[key(downstream)].log is None
+    failure = state.failed[key(downstream)]
+    assert failure.reason == "no luck" and failure.log is None
 
 
 def test_what_a_scheduler_stopped_is_left_alone_by_the_next_run_with_that_scheduler(tmp_path):
