@@ -67,11 +67,11 @@ def in_process(folder: Path, file: Path) -> float:
     import torch
 
     from monosem.core.store import Store
-    from monosem.specs.study import study
+    from monosem.specs.study import Study, read
 
     torch.set_num_threads(1)
-    asked = study([str(file)])
-    assert asked is not None
+    asked = read([str(file)])
+    assert isinstance(asked, Study)
     store = Store(folder)
     started = time.perf_counter()
     for cell in asked.cells:

@@ -18,7 +18,7 @@ from monosem.specs.errors import ClusterError, SpecError
 
 if TYPE_CHECKING:
     from monosem.results.rows import Row
-    from monosem.specs.cells import Study
+    from monosem.specs.study import Study
     from monosem.specs.load import Spec
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -312,7 +312,7 @@ def _stage_lines(spec: Spec | Study) -> dict[str, str]:
 
 
 def _of_cells(spec: Spec | Study) -> str:
-    from monosem.specs.cells import Study
+    from monosem.specs.study import Study
 
     return f", for {len(spec.cells)} cells" if isinstance(spec, Study) else ""
 

@@ -25,8 +25,7 @@ from monosem.learning.objectives import NonNegative
 from monosem.learning.optimizers import SGD, Constant, WarmupCosine
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Embedding
-from monosem.specs.cells import Study
-from monosem.specs.study import study
+from monosem.specs.study import Study, read
 
 if (
     "PYTEST_XDIST_WORKER" in os.environ
@@ -162,10 +161,10 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def read_sweep(tmp_path: Path) -> Callable[..., Study]:
     """Loads a small sweep of simclr.gin and sae.gin with more text in its file, and bindings."""
 
-    def read(text: str, *bindings: str) -> Study:
+    def read_text(text: str, *bindings: str) -> Study:
         (tmp_path / "sweep.gin").write_text(SMALL_SWEEP + text)
-        sweep = study([str(tmp_path / "sweep.gin")], bindings)
-        assert sweep is not None
+        sweep = read([str(tmp_path / "sweep.gin")], bindings)
+        assert isinstance(sweep, Study)
         return sweep
 
-    return read
+    return read_text

@@ -30,7 +30,7 @@ from monosem.running.trials import (
     TrialSetting,
     this_machine,
 )
-from monosem.specs.cells import Study
+from monosem.specs.study import Study
 from monosem.specs.sweep import Scheduler
 
 SHARED_DISK_SECONDS = 90  # NFS may take half a minute to show a new folder

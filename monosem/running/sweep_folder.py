@@ -19,7 +19,8 @@ from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 from monosem.running import run_folder
 from monosem.running.run_folder import EVENTS, describe_experiment
-from monosem.specs.cells import Cell, Study
+from monosem.specs.cells import Cell
+from monosem.specs.study import Study
 
 
 class FailedStage(NamedTuple):

@@ -1,14 +1,18 @@
-"""Bindings: what was typed, what was replaced, what building read, and what decides nothing."""
+"""Bindings typed by a person: which were overwritten, had an effect, or must be refused."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from monosem.core.fields import FieldError
+from monosem.core.fields import FieldError, conform
 from monosem.specs import gin_state
 from monosem.specs.errors import SpecError, nearest
 from monosem.specs.gin_state import MACRO, Address, Reference, deciding, references
+
+MOST_CHOICES = 10  # that a message lists
 
 
 class Binding(NamedTuple):
@@ -54,7 +58,7 @@ class Lookups:
                 self.deciding.add(decider)
 
     def would_read(self, address: Address) -> bool:
-        """Whether something was built that reads `address`, unless a narrower binding is there."""
+        """Whether something was built that reads `address` if no narrower scope binds it."""
         places = {Reference(lookup.scope, lookup.selector) for lookup in self.addresses}
         return any(place.reads(address) for place in places)
 
@@ -84,8 +88,9 @@ class Unread(NamedTuple):
             reason = f"it names no parameter, and nothing uses %{macro} as a macro"
             return f"{start} {reason} {self.binding}"
         if self.lookups.would_read(self.address):
-            others = ", ".join(self.lookups.narrower(self.address))
-            return f"{start} {others} decide instead {self.binding}"
+            others = self.lookups.narrower(self.address)
+            verb = "decides" if len(others) == 1 else "decide"
+            return f"{start} {', '.join(others)} {verb} instead {self.binding}"
         hint = nearest(str(self.address), self.lookups.names(), ". Did you mean {}?")
         return f"{start} nothing in {scope} reads it {self.binding}{hint}"
 
@@ -93,7 +98,7 @@ class Unread(NamedTuple):
 class Bindings:
     """All bindings of one load.
 
-    They are Gin's too, whose state is global: new ones end the old.
+    They are Gin's too, whose state is global: making a second Bindings clears the first.
     typed: the last binding of every address.
     replaced: the values of the earlier ones.
     """
@@ -103,7 +108,7 @@ class Bindings:
         self.typed: dict[Address, Binding] = {}
         self.replaced: list[Replaced] = []
         self._count = 0
-        self._own: int | None = None  # how many were typed before `share_from_here`
+        self._count_before_shared: int | None = None  # before `share_from_here`
 
     def add(self, address: Address, text: str, where: str, value: object) -> None:
         """Bind a value; later ones win."""
@@ -115,7 +120,7 @@ class Bindings:
         self._count += 1
 
     def add_default(self, address: Address, value: object) -> None:
-        """Bind what holds where nothing was typed. What was typed has replaced it."""
+        """Bind unless it was typed; then only note the default as replaced."""
         typed = self.typed.get(address)
         if typed is None:
             gin_state.bind(address, value)
@@ -124,10 +129,11 @@ class Bindings:
 
     def share_from_here(self) -> None:
         """What is added from now on is meant for all cells of a sweep: one may leave it unread."""
-        self._own = self._count
+        self._count_before_shared = self._count
 
     def is_shared(self, binding: Binding) -> bool:
-        return self._own is not None and binding.order >= self._own
+        before = self._count_before_shared
+        return before is not None and binding.order >= before
 
     def have(self, configurable: type) -> bool:
         """Whether any binding is of this class."""
@@ -141,7 +147,9 @@ class Bindings:
     def superseded(self) -> set[Address]:
         """The bindings that a replaced value would have read, itself or through what it refers to.
 
-        What is typed after the replacement is not meant for the value that was replaced.
+        After `Experiment.curves = (@gaussian/Curve(),)` they are those of the other curves, such
+        as `few_shot/Curve.repeats`. One that is typed after the replacement is not among them: it
+        is not meant for the value that was replaced.
         """
         addresses: set[Address] = set()
         for replaced in self.replaced:
@@ -183,19 +191,52 @@ class Bindings:
         return shared
 
     def explain(self, error: FieldError) -> str:
-        """What a field refused, with the binding that put it there where that can be told."""
-        message = str(error).splitlines()[0]  # Gin adds lines about where it was
-        candidates = [
-            binding
-            for address, binding in self.typed.items()
+        """What a field refused, with the binding that put it there if exactly one binding fits."""
+        message, *built = str(error).splitlines()  # Gin adds lines about what it was building
+        hint = _choices(error)
+        address = self._refused_address(error, gin_state.innermost_call(built))
+        if address is None:
+            return f"{message}{hint}"
+        parameter = f"{error.owner}.{error.field}"
+        return f"{message.replace(parameter, str(address), 1)} {self.typed[address]}{hint}"
+
+    def _refused_address(self, error: FieldError, built: Reference | None) -> Address | None:
+        """The binding of what a field refused.
+
+        built: what Gin was building; None if the field was refused later.
+        """
+        if built is None or built.selector != error.owner:
+            return self._refused_value(error)
+        for address in self._of_field(error):
+            lookup = address._replace(scope=built.scope)
+            if decider := deciding(lookup, self.typed):
+                return decider
+        return None
+
+    def _refused_value(self, error: FieldError) -> Address | None:
+        """The only binding of the field that holds the refused value, or else the only one."""
+        candidates = self._of_field(error)
+        refused = repr(_as_tuples(error.value))  # by its text, as 256 is not 256.0
+        fitting = [a for a in candidates if refused in self._texts(a)] or candidates
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _of_field(self, error: FieldError) -> list[Address]:
+        """The addresses of what was typed for a field, in any scope."""
+        return [
+            address
+            for address in self.typed
             if address.selector.rpartition(".")[2] == error.owner
             and address.parameter == error.field
         ]
-        typed = repr(_as_tuples(error.value))  # by its text, as 256 is not 256.0
-        exact = [binding for binding in candidates if repr(_as_tuples(binding.value)) == typed]
-        if exact:
-            return f"{message} {exact[-1]}"
-        return f"{message} {candidates[0]}" if len(candidates) == 1 else message
+
+    def _texts(self, address: Address) -> set[str]:
+        """What a bound value looks like, as it was typed and as the field holds it."""
+        value = self.typed[address].value
+        texts = {repr(_as_tuples(value))}
+        annotation = gin_state.annotation(address)
+        with contextlib.suppress(ValueError):
+            texts.add(repr(conform(value, annotation)))
+        return texts
 
     def resolved(self, imports: Iterable[str]) -> str:
         """All bindings as one Gin file, with the defaults that were used.
@@ -214,3 +255,10 @@ class Bindings:
 def _as_tuples(value: object) -> object:
     """A value with its lists turned into tuples, as fields do."""
     return tuple(map(_as_tuples, value)) if isinstance(value, tuple | list) else value
+
+
+def _choices(error: FieldError) -> str:
+    """The objects that a field takes, where another kind was refused and they are few."""
+    wanted = re.search(r" must be an? (\w+), got", str(error))
+    names = gin_state.registered_subclasses(wanted[1]) if wanted else []
+    return f"; it takes {', '.join(names)}" if 0 < len(names) <= MOST_CHOICES else ""

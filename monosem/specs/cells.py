@@ -10,17 +10,30 @@ from monosem.evaluation.experiment import Experiment
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept
 from monosem.results.search import Goal
+from monosem.specs.bindings import Binding
 from monosem.specs.errors import SpecError, nearest
 from monosem.specs.sweep import Sweep
 
-OWN_FILES = ("curves.csv", "summary.md", "stopped.json", "cells.txt", "logs")  # of a sweep's folder
+EVENTS = "events.out.tfevents"  # how TensorBoard's files begin
+OWN_FILES = (  # of a sweep's folder, beside figures and hidden files
+    "curves.csv",
+    "summary.md",
+    "gallery.json",
+    "gallery.html",
+    "cells.txt",
+    "stopped.json",
+    "logs",
+    "config.gin",  # these two of a single experiment that had the folder before
+    "measures.csv",
+)
 
 
 class Cell(NamedTuple):
     """One spec with one assignment of a sweep's values.
 
     name: of its folder.
-    experiment, config: as of a Spec.
+    experiment: as of a Spec.
+    config: as of a Spec.
     swept: the bindings among its values that it reads, with what was typed.
     """
 
@@ -30,33 +43,15 @@ class Cell(NamedTuple):
     swept: Swept
 
 
-class Study(NamedTuple):
-    """A sweep with its cells.
-
-    cells: those of the baseline first.
-    modules: what its files import, which workers need too.
-    """
-
-    sweep: Sweep
-    cells: tuple[Cell, ...]
-    modules: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return self.sweep.name
-
-    @property
-    def experiments(self) -> dict[str, Experiment]:
-        """By the name of the cell."""
-        return {cell.name: cell.experiment for cell in self.cells}
-
-
-def check_cells(sweep: Sweep, cells: Mapping[tuple[str, Swept], Cell]) -> None:
+def check_cells(
+    sweep: Sweep, cells: Mapping[tuple[str, Swept], Cell], name_of_all: Binding | None = None
+) -> None:
     """Raises SpecError where cells do not go together, or the sweep names what no cell has.
 
     cells: by their file and the values that they read.
+    name_of_all: the binding that names the experiment of every cell, if there is one.
     """
-    names = _experiment_names(cells)
+    names = _experiment_names(cells, name_of_all)
     _check_folders(list(cells.values()))
     if sweep.baseline is not None:
         _check_known("Sweep.baseline", sweep.baseline, names)
@@ -67,7 +62,9 @@ def check_cells(sweep: Sweep, cells: Mapping[tuple[str, Swept], Cell]) -> None:
         _check_claim(sweep.claim, list(cells.values()))
 
 
-def _experiment_names(cells: Mapping[tuple[str, Swept], Cell]) -> list[str]:
+def _experiment_names(
+    cells: Mapping[tuple[str, Swept], Cell], name_of_all: Binding | None
+) -> list[str]:
     """The names of the experiments in the order of Sweep.specs; no two files may share one."""
     files: dict[str, str] = {}
     for (file, _), cell in cells.items():
@@ -75,6 +72,8 @@ def _experiment_names(cells: Mapping[tuple[str, Swept], Cell]) -> list[str]:
         other = files.setdefault(name, file)
         if other != file:
             advice = "give each an Experiment.name of its own"
+            if name_of_all is not None:
+                advice = f"Experiment.name is set for every cell {name_of_all}"
             raise SpecError(f"Sweep.specs: {other} and {file} are both called {name}; {advice}")
     return list(files)
 
@@ -82,7 +81,7 @@ def _experiment_names(cells: Mapping[tuple[str, Swept], Cell]) -> list[str]:
 def _check_folders(cells: Sequence[Cell]) -> None:
     """Every cell has a folder of its own beside the files of the sweep."""
     for cell in cells:
-        if cell.name in OWN_FILES or cell.name.endswith(".png"):
+        if cell.name in OWN_FILES or cell.name.endswith(".png") or cell.name.startswith(EVENTS):
             raise SpecError(
                 f"Experiment.name: {cell.name} is what a sweep calls a file of its own; "
                 "another name, please"

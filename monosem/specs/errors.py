@@ -14,7 +14,10 @@ class ClusterError(RuntimeError):
     """There is no such cluster, or it has not what is asked of it."""
 
 
-def nearest(word: str, candidates: Iterable[str], phrase: str) -> str:
-    """`phrase`, with {} replaced by the candidate that looks most like `word`; '' if none does."""
-    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+def nearest(word: str, candidates: Iterable[str], phrase: str, cutoff: float = 0.5) -> str:
+    """`phrase`, with {} replaced by the candidate that looks most like `word`; '' if none does.
+
+    cutoff: how alike they must be, from 0 to 1.
+    """
+    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
     return phrase.format(matches[0]) if matches else ""

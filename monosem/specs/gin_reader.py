@@ -5,7 +5,9 @@ Gin's own reading forgets the line and accepts misspelt scopes and names. It kno
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
 import sys
 import tokenize
 import traceback
@@ -56,7 +58,8 @@ class GinReader(config_parser.ParserDelegate):
         self.modules: list[str] = []
         self._macros_used: dict[str, str] = {}  # and where first
         self._open_files: list[Path] = []
-        self._place: Callable[[], str] = str  # references are met before their statement is whole
+        # references are met before their statement is whole
+        self._typed_here: Callable[[], str] = str
         self._gin = gin.config.ParserDelegate()
 
     # what is read
@@ -74,26 +77,26 @@ class GinReader(config_parser.ParserDelegate):
         path = find_file(name, asked_by, including)
         if path.resolve() in self._open_files:
             raise SpecError(f"{asked_by}: {name} includes itself")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"{name} cannot be read: {error}") from None
+        text = _text_of(path, f"{asked_by} {name}")
         self._open_files.append(path.resolve())
-        self.read_text(text, Source(name, is_file=True))
+        count = self.read_text(text, Source(name, is_file=True))
         self._open_files.pop()
+        if count == 0 and including is None:
+            advice = "begin with include 'gin/digits.gin'"
+            raise SpecError(f"{asked_by} {name}: the file binds nothing; {advice}")
 
     def read_text(self, text: str, source: Source) -> int:
         """Returns the number of statements."""
         count = 0
         with _syntax_errors(text, source):
             parser = config_parser.ConfigParser(text, self)
-            outer_place = self._place
-            self._place = lambda: source.at(parser.current_token.start[0])
+            outer = self._typed_here
+            self._typed_here = lambda: _line_as_typed(text, source, parser.current_token.start[0])
             for statement in parser:
                 line, end = statement.location.line_num, parser.current_token.start[0]
                 self._take(statement, source.at(line), _statement_text(text, line, end))
                 count += 1
-            self._place = outer_place
+            self._typed_here = outer
         return count
 
     def _take(self, statement: Any, where: str, typed: str) -> None:
@@ -104,7 +107,7 @@ class GinReader(config_parser.ParserDelegate):
             self.imports.append(statement.format())
             self.modules.append(statement.module)
         elif isinstance(statement, config_parser.BlockDeclaration):
-            _known_parameters(statement.selector, where)
+            self._known_parameters(statement.selector, as_typed(typed, where))
         elif statement.arg_name:
             self._bind(statement, where, typed)
         else:
@@ -112,11 +115,11 @@ class GinReader(config_parser.ParserDelegate):
 
     def _bind(self, statement: config_parser.BindingStatement, where: str, typed: str) -> None:
         scope, selector, parameter, value, _ = statement
-        parameters = _known_parameters(selector, where)
+        place = as_typed(typed, where)
+        parameters = self._known_parameters(selector, place)
         if parameters is not None and parameter not in parameters:
             choices = ", ".join(sorted(parameters)) or "none"
             hint = nearest(parameter, parameters, "; did you mean {}?") or f"; it has {choices}"
-            place = as_typed(typed, where)
             raise SpecError(f"{selector} has no parameter {parameter!r} {place}{hint}")
         address = gin_state.complete_address(scope, selector, parameter)
         self.bindings.add(address, typed, where, value)
@@ -136,26 +139,68 @@ class GinReader(config_parser.ParserDelegate):
             importlib.import_module(module)
         except Exception as error:  # a module may raise anything
             reason = f"{type(error).__name__}: {error}{_raised_at(error)}"
+            if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+                looked_in = " and ".join(dict.fromkeys(folders))
+                reason += f"; it is neither installed nor in {looked_in}"
             message = f"{where}: import {module} failed: {reason}".replace("\n", " ")
             raise SpecError(message) from None
 
     # what Gin's parser calls where it meets @Name and %name
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> object:
-        _known_parameters(scoped_selector.rpartition("/")[2], self._place(), "@")
+        self._known_parameters(scoped_selector.rpartition("/")[2], self._typed_here(), "@")
         return self._gin.configurable_reference(scoped_selector, evaluate)
 
     def macro(self, name: str) -> object:
-        self._macros_used.setdefault(name, self._place())
+        self._macros_used.setdefault(name, self._typed_here())
         return self._gin.macro(name)
+
+    def _known_parameters(self, selector: str, place: str, sigil: str = "") -> list[str] | None:
+        """The parameters of a configurable; None if they cannot be told.
+
+        place: the statement and where it is, in brackets, for the message.
+        Raises SpecError if there is none of that name.
+        """
+        try:
+            return gin_state.parameters(selector)
+        except ValueError:
+            unregistered = self._unregistered(selector)
+            if unregistered:
+                raise SpecError(f"{unregistered} lacks @gin.register {place}") from None
+            hint = nearest(selector, gin_state.registered_names(), "; did you mean {}?")
+            raise SpecError(f"there is nothing called {sigil}{selector} {place}{hint}") from None
+
+    def _unregistered(self, selector: str) -> str:
+        """The class of that name in a module that a file imports; '' if there is none."""
+        name = selector.rpartition(".")[2]
+        for module in self.modules:
+            if isinstance(getattr(sys.modules.get(module), name, None), type):
+                return f"{module}.{name}"
+        return ""
 
     def check_macros(self) -> None:
         """Raises SpecError for a %name that nothing defines."""
         defined = [a.scope for a in self.bindings.typed if a.selector == MACRO]
-        for name, where in self._macros_used.items():
+        for name, place in self._macros_used.items():
             if name not in defined:
                 hint = nearest(name, defined, "; did you mean %{}?")
-                raise SpecError(f"%{name} is used but never defined ({where}){hint}")
+                raise SpecError(f"%{name} is used but never defined {place}{hint}")
+
+
+def _text_of(path: Path, asked_as: str) -> str:
+    """The text of a file. asked_as: what was typed, for the message."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SpecError(f"{asked_as}: the file is not a text file") from None
+    except OSError as error:
+        raise SpecError(f"{asked_as}: the file cannot be read: {error.strerror}") from None
+
+
+def _line_as_typed(text: str, source: Source, line: int) -> str:
+    """A line of a text and its place, as messages end with them."""
+    lines = text.split("\n")
+    return as_typed(lines[line - 1].strip() if line <= len(lines) else "", source.at(line))
 
 
 @contextmanager
@@ -166,11 +211,24 @@ def _syntax_errors(text: str, source: Source) -> Iterator[None]:
     except SpecError as error:
         raise SpecError(str(error).splitlines()[0]) from None  # Gin adds lines about where it was
     except (SyntaxError, tokenize.TokenError) as error:
-        reason = str(error.args[0]).splitlines()[0].strip().rstrip(".")
+        reason = _syntax_reason(str(error.args[0]))
         line = getattr(error, "lineno", None)
         place = source.at(line) if source.is_file else f"{source.name} '{text}'"
-        advice = "A binding reads NAME.parameter = value"
-        raise SpecError(f"{place} is not Gin: {reason}. {advice}") from None
+        raise SpecError(f"{place} is not Gin: {reason}") from None
+
+
+def _syntax_reason(message: str) -> str:
+    """What Gin's parser says, and how it is written instead."""
+    not_a_value = re.search(r"malformed node.*Failed to parse token '(\w+)'", message, re.DOTALL)
+    if not_a_value is None:
+        reason = message.splitlines()[0].strip().rstrip(".")
+        return f"{reason}. A binding reads NAME.parameter = value"
+    word = not_a_value[1]
+    if word in gin_state.registered_names():
+        return f"{word}() is no value: write @{word}() for an object, quotes for a string"
+    if word.capitalize() in ("True", "False", "None"):
+        return f"{word} is no value: write {word.capitalize()}, or quotes for a string"
+    return f"{word} is no value: write quotes for a string, @Name() for an object"
 
 
 def _statement_text(text: str, line: int, end: int) -> str:
@@ -190,18 +248,6 @@ def _raised_at(error: Exception) -> str:
     if not frames or "importlib" in frames[-1].filename:
         return ""
     return f", {frames[-1].filename}:{frames[-1].lineno}"
-
-
-def _known_parameters(selector: str, where: str, sigil: str = "") -> list[str] | None:
-    """The parameters of a configurable; None if they cannot be told.
-
-    Raises SpecError if there is none of that name.
-    """
-    try:
-        return gin_state.parameters(selector)
-    except ValueError:
-        hint = nearest(selector, gin_state.registered_names(), "; did you mean {}?")
-        raise SpecError(f"there is nothing called {sigil}{selector} ({where}){hint}") from None
 
 
 def find_file(name: str, asked_by: str, including: Path | None = None) -> Path:
@@ -226,8 +272,19 @@ def find_file(name: str, asked_by: str, including: Path | None = None) -> Path:
             f"{asked_by} {name}: several files are called so: {', '.join(namesakes)}; which one?"
         )
     kind = "is a folder, not a Gin file" if name and Path(name).is_dir() else "does not exist"
-    hint = nearest(name, shipped_files(), "; did you mean {}?")
-    raise SpecError(f"{asked_by} {name or repr(name)}: the file {kind}{hint}")
+    raise SpecError(f"{asked_by} {name or repr(name)}: the file {kind}{_nearest_file(name)}")
+
+
+def _nearest_file(name: str) -> str:
+    """A hint at the shipped file that is called most alike; '' if none is.
+
+    Names are compared without folder and .gin, which all have in common: nope.gin is not toy.gin.
+    """
+    shipped = shipped_files()
+    stems = sorted({Path(file).stem for file in shipped})
+    alike = difflib.get_close_matches(Path(name).stem, stems, n=1, cutoff=0.65)
+    namesakes = [file for file in shipped if Path(file).stem in alike]
+    return nearest(name, namesakes, "; did you mean {}?", cutoff=0)
 
 
 def _places(name: str, including: Path | None) -> Iterator[Path]:

@@ -6,11 +6,14 @@ That state is global to a process: a second load clears the first.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import gin
+
+from monosem.core.fields import annotations_of
 
 MACRO = "gin.macro"  # the selector under which Gin keeps macros: scope is their name
 
@@ -95,6 +98,31 @@ def parameters(selector: str) -> list[str] | None:
     """
     target: Any = gin.get_configurable(selector)
     return [field.name for field in fields(target)] if is_dataclass(target) else None
+
+
+def annotation(address: Address) -> Any:
+    """What a dataclass says of a parameter; Any of another configurable."""
+    target: Any = gin.get_configurable(address.selector)
+    return annotations_of(target)[address.parameter] if is_dataclass(target) else Any
+
+
+def registered_subclasses(name: str) -> list[str]:
+    """The registered classes that are a `name`, as they are typed: @NonNegative()."""
+    classes = [target for target in gin.config._INVERSE_REGISTRY if isinstance(target, type)]
+    subclasses = [kind for kind in classes if name in {base.__name__ for base in kind.__mro__}]
+    return sorted(f"@{kind.__name__}()" for kind in subclasses)
+
+
+def innermost_call(lines: Iterable[str]) -> Reference | None:
+    """What Gin was building when something was raised, by the lines that it adds to a message.
+
+    Its selector is the short name of the class.
+    """
+    for line in lines:
+        called = re.search(r"In call to configurable '(\w+)'.*?(?: in scope '(.*)')?$", line)
+        if called:
+            return Reference(called[2] or "", called[1])
+    return None
 
 
 def registered_names() -> list[str]:

@@ -106,7 +106,7 @@ def is_plain(value: object) -> bool:
 class Axis(Part):
     """One direction of a grid.
 
-    names: bindings that take the same value at a time.
+    names: bindings that always share one value.
     values: those that they take in turn, or a space to draw from.
     """
 

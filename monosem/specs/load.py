@@ -68,6 +68,11 @@ def load(files: str | Path | Sequence[str | Path], bindings: str | Sequence[str]
     names = [files] if isinstance(files, str | Path) else files
     reader = GinReader()
     reader.read(list(map(str, names)), [bindings] if isinstance(bindings, str) else bindings)
+    return spec_of(reader)
+
+
+def spec_of(reader: GinReader) -> Spec:
+    """The single experiment that was read. Raises SpecError as `load` does."""
     if reader.bindings.have(Sweep):
         raise SpecError(
             "these files describe a sweep, which holds many experiments: run it with "
@@ -111,16 +116,27 @@ def build(kind: type[Kind], bindings: Bindings) -> Kind:
             "the bindings refer to one another in a circle: some @Name() or %macro holds itself"
         ) from None
     except TypeError as error:
-        missing = re.match(r"(\w+)\.__init__\(\) missing .*?: (.*)", str(error))
+        message, *built = str(error).splitlines()  # Gin adds lines about what it was building
+        missing = re.match(r"(\w+)\.__init__\(\) missing .*?: (.*)", message)
         if missing is None:
             raise
-        raise SpecError(_must_be_set(missing[1], re.findall(r"'(\w+)'", missing[2]))) from None
+        reference = gin_state.innermost_call(built) or Reference("", missing[1])
+        names = re.findall(r"'(\w+)'", missing[2])
+        raise SpecError(_must_be_set(reference, names, bindings)) from None
 
 
-def _must_be_set(kind: str, names: Sequence[str]) -> str:
-    wanted = " and ".join(f"{kind}.{name}" for name in names)
+def _must_be_set(built: Reference, names: Sequence[str], bindings: Bindings) -> str:
+    """What to say of parameters that have no value, and for which other scopes they have one.
+
+    built: what lacks them, with the short name of its class.
+    """
+    wanted = [str(Address(built.scope, built.selector, name)) for name in names]
     pronoun = "it" if len(names) == 1 else "them"
-    return f"{wanted} must be set: no file and no --set binds {pronoun}"
+    message = f"{' and '.join(wanted)} must be set: no file and no --set binds {pronoun}"
+    unscoped = {f"{built.selector}.{name}" for name in names}
+    typed = [a for a in bindings.typed if str(a._replace(scope="")) in unscoped]
+    others = sorted({a.scope for a in typed if a.scope})
+    return f"{message}; they are bound in the scopes {', '.join(others)}" if others else message
 
 
 def _bind_defaults(bindings: Bindings) -> None:

@@ -6,35 +6,61 @@ Every file of a sweep with every assignment of values is a cell; each is checked
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
+from monosem.evaluation.experiment import Experiment
 from monosem.results.rows import Swept, cell_name
 from monosem.specs import gin_state
 from monosem.specs.bindings import Unread
-from monosem.specs.cells import Cell, Study, check_cells
+from monosem.specs.cells import Cell, check_cells
 from monosem.specs.errors import SpecError
 from monosem.specs.gin_reader import GinReader, Source
 from monosem.specs.gin_state import Address
-from monosem.specs.load import Spec, build, experiment_of, load
+from monosem.specs.load import Spec, build, experiment_of, spec_of
 from monosem.specs.sweep import Assignment, Sweep
+
+
+class Study(NamedTuple):
+    """A sweep with its cells.
+
+    cells: those of the baseline first.
+    modules: what its files import, which workers need too.
+    """
+
+    sweep: Sweep
+    cells: tuple[Cell, ...]
+    modules: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        """By the name of the cell."""
+        return {cell.name: cell.experiment for cell in self.cells}
 
 
 def read(files: Sequence[str], bindings: Sequence[str] = ()) -> Spec | Study:
     """The sweep that files and bindings describe, or else the experiment."""
-    return study(files, bindings) or load(files, bindings)
-
-
-def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
-    """The sweep that these files and bindings describe, or None if they say nothing of one.
-
-    What they say besides is said of every cell, after its spec and before its values.
-    Raises SpecError for everything that can be known to be wrong, with the cell named.
-    """
     reader = GinReader()
     reader.read(files, bindings)
-    if not reader.bindings.have(Sweep):
-        return None
+    if reader.bindings.have(Sweep):
+        return study_of(reader, files, bindings)
+    return spec_of(reader)
+
+
+def study_of(reader: GinReader, files: Sequence[str], bindings: Sequence[str]) -> Study:
+    """The sweep that was read from these files and bindings.
+
+    Their other bindings go into every cell. They override its spec; the grid's values override
+    them.
+
+    Raises SpecError for everything that can be known to be wrong, with the cell named.
+    """
     reader.check_macros()
     sweep = build(Sweep, reader.bindings)
+    shared = reader.bindings.typed
     own = reader.bindings.lookups().deciding
     _check_axes(sweep, own)
     loader = _CellLoader(files, bindings, reader.modules)
@@ -42,7 +68,8 @@ def study(files: Sequence[str], bindings: Sequence[str] = ()) -> Study | None:
         for assignment in sweep.assignments():
             loader.add(file, assignment)
     loader.check_everything_is_read(sweep, own)
-    check_cells(sweep, loader.cells)
+    name = gin_state.parse_address("Experiment.name")
+    check_cells(sweep, loader.cells, shared.get(name))
     cells = _baseline_first(sweep, list(loader.cells.values()))
     return Study(sweep, cells, tuple(dict.fromkeys(loader.modules)))
 

@@ -16,7 +16,7 @@ from monosem.data.digits import Digits
 from monosem.learning.optimizers import Adam
 from monosem.models.toy import Superposition, Toys, TwoFeatures, draw_features, orient
 from monosem.specs.load import load
-from monosem.specs.study import study
+from monosem.specs.study import read
 
 SEEDS = range(4)
 REGIMES = {"polysemantic": 0.1, "monosemantic": 1.0}
@@ -193,7 +193,7 @@ def test_each_file_is_its_regime(name):
 
 def test_the_sweep_has_both_regimes_with_the_seeds_of_data_and_toy_together():
     grid = "Sweep.grid = {('TwoFeatures.seed', 'Superposition.seed'): (0, 1)}"
-    experiments = [cell.experiment for cell in study(["gin/toy.gin"], [grid]).cells]
+    experiments = [cell.experiment for cell in read(["gin/toy.gin"], [grid]).cells]
     names = [experiment.name for experiment in experiments]
     assert names == ["polysemantic", "polysemantic", "monosemantic", "monosemantic"]
     curves = [experiment.curves[0] for experiment in experiments]

@@ -18,7 +18,7 @@ from monosem.models.training import Training
 from monosem.results.rows import read_table
 from monosem.running.sweep import Batch, SweepState, batches
 from monosem.running.trials import Failure, Outcome, ReadyQueue, name_of, this_machine
-from monosem.specs.study import study
+from monosem.specs.study import read
 from monosem.specs.sweep import ASHA, Sweep
 
 ONE_WAVE = f"""
@@ -150,7 +150,7 @@ def keys_of_trainings(folder: Path, text: str) -> list[str]:
     """Of the cells' trainings, in the order of the grid."""
     path = folder / "sweep.gin"
     path.write_text(text)
-    asked = study([str(path)])
+    asked = read([str(path)])
     assert asked is not None
     trainings = []
     for cell in asked.cells:

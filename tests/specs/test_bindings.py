@@ -26,6 +26,10 @@ WRONG = [  # what is typed, and what is said
         "label_noise/Curve.severities, uniform/Curve.severities decide instead",
     ),
     (
+        "Adam.lr = 0.1",
+        "has no effect: pretrain/Adam.lr decides instead (--set 'Adam.lr = 0.1')",
+    ),
+    (
         "epochs = 4",
         "epochs = 4 has no effect: it names no parameter, and nothing uses %epochs as a macro",
     ),

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.usefixtures("in_root")
 WRONG = [  # what is typed, and what is said
     (
         "Experiment.name = 'one'",
-        "Sweep.specs: gin/simclr.gin and gin/sae.gin are both called one; give each an "
-        "Experiment.name of its own",
+        "Sweep.specs: gin/simclr.gin and gin/sae.gin are both called one; Experiment.name is set "
+        "for every cell (",
     ),
     (
         "Sweep.baseline = 'sea'",
@@ -43,6 +43,14 @@ WRONG = [  # what is typed, and what is said
         "curves.csv is what a sweep calls a file of its own",
     ),
     (
+        "Sweep.specs = ('gin/ncl.gin',)\nExperiment.name = 'gallery.html'",
+        "gallery.html is what a sweep calls a file of its own",
+    ),
+    (
+        "Sweep.specs = ('gin/ncl.gin',)\nExperiment.name = 'curves.png'",
+        "curves.png is what a sweep calls a file of its own",
+    ),
+    (
         "Sweep.resources = {'Pretrian': {'cpu': 1}}",
         "Sweep.resources must be of kinds of stages in this sweep",
     ),
@@ -70,3 +78,12 @@ def test_a_claim_asks_for_what_the_table_has(read_sweep, field, value, said):
     lines = [f"Claim.{name} = {text}" for name, text in claim.items()]
     with pytest.raises(SpecError, match=f"Sweep.claim: {said}"):
         read_sweep("\n".join(["Sweep.claim = @Claim()", *lines]))
+
+
+def test_two_files_of_one_name_are_told_to_take_names_of_their_own(read_sweep, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.gin").write_text("include 'gin/ncl.gin'\n")
+    files = tuple(str(tmp_path / f"{name}.gin") for name in ("one", "other"))
+    reason = "are both called ncl; give each an Experiment.name of its own"
+    with pytest.raises(SpecError, match=reason):
+        read_sweep(f"Sweep.specs = {files}")

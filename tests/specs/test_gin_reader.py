@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("in_root")
 WRONG = [  # what is typed, and what is said
     (
         "Pretrian.epochs = 3",
-        "there is nothing called Pretrian (--set); did you mean Pretrain?",
+        "there is nothing called Pretrian (--set 'Pretrian.epochs = 3'); did you mean Pretrain?",
     ),
     (
         "Pretrain.epoch = 3",
@@ -28,11 +28,13 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "Pretrain.objective = @NonNegativ()",
-        "there is nothing called @NonNegativ (--set); did you mean NonNegative?",
+        "there is nothing called @NonNegativ (--set 'Pretrain.objective = @NonNegativ()'); "
+        "did you mean NonNegative?",
     ),
     (
         "Pretrain.views = (@RandomRotation(), @GausianBlur())",
-        "nothing called @GausianBlur (--set); did you mean GaussianBlur?",
+        "nothing called @GausianBlur (--set 'Pretrain.views = (@RandomRotation(), "
+        "@GausianBlur())'); did you mean GaussianBlur?",
     ),
     (
         "few_shot/Curve.encoder = @Embeding()",
@@ -40,7 +42,7 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "Pretrain.epochs = %epchs",
-        "%epchs is used but never defined (--set)",
+        "%epchs is used but never defined (--set 'Pretrain.epochs = %epchs')",
     ),
     (
         "",
@@ -72,11 +74,20 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "Pretrain.epochs = nan",
-        "is not Gin",
+        "is not Gin: nan is no value: write quotes for a string, @Name() for an object",
+    ),
+    (
+        "Pretrain.classifier = none",
+        "is not Gin: none is no value: write None, or quotes for a string",
+    ),
+    (
+        "Pretrain.objective = NonNegative()",
+        "NonNegative() is no value: write @NonNegative() for an object, quotes for a string",
     ),
     (
         "import no_such_module",
-        "--set: import no_such_module failed: ModuleNotFoundError",
+        "--set: import no_such_module failed: ModuleNotFoundError: No module named "
+        f"'no_such_module'; it is neither installed nor in {ROOT}",
     ),
     (
         "include 'gin/simcrl.gin'",
@@ -149,6 +160,22 @@ def test_a_name_that_is_no_file_is_met_with_the_nearest():
         load(["gin"])
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("nope.gin", ""),
+        ("gin/nope.gin", ""),
+        ("simcrl.gin", "; did you mean gin/simclr.gin?"),
+        ("cifar1/ncl.gin", "; did you mean gin/cifar10/ncl.gin?"),
+        ("cifar10/nlc.gin", "; did you mean gin/cifar10/ncl.gin?"),
+    ],
+)
+def test_a_hint_at_a_file_is_of_one_that_is_called_alike(typed, hint):
+    with pytest.raises(SpecError) as info:
+        find_file(typed, "--gin")
+    assert str(info.value) == f"--gin {typed}: the file does not exist{hint}"
+
+
 def test_a_file_that_includes_itself_is_refused(tmp_path):
     (tmp_path / "loop.gin").write_text(f"include '{tmp_path / 'loop.gin'}'\n")
     with pytest.raises(SpecError, match="includes itself"):
@@ -157,8 +184,16 @@ def test_a_file_that_includes_itself_is_refused(tmp_path):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "binary.gin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match=r"--gin .*binary.gin: the file is not a text file"):
         load([str(tmp_path / "binary.gin")])
+
+
+@pytest.mark.parametrize("text", ["", "# Pretrain.epochs = 3\n"])
+def test_a_file_that_binds_nothing_is_told_how_to_begin(tmp_path, text):
+    (tmp_path / "empty.gin").write_text(text)
+    reason = r"empty.gin: the file binds nothing; begin with include 'gin/digits.gin'$"
+    with pytest.raises(SpecError, match=reason):
+        load([str(tmp_path / "empty.gin")])
 
 
 # Places
@@ -170,7 +205,7 @@ def test_the_line_of_a_name_inside_a_statement_is_named(tmp_path):
         "# a comment\n\ninclude 'gin/simclr.gin'\n\n"
         "Pretrain.views = (\n    @RandomRotation(),\n    @Blurr(),\n)\n"
     )
-    with pytest.raises(SpecError, match=r"nothing called @Blurr \(.*mine.gin:7\)"):
+    with pytest.raises(SpecError, match=r"nothing called @Blurr \(.*mine.gin:7: @Blurr\(\),\)"):
         load([str(file)])
 
 
@@ -225,6 +260,16 @@ gaussian/Curve.corruption = @Darkness()
     assert spec.experiment.curves[0].data.size == 8
     assert spec.config.startswith("import my_parts")
     sys.modules.pop("my_parts")
+
+
+def test_a_class_of_one_s_own_that_is_not_registered_is_told_so(tmp_path, monkeypatch):
+    (tmp_path / "bare_parts.py").write_text("class Dusk:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    corruption = "gaussian/Curve.corruption = @Dusk()"
+    with pytest.raises(SpecError) as info:
+        load(["gin/simclr.gin"], ["import bare_parts", corruption])
+    assert str(info.value) == f"bare_parts.Dusk lacks @gin.register (--set '{corruption}')"
+    sys.modules.pop("bare_parts")
 
 
 def test_what_a_file_imports_and_includes_may_lie_beside_it(tmp_path):

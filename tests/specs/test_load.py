@@ -74,7 +74,8 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "Pretrain.encoder = @Digits()",
-        "Pretrain.encoder must be an Encoder, got Digits()",
+        "Pretrain.encoder must be an Encoder, got Digits() (--set 'Pretrain.encoder = @Digits()'); "
+        "it takes @",
     ),
     (
         "Pretrain.encoder = 'resnet18'",
@@ -100,7 +101,7 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "gaussian/Curve.severities = (-1.0,)",
-        "Curve.severities must be 0 or more, got -1.0",
+        "gaussian/Curve.severities must be 0 or more, got -1.0",
     ),
     (
         "uniform/Curve.severities = ()",
@@ -116,8 +117,13 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "few_shot/Curve.severities = (1, 1000)",
-        "Curve.severities must be at most 139, the training images of the smallest class, got "
-        "1000 shots",
+        "few_shot/Curve.severities must be at most 139, the training images of the smallest "
+        "class, got 1000 shots (--set 'few_shot/Curve.severities = (1, 1000)')",
+    ),
+    (
+        "few_shot/Curve.severities = (1.0, 1000.0)",
+        "few_shot/Curve.severities must be at most 139, the training images of the smallest "
+        "class, got 1000 shots (--set 'few_shot/Curve.severities = (1.0, 1000.0)')",
     ),
     (
         "Pretrain.batch_size = 100000",
@@ -146,6 +152,11 @@ WRONG = [  # what is typed, and what is said
     (
         "Experiment.curves = (@Curve(),)",
         "Curve.severities and Curve.corruption must be set",
+    ),
+    (
+        "Experiment.curves = (@a/Curve(),)",
+        "a/Curve.severities and a/Curve.corruption must be set: no file and no --set binds them; "
+        "they are bound in the scopes few_shot, gaussian, label_noise, uniform",
     ),
     (
         "Embedding.encoder = @Embedding()",
@@ -214,9 +225,9 @@ def test_k_above_the_latents_names_the_binding():
 
 
 def test_a_file_that_is_no_experiment_lists_what_must_be_set(tmp_path):
-    (tmp_path / "empty.gin").write_text("")
+    (tmp_path / "short.gin").write_text("Pretrain.epochs = 3\n")
     with pytest.raises(SpecError, match="Experiment.name and Experiment.curves must be set"):
-        load([str(tmp_path / "empty.gin")])
+        load([str(tmp_path / "short.gin")])
     with pytest.raises(SpecError, match="must be set"):
         load(["gin/digits.gin"])
 

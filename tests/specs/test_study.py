@@ -8,7 +8,7 @@ from conftest import ROOT, TINY
 from monosem.core.stage import closure, key
 from monosem.specs.errors import SpecError
 from monosem.specs.load import load
-from monosem.specs.study import read, study
+from monosem.specs.study import Study, read
 
 pytestmark = pytest.mark.usefixtures("in_root")
 
@@ -24,7 +24,7 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "Sweep.grid = {'TpoK.k': (4,)}",
-        "there is nothing called TpoK (Sweep.grid); did you mean TopK?",
+        "there is nothing called TpoK (Sweep.grid: TpoK.k = 4); did you mean TopK?",
     ),
     (
         "Sweep.grid = {'epochs': (4,)}",
@@ -70,14 +70,13 @@ def names(sweep):
 @pytest.mark.parametrize(("file", "baseline"), BASELINES.items())
 def test_every_sweep_file_is_a_sweep_of_its_name_with_its_baseline_first(file, baseline):
     name = file.rpartition("/")[2].removesuffix(".gin")
-    sweep = study([file], SMALL.get(name, []))
-    assert sweep is not None and sweep.name == name
+    sweep = read([file], SMALL.get(name, []))
+    assert isinstance(sweep, Study) and sweep.name == name
     assert sweep.cells[0].experiment.name.endswith(baseline)
     assert len(set(names(sweep))) == len(sweep.cells)
 
 
 def test_what_is_no_sweep_is_an_experiment():
-    assert study(["gin/ncl.gin"]) is None
     assert read(["gin/ncl.gin"]) == load(["gin/ncl.gin"])
 
 
