@@ -18,8 +18,8 @@ from monosem.specs.errors import ClusterError, SpecError
 
 if TYPE_CHECKING:
     from monosem.results.rows import Row
-    from monosem.specs.study import Study
     from monosem.specs.load import Spec
+    from monosem.specs.study import Study
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
     try:
         if flags.gather:
             return gather(flags)
-        return show_plan(flags) if flags.plan else compute(flags)
+        return show_plan(flags) if flags.plan else run(flags)
     except KeyboardInterrupt:
         print(
             "\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr
@@ -226,13 +226,22 @@ def read_spec(flags: argparse.Namespace) -> Spec | Study:
 
 def usable_folder(path: Path, flag: str) -> Path:
     """The folder, made if it is not there. Raises UsageError where it cannot be written to."""
+    check_folder(path, flag)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{flag}: the folder {path} cannot be made: {error.strerror}") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"{flag}: the folder {path} cannot be written to")
     return path
+
+
+def check_folder(path: Path, flag: str) -> None:
+    """Raises UsageError where the folder cannot be made or written to, as far as can be told."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        reason = f"{existing} is a file"
+        raise UsageError(f"{flag}: the folder {path} cannot be made: {reason}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag}: the folder {existing} cannot be written to")
 
 
 def compile_networks() -> None:
@@ -246,7 +255,7 @@ def compile_networks() -> None:
 # The three things that can be done
 
 
-def compute(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Computes what is missing and leaves the run folder."""
     spec = read_spec(flags)
     if flags.compile:
@@ -277,11 +286,18 @@ def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespac
 
 
 def show_plan(flags: argparse.Namespace) -> int:
-    """Prints the missing stages, wave by wave, and those that are there; touches nothing."""
+    """Prints the missing stages, wave by wave, and those that are there.
+
+    Nothing is computed or downloaded, and neither folder is made.
+    """
     from monosem.core.stage import closure, key, plan
     from monosem.core.store import Store
+    from monosem.data.cifar import no_downloads
 
-    spec = read_spec(flags)
+    with no_downloads():  # reading a spec opens its data, as what they hold is in the keys
+        spec = read_spec(flags)
+    check_folder(Path(flags.runs, spec.name), "--runs")
+    check_folder(Path(flags.store), "--store")
     store = Store(Path(flags.store))
     lines = _stage_lines(spec)
     stages = [stage for cell in spec.experiments.values() for stage in cell.stages]

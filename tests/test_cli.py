@@ -245,6 +245,22 @@ def test_a_plan_of_a_sweep_lists_the_stages_with_the_cell_that_needs_them(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_downloads_nothing_and_says_what_would_be_downloaded(tmp_path, capsys):
+    folder = ["--set", f"CIFAR10.folder = '{tmp_path / 'data'}'"]
+    out = here(capsys, "--gin", "cifar10/ncl.gin", "--plan", *folder, *folders(tmp_path))
+    assert out.returncode == 2 and out.stdout == "" and out.stderr.count("\n") == 1
+    reason = "must hold the folder cifar-10-batches-py, which is not in .*: it would be downloaded"
+    assert re.search(rf"{reason} from https://\S+/cifar-10-python.tar.gz", out.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--runs", "--store"])
+def test_a_plan_refuses_a_folder_that_a_run_could_not_make(tmp_path, capsys, flag):
+    out = here(capsys, "--gin", "gin/ncl.gin", "--plan", *folders(tmp_path), flag, "README.md")
+    assert out.returncode == 2 and out.stdout == "" and out.stderr.count("\n") == 1
+    assert re.search(rf"{flag}: the folder README.md.* cannot be made: .* is a file", out.stderr)
+
+
 # --gather
 
 
@@ -334,13 +350,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(flag, folder, tmp_path, capsys
         (["--gpus", "many"], "argument --gpus: invalid number value: 'many'"),
         (["--address", "nowhere"], "must be auto or HOST:PORT, got 'nowhere'"),
         (["--address", "ray://127.0.0.1:10001"], "HOST:PORT, got 'ray://127.0.0.1:10001'"),
+        (["--cpus", "999999"], "a trial of Pretrain asks for 999999 CPUs"),
     ],
     ids=str,
 )
 def test_flags_of_a_sweep_that_cannot_be_meant_are_refused(tmp_path, capsys, flags, said):
     out = here(capsys, "--gin", "sweeps/seeds.gin", *flags, *folders(tmp_path))
     assert out.returncode == 2 and said in out.stderr
-    assert "Traceback" not in out.stderr
+    assert out.stderr.count("\n") == 1
 
 
 def test_what_is_wrong_with_a_cell_is_one_line_before_any_work(tmp_path, capsys):
@@ -362,6 +379,18 @@ def test_a_loss_that_turns_nan_exits_1_and_leaves_nothing_finished(tmp_path, tin
     assert "learning rate" in out.stderr
     assert not list((tmp_path / "store").rglob("spec.json"))
     assert not (tmp_path / "runs" / "simclr" / "curves.csv").exists()
+
+
+def test_a_network_that_no_memory_holds_exits_1_and_names_the_stage(tmp_path, tiny_gin, capsys):
+    files = ["--gin", "gin/ncl.gin", "--gin", tiny_gin]
+    large = ["--set", "Projector.hidden = 1000000000000000"]
+    out = here(capsys, *files, *large, *folders(tmp_path))
+    assert out.returncode == 1 and "Traceback" not in out.stderr
+    last = out.stderr.splitlines()[-1]
+    reason = (
+        r"needs more memory than there is: can't allocate memory: you tried to allocate \d+ bytes"
+    )
+    assert re.match(rf"run.py: Pretrain\(Digits, .*Projector.*\) {reason}", last)
 
 
 def test_compiling_without_a_compiler_is_refused_before_any_work(capsys, monkeypatch, tmp_path):

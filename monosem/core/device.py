@@ -15,6 +15,12 @@ from torch import Tensor, nn
 
 from monosem.core.identity import seed_for
 
+TOO_LARGE = (  # torch has no class of errors for these
+    "can't allocate memory",
+    "Storage size calculation overflowed",
+    "Overflow when unpacking long",
+)
+
 Module = TypeVar("Module", bound=nn.Module)
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -31,6 +37,15 @@ def device() -> torch.device:
     # step; nothing here reads such memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def out_of_memory(error: Exception) -> str:
+    """What torch says where a tensor is too large, in one line; '' of any other error."""
+    first_line = f"{error} ".splitlines()[0].strip()
+    is_meant = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if is_meant or any(sign in str(error) for sign in TOO_LARGE):
+        return first_line.rpartition("DefaultCPUAllocator: ")[2] or "out of memory"
+    return ""
 
 
 def to_device(module: Module) -> Module:

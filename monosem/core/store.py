@@ -27,9 +27,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from monosem.core.device import out_of_memory
 from monosem.core.files import file_digest, lock, write_synced
 from monosem.core.identity import to_plain
-from monosem.core.stage import Artifact, Stage, StageError, key
+from monosem.core.stage import Artifact, Stage, StageError, key, title
 
 ARTIFACT, HISTORY, MANIFEST = "artifact.safetensors", "history.json", "spec.json"
 DIGEST_BYTES = 32  # of the SHA-256 that a checkpoint begins with
@@ -174,6 +175,13 @@ class Store:
                 callback.on_start(stage)
         try:
             artifacts = type(stages[0]).run_together(stages, jobs)
+        except Exception as error:
+            if isinstance(error, StageError) or not (reason := out_of_memory(error)):
+                raise
+            title_of_first = title(stages[0])
+            raise StageError(
+                f"{title_of_first} needs more memory than there is: {reason}"
+            ) from error
         finally:
             for stage in stages:
                 for callback in self.callbacks:

@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard
@@ -34,6 +35,8 @@ from monosem.data.packed import (
     kind_of,
     path_hint,
 )
+
+_downloads_allowed = ContextVar("_downloads_allowed", default=True)
 
 PATIENCE = 10.0  # seconds to wait for a server that says nothing
 SHAPE = (3, 32, 32)
@@ -151,6 +154,12 @@ class CIFAR10(Packed):
                 f"must hold the files, got {folder}{path_hint(home)}; "
                 "original = True downloads them",
             )
+        if not _downloads_allowed.get():
+            self.refuse(
+                "folder",
+                f"must hold the folder {home.name}, which is not in {folder}: it would be "
+                f"downloaded from {self.published().url}",
+            )
         try:
             with patience(PATIENCE):
                 self._download()
@@ -204,6 +213,16 @@ class CIFAR100(CIFAR10):
         from torchvision.datasets import CIFAR100
 
         return CIFAR100
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Data that would be downloaded are refused as long as the block lasts."""
+    token = _downloads_allowed.set(False)
+    try:
+        yield
+    finally:
+        _downloads_allowed.reset(token)
 
 
 @contextmanager

@@ -59,8 +59,8 @@ def run_missing_trials(
 ) -> None:
     """Run trials until no missing stage is left that can be computed."""
     missing = state.missing()
-    _report_size(study, missing)
     if not state.todo():
+        _report_size(study, missing)
         sweep_folder.write_manifest(study, folder)
         return
     from monosem.running import tune  # heavy, and not needed where nothing is to be computed
@@ -70,6 +70,7 @@ def run_missing_trials(
     with tune.cluster(options.address, study.modules):
         setting = _trial_setting(study, folder, store, options, tune.nodes())
         setting.resources.check(missing)
+        _report_size(study, missing)  # not before all is checked: an error is one line alone
         sweep_folder.write_manifest(study, folder)
         sweep_folder.mark_unfinished(study, folder, missing)
         with _open_callbacks(study, folder, store, missing) as callbacks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monosem.core.device import BatchLoader, autocast_dtype, device, seeded
+from monosem.core.device import BatchLoader, autocast_dtype, device, out_of_memory, seeded
 from monosem.core.identity import generator
 
 
@@ -42,3 +42,24 @@ def test_inputs_that_do_not_fit_are_streamed_in_the_same_order():
         assert torch.equal(batch, streamed_batch)
         assert torch.equal(batch.cpu(), inputs[index])
     assert list(streamed([])) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((10**15,), "can't allocate memory: you tried to allocate"),
+        ((10**18, 128), "Storage size calculation overflowed"),
+        ((10**20,), "Overflow when unpacking long"),
+    ],
+)
+def test_a_tensor_that_is_too_large_is_known_by_its_error(shape, said):
+    with pytest.raises((RuntimeError, TypeError)) as info:
+        torch.empty(shape)
+    assert said in out_of_memory(info.value)
+    assert "\n" not in out_of_memory(info.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), TypeError(), ValueError("x")])
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
+    assert out_of_memory(error) == ""
+    assert out_of_memory(MemoryError()) == "out of memory"
