@@ -70,7 +70,13 @@ def _is_finite(tensor: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Complaints:
-    """Why tensors do not fit a network: names with shapes or dtypes, kind by kind."""
+    """Why tensors do not fit a network: names with shapes or dtypes, kind by kind.
+
+    missing: what the network has and the file has not.
+    of_another_shape: what both have, in different shapes.
+    of_another_type: what both have, in different dtypes.
+    left_over: what the file has and the network has not.
+    """
 
     missing: list[str]
     of_another_shape: list[str]

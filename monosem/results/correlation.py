@@ -28,11 +28,11 @@ from monosem.results.stats import (
 if TYPE_CHECKING:
     from monosem.results.table import Table  # pandas: whoever reads a Gin file does without it
 
-MIN_ENCODERS = 4  # of fewer nothing is said
-MIN_LINES = 8  # of fewer there is no interval
+MIN_ENCODERS = 4  # with fewer there is no correlation
+MIN_LINES = 8  # with fewer there is no interval
 
-Encoder = tuple[Line, Swept]  # the line and the seeds
-ByEncoder = Mapping[Encoder, float]
+EncoderKey = tuple[Line, Swept]  # the line and the seeds
+ByEncoder = Mapping[EncoderKey, float]
 
 NOTHING, CLEAN, SEED, SPEC = "nothing", "clean accuracy", "training seed", "spec"
 
@@ -42,15 +42,15 @@ NOTHING, CLEAN, SEED, SPEC = "nothing", "clean accuracy", "training seed", "spec
 class Claim(Part):
     """Whether monosemanticity goes with robustness over the encoders of a sweep.
 
-    In the words of curves.csv: one point each, the area under each curve against the measure, with
-    rank correlations; and the same with each control, with clean accuracy, the training seed and
-    the spec held equal.
+    Every encoder is a point: the measure, and the area under a curve. The rank correlation of the
+    two is taken as it is, and with something held equal: each control in turn, clean accuracy, the
+    training seed, and the spec. Names are those of curves.csv.
 
     measure: the metric of monosemanticity.
     curves: with a severity of 0, where accuracy is clean.
     controls: metrics that are held equal, one at a time.
-    least_clean: in percent. All is said once more without encoders of less clean accuracy, which
-        may have learned nothing. It is a choice, and accuracy is part of what is explained.
+    least_clean: in percent. The tables are repeated without encoders of less clean accuracy, which
+        may have learned nothing. The bound is a choice, and accuracy is part of what is explained.
     draws: of the bootstrap, over lines with all their seeds.
     """
 
@@ -72,13 +72,13 @@ class Claim(Part):
                 self.refuse(field, f"must name each thing once{besides}, got {name!r} twice")
 
 
-# --------------------------------------------------------------------------- encoders
+# Encoders
 
 
 class EncoderPoints(NamedTuple):
-    """The n encoders of a table that have every number, one place each in every array (n,).
+    """The n encoders of a table that have every number. The arrays are (n,), in one order.
 
-    lines: the line that each is a seed of.
+    lines: the line that each encoder belongs to.
     seeds: the values of its seeds.
     metrics: of monosemanticity, by name.
     robustness: the area under each curve, in percent, by curve; a mean over repeats.
@@ -92,7 +92,7 @@ class EncoderPoints(NamedTuple):
     clean: dict[str, Array]
 
     def only(self, chosen: Sequence[int]) -> EncoderPoints:
-        """The encoders at these places."""
+        """The encoders at these positions."""
         return EncoderPoints(
             [self.lines[index] for index in chosen],
             [self.seeds[index] for index in chosen],
@@ -103,9 +103,9 @@ class EncoderPoints(NamedTuple):
 
 
 def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
-    """The encoders, that is each choice of seeds of each line, that have every number.
+    """The encoders of a table that have every number. Every line has one for each choice of seeds.
 
-    curves: whose areas and clean accuracies are meant.
+    curves: whose areas and clean accuracies are taken.
     """
     # Not a pivot in pandas, which cannot tell a number that is missing from one that is nan.
     lines = table.lines
@@ -131,7 +131,10 @@ def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
 
 
 def _monosemanticity_metrics(table: Table) -> list[str]:
-    """In the order of the rows; of the one representation that all curves probe."""
+    """Their names in the order of the rows.
+
+    Tables whose curves probe several representations have none of that name.
+    """
     metrics: dict[str, None] = {}
     for contents in table.contents.values():
         metrics |= {metric: None for curve, metric in contents if curve == MONOSEMANTICITY}
@@ -149,19 +152,19 @@ def _clean(samples: Mapping[float, Sample]) -> Sample:
 
 def _by_encoder(samples: Mapping[Line, Sample]) -> ByEncoder:
     """The means over repeats."""
-    values: dict[Encoder, list[float]] = {}
+    values: dict[EncoderKey, list[float]] = {}
     for line, sample in samples.items():
         for (seeds, _), value in sample.items():
             values.setdefault((line, seeds), []).append(value)
     return {encoder: sum(drawn) / len(drawn) for encoder, drawn in values.items()}
 
 
-def _complete(columns: Sequence[ByEncoder]) -> list[Encoder]:
+def _complete(columns: Sequence[ByEncoder]) -> list[EncoderKey]:
     """The encoders that are in every column."""
     return [encoder for encoder in columns[0] if all(encoder in column for column in columns)]
 
 
-def _arrays(columns: Mapping[str, ByEncoder], encoders: Sequence[Encoder]) -> dict[str, Array]:
+def _arrays(columns: Mapping[str, ByEncoder], encoders: Sequence[EncoderKey]) -> dict[str, Array]:
     return {
         name: np.array([column[encoder] for encoder in encoders])
         for name, column in columns.items()
@@ -173,11 +176,11 @@ def _seed_values(seeds: Swept) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for _, value in seeds))
 
 
-# --------------------------------------------------------------------------- correlations
+# Correlations
 
 
 class Correlation(NamedTuple):
-    """A rank correlation in [-1, 1] and its 95 % interval; nan where it cannot be told."""
+    """A rank correlation in [-1, 1] and its 95 % interval; nan where there is none."""
 
     value: float
     low: float
@@ -200,9 +203,9 @@ def correlate(
         x, y    (n,)
         given   c of (n,)
 
-    With a percentile bootstrap over lines: each draw takes as many lines as there are, with
-    replacement, and all their encoders. Lines are taken for a sample of all the methods there could
-    be; of fewer than 8 there is no interval.
+    The interval is a percentile bootstrap over lines: each draw takes as many lines as there are,
+    with replacement, and all their encoders. Lines are treated as a sample of all possible methods.
+    With fewer than 8 lines there is no interval.
     """
     held = np.stack(given) if len(given) else None
     value = float(rank_correlation(x, y, held))
@@ -222,9 +225,9 @@ def _bootstrap_counts(lines: Sequence[Line], draws: int) -> Array:
 
 
 def controls(claim: Claim, points: EncoderPoints, curve: str) -> dict[str, list[Array]]:
-    """What is held equal in turn, by what it is called; nothing first.
+    """What is held equal in turn, by its name; nothing first.
 
-    Seeds and specs have no order: each is held equal by itself.
+    Seeds and specs have no order, so each of their values is an indicator of its own.
     """
     metrics = {name: [points.metrics[name]] for name in claim.controls}
     return {
@@ -237,19 +240,19 @@ def controls(claim: Claim, points: EncoderPoints, curve: str) -> dict[str, list[
 
 
 def _indicators(kinds: Sequence[Hashable]) -> list[Array]:
-    """For every kind but the first: whether an encoder is of it, (n,)."""
+    """For every kind but the first, (n,): whether an encoder is of that kind."""
     _, *others = dict.fromkeys(kinds)
     return [np.array([kind == other for kind in kinds]) for other in others]
 
 
-# --------------------------------------------------------------------------- report
+# Report
 
 
 class ScatterPanel(NamedTuple):
     """A point for each encoder, and their correlation.
 
     curve: whose area is y.
-    held: what is held equal; unless it is nothing, x and y are what is left of ranks.
+    held: what is held equal; unless it is nothing, x and y are the residuals of ranks.
     x: the metric of monosemanticity, (n,).
     y: robustness, (n,).
     """
@@ -262,7 +265,7 @@ class ScatterPanel(NamedTuple):
 
 
 class CorrelationReport(NamedTuple):
-    """What a table says of a claim.
+    """What a table says about a claim.
 
     text: in Markdown.
     lines: of every encoder.
@@ -278,30 +281,45 @@ class CorrelationReport(NamedTuple):
 def correlation_report(table: Table, claim: Claim) -> CorrelationReport:
     """The correlation of the claim's metric with robustness, controls held equal in turn.
 
-    The same of the encoders alone that have learned something; and the correlations of all metrics.
+    Repeated for the encoders that have enough clean accuracy; then the correlations of all metrics.
     """
     points = encoder_points(table, claim.curves)
     count = len(points.lines)
     if count < MIN_ENCODERS:
         text = f"Only {count} encoders are finished: too few to correlate anything."
         return CorrelationReport(text, [], [])
-    panels = scatter_panels(points, claim)
-    parts = [_method(claim), _claim_table(points, panels, claim)]
-    appendix = ["All measures, nothing held equal:", _metrics_table(points, claim)]
+    tables = _tables_of(points, claim)
+    parts = [_method(claim), tables.claim]
+    appendix = ["All measures, nothing held equal:", tables.metrics]
     able = points.only(_able(points, claim.least_clean))
     if MIN_ENCODERS <= len(able.lines) < count:
-        below = f"below {claim.least_clean:g} %:"
-        able_panels = scatter_panels(able, claim)
-        parts += [
-            f"Without those whose clean accuracy is {below}",
-            _claim_table(able, able_panels, claim),
-        ]
-        appendix += [f"All measures, without those {below}", _metrics_table(able, claim)]
-    return CorrelationReport("\n\n".join(parts + appendix), points.lines, panels)
+        able_tables = _tables_of(able, claim)
+        bound = f"below {claim.least_clean:g} %:"
+        parts += [f"Without those whose clean accuracy is {bound}", able_tables.claim]
+        appendix += [f"All measures, without those {bound}", able_tables.metrics]
+    return CorrelationReport("\n\n".join(parts + appendix), points.lines, tables.panels)
+
+
+class _Tables(NamedTuple):
+    """The correlations over some encoders, in Markdown and to draw.
+
+    claim: those of the claim's metric, controls held equal in turn.
+    metrics: those of all metrics, nothing held equal.
+    panels: as in CorrelationReport.
+    """
+
+    claim: str
+    metrics: str
+    panels: list[list[ScatterPanel]]
+
+
+def _tables_of(points: EncoderPoints, claim: Claim) -> _Tables:
+    panels = scatter_panels(points, claim)
+    return _Tables(_claim_table(points, panels, claim), _metrics_table(points, claim), panels)
 
 
 def _able(points: EncoderPoints, least_clean: float) -> list[int]:
-    """The places of the encoders whose clean accuracy is enough on every curve."""
+    """The positions of the encoders whose clean accuracy is enough on every curve."""
     return [
         index
         for index in range(len(points.lines))
@@ -323,7 +341,7 @@ def scatter_panels(points: EncoderPoints, claim: Claim) -> list[list[ScatterPane
 
 
 def _axes(x: Array, y: Array, given: Sequence[Array]) -> tuple[Array, Array]:
-    """What a panel shows: the values, or what is left of their ranks."""
+    """The x and y of a panel: the values, or the residuals of their ranks."""
     if not given:
         return x, y
     held = np.stack(given)

@@ -44,7 +44,7 @@ def _line_color(lines: Sequence[Line], line: Line) -> Color:
 
 
 def _open_frame(panel: Any) -> None:
-    """Without the lines above and on the right."""
+    """Hide the top and the right side of the frame."""
     panel.spines[["top", "right"]].set_visible(False)
 
 
@@ -54,7 +54,7 @@ def _save(figure: Any, title: str, path: Path) -> None:
     pyplot.close(figure)
 
 
-# --------------------------------------------------------------------------- curves
+# Curves
 
 
 def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
@@ -148,7 +148,7 @@ def _curves_title(table: Table) -> str:
     return f"Mean and 95 % interval over {' x '.join(sizes)}" if sizes else "Single draws"
 
 
-# --------------------------------------------------------------------------- correlation
+# Correlation
 
 
 def draw_claim(
@@ -204,7 +204,7 @@ def _label_scatter(panel: Any, scatter: ScatterPanel, metric: str) -> None:
     _open_frame(panel)
 
 
-# --------------------------------------------------------------------------- dimensions
+# Dimensions
 
 
 class FigureRow(NamedTuple):
@@ -212,10 +212,11 @@ class FigureRow(NamedTuple):
 
     title: lines beside its images.
     images: (k, side, side, 3) uint8.
-    captions: k, one below each image.
-    histogram: (2, bins), how often it takes which value, on images of the class `best` and on
+    captions: k, one under each image.
+    histogram: (2, bins), how often it takes which value: on images of the class `best`, and on
         others.
-    low, high: the values at both ends of the histogram.
+    low: the value at the left end of the histogram.
+    high: the value at its right end.
     best: the class that it answers to most.
     """
 
@@ -230,7 +231,7 @@ class FigureRow(NamedTuple):
 
 # A contact sheet is drawn in units of one image, from left to right and downwards.
 PITCH = 1.08  # from image to image
-GAP = 0.42  # below an image, for its caption
+GAP = 0.42  # under an image, for its caption
 TEXT_WIDTH = 4  # left of the images
 HEADING_HEIGHT = 0.7
 INCHES = 0.62  # of an image
@@ -305,7 +306,7 @@ def _draw_histogram(panel: Any, dimension: FigureRow) -> None:
     _open_frame(panel)
 
 
-# --------------------------------------------------------------------------- space
+# Space
 
 
 def draw_space(

@@ -2,7 +2,7 @@
 
 As figure 1a of arXiv:2410.21331. Two files hold the same data: gallery.json is for programs,
 gallery.html is for people and opens alone and offline. Only dictionaries are known here, one for
-each encoder; see `Encoder`.
+each encoder; see `ShownEncoderData`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from monosem.core.files import write_text
 
-Encoder = Mapping[str, Any]
+ShownEncoderData = Mapping[str, Any]
 """What is shown of one encoder.
 
 name: for people.
@@ -47,7 +47,7 @@ INLINE_PICTURE = re.compile(r"data:image/[a-z]+;base64,[A-Za-z0-9+/]+=*")
 # The two files
 
 
-def write_gallery(folder: Path, encoders: Sequence[Encoder]) -> None:
+def write_gallery(folder: Path, encoders: Sequence[ShownEncoderData]) -> None:
     """Leave gallery.json and gallery.html in a folder.
 
     ValueError where a browser could not draw them.
@@ -56,7 +56,7 @@ def write_gallery(folder: Path, encoders: Sequence[Encoder]) -> None:
     write_text(folder / "gallery.html", gallery_page(encoders))
 
 
-def read_gallery(path: Path) -> list[Encoder]:
+def read_gallery(path: Path) -> list[ShownEncoderData]:
     """The encoders of a gallery.json: the lists of two files make one gallery that compares.
 
     FileNotFoundError where there is none. ValueError, with its path, where it is damaged.
@@ -73,13 +73,13 @@ def read_gallery(path: Path) -> list[Encoder]:
     return encoders
 
 
-def gallery_data(encoders: Sequence[Encoder]) -> str:
+def gallery_data(encoders: Sequence[ShownEncoderData]) -> str:
     """The text of gallery.json."""
     check_encoders(encoders)
     return json.dumps(to_json(encoders), allow_nan=False, separators=(",", ":"))
 
 
-def gallery_page(encoders: Sequence[Encoder]) -> str:
+def gallery_page(encoders: Sequence[ShownEncoderData]) -> str:
     """The text of gallery.html, with the data inside: it needs nothing beside it."""
     before, after = TEMPLATE.read_text("utf-8").split(DATA_OPENS + DATA_CLOSES)
     # Without a '<' nothing in the data can end the script, or begin a comment.
@@ -103,7 +103,7 @@ def to_json(value: Any) -> Any:
 # Checks: refuse here what would be an empty page in the browser
 
 
-def check_encoders(encoders: Sequence[Encoder]) -> None:
+def check_encoders(encoders: Sequence[ShownEncoderData]) -> None:
     """ValueError, with the name of the encoder, for what a browser could not draw."""
     if not encoders:
         raise ValueError("a gallery needs at least one encoder")
@@ -121,7 +121,7 @@ def check_encoders(encoders: Sequence[Encoder]) -> None:
             raise ValueError(f"{encoder['name']}: {error}") from error
 
 
-def _check_examples(encoder: Encoder) -> None:
+def _check_examples(encoder: ShownEncoderData) -> None:
     examples, classes = encoder["examples"], encoder["classes"]
     if ("sprite" in encoder) == ("texts" in encoder):
         raise ValueError("an encoder shows its examples by either a sprite or texts")
@@ -140,7 +140,7 @@ def _check_texts(texts: Sequence[str], examples: int) -> None:
         raise ValueError("texts must be strings")
 
 
-def _check_dimensions(encoder: Encoder) -> None:
+def _check_dimensions(encoder: ShownEncoderData) -> None:
     examples = len(encoder["examples"])
     for dimension in encoder["dimensions"]:
         if any(not 0 <= place < examples for place, _ in dimension["top"]):

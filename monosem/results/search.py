@@ -35,9 +35,13 @@ class Bound(Part):
 class Goal(Part):
     """Which cell of a sweep is the best, in the words of curves.csv.
 
-    curve, severity, metric: the number that cells are ranked by, as a mean over repeats.
-    mode: whether more of it is better, or less.
-    bounds: a cell outside one of them is not the best, whatever its number.
+    Cells are ranked by one number, its mean over repeats.
+
+    curve: that the number is on.
+    severity: at which it is taken.
+    metric: that it is a value of.
+    mode: whether more is better, or less.
+    bounds: a cell outside one of them is never the best.
     """
 
     curve: str
@@ -52,7 +56,13 @@ Quantity = tuple[str, float, str]  # curve, severity, metric
 
 
 class _Candidate(NamedTuple):
-    """A cell. score: of the goal; sizes: of its bounds; None where there is no such number yet."""
+    """A cell and its numbers.
+
+    name: of the cell.
+    score: the number that cells are ranked by; None where it is not there yet.
+    sizes: the numbers that the bounds are on; None for one that is not there yet.
+    within: whether there is a score and the cell is within all bounds.
+    """
 
     name: str
     score: float | None
@@ -74,7 +84,7 @@ def search(cells: Mapping[str, CellKey], rows: Sequence[Row], goal: Goal) -> str
 
 
 def _quantities(goal: Goal) -> list[Quantity]:
-    """What the goal ranks by, then what its bounds are on."""
+    """The number that cells are ranked by, then those that the bounds are on."""
     return [
         (goal.curve, goal.severity, goal.metric),
         *((MONOSEMANTICITY, 0.0, bound.metric) for bound in goal.bounds),
@@ -107,7 +117,7 @@ def _candidate(name: str, means: Mapping[Quantity, float], goal: Goal) -> _Candi
 
 
 def _rank(candidate: _Candidate, mode: str) -> tuple[bool, float, str]:
-    """What is smallest is best."""
+    """The smallest is best."""
     if candidate.score is None:
         order = math.inf
     else:

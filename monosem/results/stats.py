@@ -1,7 +1,7 @@
 """Intervals and tests of repeated measurements, areas under curves, crossings, rank correlations.
 
-Own hand where scipy has nothing: crossed random effects, Holm's correction, partial rank
-correlation over weighted resamples. Knows samples and arrays, no table and no name.
+Crossed random effects, Holm's correction and the partial rank correlation over weighted resamples
+are implemented here because scipy lacks them. Knows samples and arrays, no table and no name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Estimate(NamedTuple):
-    """The mean of a sample and what can be told of it.
+    """The mean of a sample with its interval and a test.
 
     mean: in the unit of the values.
-    half: half of its 95 % interval, in the same unit; nan where there is no spread to tell from.
-    p: two-sided p-value of the mean's being 0, in [0, 1]; nan where half is nan.
+    half: half of its 95 % interval, in the same unit; nan where the values have no spread.
+    p: two-sided p-value of a mean of 0, in [0, 1]; nan where half is nan.
     seeds: how many trained encoders the mean is over.
     repeats: how many draws of the corruption and of the probe it is over.
     """
@@ -36,14 +36,15 @@ class Estimate(NamedTuple):
 
 
 def estimate(sample: Sample) -> Estimate:
-    """The mean of a sample over seeds and repeats, each repeat being one draw that all seeds meet.
+    """The mean of a sample over seeds and repeats. A repeat is one draw, the same for all seeds.
 
-        value[s, r] = mean + a[s] + b[r] + e[s, r]        a, b and e random about 0
+        value[s, r] = mean + a[s] + b[r] + e[s, r]        a, b and e random with mean 0
 
-    With several seeds or several repeats only, the interval is Student's over those. With several
-    of both it is the widest of three, and p the largest: Student's over the means of seeds, over
-    those of repeats, and that of the crossed model above. The last alone can be narrow by luck
-    where there are two or three seeds. Repeats that some seed lacks are left out.
+    With several seeds and one repeat, or one seed and several repeats, the interval is Student's
+    over the several. With several of both there are three intervals: Student's over the means of
+    seeds, Student's over the means of repeats, and that of the crossed model. The widest is taken,
+    and the largest p: with two or three seeds, the crossed one can be narrow by luck. Repeats that
+    some seed lacks are left out.
     """
     values = _complete_table(sample)
     seeds = len(values)
@@ -52,8 +53,8 @@ def estimate(sample: Sample) -> Estimate:
         return Estimate(math.nan, math.nan, math.nan, seeds, 0)
     squares = _two_way_squares(values)
     candidates = [
-        _student_interval(squares.mean, variance / (seeds * repeats), freedom)
-        for variance, freedom in _variances(squares)
+        _student_interval(squares.mean, variance, freedom)
+        for variance, freedom in _variances_of_mean(squares)
     ]
     intervals = [interval for interval in candidates if interval is not None]
     half = max((interval.half for interval in intervals), default=math.nan)
@@ -62,7 +63,7 @@ def estimate(sample: Sample) -> Estimate:
 
 
 def _complete_table(sample: Sample) -> list[list[float]]:
-    """(seeds, repeats), of the repeats that every seed has."""
+    """The values (seeds, repeats) of the repeats that every seed has."""
     seeds = dict.fromkeys(seed for seed, _ in sample)
     every_repeat = dict.fromkeys(repeat for _, repeat in sample)
     repeats = [repeat for repeat in every_repeat if all((seed, repeat) in sample for seed in seeds)]
@@ -70,6 +71,8 @@ def _complete_table(sample: Sample) -> list[list[float]]:
 
 
 class _SumOfSquares(NamedTuple):
+    """A sum of squares and its degrees of freedom."""
+
     total: float
     freedom: int
 
@@ -79,9 +82,17 @@ class _SumOfSquares(NamedTuple):
 
 
 class _TwoWaySquares(NamedTuple):
-    """The mean of a table (s, r) and where its spread comes from."""
+    """The mean of a table (s, r) and its sums of squares, see `_two_way_squares`.
+
+    mean: of all values.
+    size: how many values there are, s * r.
+    seeds: between the means of seeds.
+    repeats: between the means of repeats.
+    rest: what neither explains.
+    """
 
     mean: float
+    size: int
     seeds: _SumOfSquares
     repeats: _SumOfSquares
     rest: _SumOfSquares
@@ -108,30 +119,32 @@ def _two_way_squares(values: Sequence[Sequence[float]]) -> _TwoWaySquares:
     between_seeds = r * sum((row_mean - mean) ** 2 for row_mean in row_means)
     between_repeats = s * sum((column_mean - mean) ** 2 for column_mean in column_means)
     return _TwoWaySquares(
-        mean,
+        mean=mean,
+        size=s * r,
         seeds=_SumOfSquares(between_seeds, s - 1),
         repeats=_SumOfSquares(between_repeats, r - 1),
         rest=_SumOfSquares(sum(residual**2 for residual in residuals), (s - 1) * (r - 1)),
     )
 
 
-def _variances(squares: _TwoWaySquares) -> list[tuple[float, float]]:
-    """What may be the variance of the mean, times s * r, each with its degrees of freedom.
+def _variances_of_mean(squares: _TwoWaySquares) -> list[tuple[float, float]]:
+    """Estimates of the variance of the mean, each with its degrees of freedom.
 
-        over seeds      MS_seeds                                    s - 1
-        over repeats    MS_repeats                                  r - 1
-        crossed         MS_seeds + MS_repeats - MS_rest             Satterthwaite's
+        over seeds      MS_seeds / (s r)                               s - 1
+        over repeats    MS_repeats / (s r)                             r - 1
+        crossed         (MS_seeds + MS_repeats - MS_rest) / (s r)      Satterthwaite's
 
     MS: a mean square, that is a sum of squares over its degrees of freedom.
     """
     ways = [square for square in (squares.seeds, squares.repeats) if square.freedom]
-    variances: list[tuple[float, float]] = [(square.mean, square.freedom) for square in ways]
+    variances = [(square.mean / squares.size, float(square.freedom)) for square in ways]
     if len(ways) < 2:
         return variances
     crossed = squares.seeds.mean + squares.repeats.mean - squares.rest.mean
-    # Otherwise the estimate of one component is negative, that is none, and the other says it all.
+    # A negative variance component counts as 0; the larger mean square is then used alone.
     if crossed > max(squares.seeds.mean, squares.repeats.mean):
-        variances.append((crossed, _satterthwaite_freedom(crossed, squares)))
+        freedom = _satterthwaite_freedom(crossed, squares)
+        variances.append((crossed / squares.size, freedom))
     return variances
 
 
@@ -142,14 +155,19 @@ def _satterthwaite_freedom(variance: float, squares: _TwoWaySquares) -> float:
 
 
 class _Interval(NamedTuple):
+    """Half of a 95 % interval, and the p-value of a mean of 0."""
+
     half: float
     p: float
 
 
 def _student_interval(mean: float, variance: float, freedom: float) -> _Interval | None:
-    """The 95 % interval of a mean of that variance, and the two-sided p-value of its being 0.
+    """The 95 % interval of a mean and the two-sided p-value of a mean of 0.
 
-    None where values do not differ: that says nothing of how they would.
+    variance: of the mean.
+    freedom: degrees of freedom of the variance.
+
+    No spread, no interval: None where the values do not differ.
     """
     from scipy.special import stdtr, stdtrit  # here, as scipy takes long to import
 
@@ -172,15 +190,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def is_logarithmic(severities: Sequence[float]) -> bool:
-    """Whether an axis is better read on a logarithmic scale: numbers of shots, say."""
+    """Whether an axis is better read on a logarithmic scale, for example numbers of shots."""
     return min(severities) > 0 and max(severities) >= 20 * min(severities)
 
 
 def area(curve: Mapping[float, float]) -> float:
     """The area under a curve {severity: value}, divided by its width, by the trapezoid rule.
 
-    On the scale that the figure has. So it is a mean over severities, in the unit of the values;
-    nan for a single point.
+    On a logarithmic axis where `is_logarithmic` says so. It is a mean over severities, in the unit
+    of the values; nan for a single point.
     """
     severities = sorted(curve)
     positions = [math.log(s) for s in severities] if is_logarithmic(severities) else severities
@@ -195,7 +213,7 @@ def area(curve: Mapping[float, float]) -> float:
 
 
 def areas(samples: Mapping[float, Sample]) -> Sample:
-    """The area under the curve of each seed and repeat that is there at every severity.
+    """The area under the curve of each (seeds, repeat) that is present at every severity.
 
     Empty for a single severity. The area of differences is the difference of areas.
     """
@@ -208,7 +226,7 @@ def areas(samples: Mapping[float, Sample]) -> Sample:
 
 
 def _complete_units(samples: Mapping[float, Sample]) -> list[tuple[Any, int]]:
-    """The (seeds, repeat) that are there at every severity."""
+    """The (seeds, repeat) that are present at every severity."""
     first = next(iter(samples.values()), {})
     return [unit for unit in first if all(unit in sample for sample in samples.values())]
 
@@ -216,8 +234,9 @@ def _complete_units(samples: Mapping[float, Sample]) -> list[tuple[Any, int]]:
 class Crossing(NamedTuple):
     """Where a difference changes its sign.
 
-    at: the severity; nan where it does not.
-    low, high: its 95 % percentile bootstrap interval; nan where there is none.
+    at: the severity; nan where there is no change of sign.
+    low: of its 95 % percentile bootstrap interval; nan where there is none.
+    high: of the same interval.
     """
 
     at: float
@@ -225,14 +244,15 @@ class Crossing(NamedTuple):
     high: float
 
 
-MIN_UNITS = 5  # of fewer the bootstrap has too little to draw from
+MIN_UNITS = 5  # seeds or repeats; with fewer there is no bootstrap interval
 
 
 def crossing(differences: Mapping[float, Sample], draws: int = 1000) -> Crossing:
-    """Where the mean of paired differences first changes its sign, straight between severities.
+    """Where the mean of paired differences first changes its sign.
 
-    The bootstrap draws seeds, or repeats where there is one seed; draws without a crossing are left
-    out. There is no interval of fewer than 5 of them, or if half of the draws have no crossing.
+    Differences are linearly interpolated between severities. The bootstrap draws seeds, or repeats
+    where there is one seed. Draws without a crossing are left out. There is no interval with fewer
+    than 5 seeds or repeats, or if half of the draws have no crossing.
     """
     severities = np.array(sorted(differences))
     curves = _curve_of_units(differences)
@@ -264,7 +284,7 @@ def _curve_of_units(differences: Mapping[float, Sample]) -> Array:
 
 
 def percentile_interval(draws: Array) -> tuple[float, float]:
-    """The 95 % interval of bootstrap draws that are not nan; nan where half or more of them are."""
+    """The 95 % interval of the bootstrap draws that are not nan; nan where half or more are nan."""
     valid = draws[~np.isnan(draws)]
     if len(valid) <= len(draws) / 2:
         return math.nan, math.nan
@@ -273,9 +293,9 @@ def percentile_interval(draws: Array) -> tuple[float, float]:
 
 
 def _sign_change(x: Array, y: Array) -> float:
-    """Where y, straight between its points, first changes its sign; nan where it does not.
+    """Where y, linearly interpolated between x, first changes its sign; nan where it does not.
 
-    In the middle of a stretch of zeros.
+    It changes in the middle of a stretch of zeros.
     """
     nonzero = [index for index in range(len(x)) if y[index] != 0]
     for i, j in itertools.pairwise(nonzero):
@@ -291,10 +311,10 @@ def rank_correlation(
 ) -> Array:
     """Spearman's rank correlation of x (n,) and y (n,), in [-1, 1].
 
-    nan where one of them does not vary or nothing is left of it.
+    nan where one of them does not vary, or where `given` explains all of it.
 
-    given: (c, n), what is held equal: the part of both ranks that is linear in its ranks is taken
-        away first (the partial rank correlation).
+    given: (c, n), what is held equal: the part of both ranks that is linear in its ranks is
+        subtracted first (the partial rank correlation).
     counts: (draws, n), how often each of the n is taken in each of several resamples; then there is
         one correlation for each draw.
     """
@@ -307,7 +327,7 @@ def rank_correlation(
 
 
 def residual_ranks(x: Array, given: Array | None = None, counts: Array | None = None) -> Array:
-    """The ranks about their mean, less what is linear in the ranks of `given`.
+    """The ranks minus their mean and minus what is linear in the ranks of `given`.
 
         x        (n,)             given    (c, n)
         counts   (draws, n)       result   (n,), or (draws, n) where there are counts
@@ -326,7 +346,11 @@ def residual_ranks(x: Array, given: Array | None = None, counts: Array | None = 
 
 
 def _residuals(y: Array, x: Array, weights: Array) -> Array:
-    """Of the weighted least squares of y (..., n) on x (..., c, n), weights (..., n): (..., n)."""
+    """The residuals (..., n) of a weighted least-squares fit.
+
+    y        (..., n)        x    (..., c, n)
+    weights  (..., n)
+    """
     transposed = x.swapaxes(-1, -2)
     gram = (x * weights[..., None, :]) @ transposed  # (..., c, c)
     inverse = np.linalg.pinv(gram, rcond=1e-12, hermitian=True)
@@ -335,7 +359,7 @@ def _residuals(y: Array, x: Array, weights: Array) -> Array:
 
 
 def _centred(values: Array, weights: Array) -> Array:
-    """Less their weighted mean; exactly 0 where they do not vary."""
+    """The values minus their weighted mean; exactly 0 where they do not vary."""
     means = (values * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
     deviations = values - means
     largest = (np.abs(deviations) * (weights > 0)).max(-1, keepdims=True)
@@ -343,7 +367,7 @@ def _centred(values: Array, weights: Array) -> Array:
 
 
 def ranks(x: Array, counts: Array | None = None) -> Array:
-    """The ranks of x (n,), from 1 on; what is equal shares the mean of its places.
+    """The ranks of x (n,), from 1 on; equal values share the mean of their ranks.
 
     counts: (draws, n), how often each is taken; then the ranks in every draw, (draws, n).
     """
@@ -351,6 +375,6 @@ def ranks(x: Array, counts: Array | None = None) -> Array:
     if counts is None:
         _, place, ties = np.unique(x, return_inverse=True, return_counts=True)
         return (ties.cumsum() - (ties - 1) / 2)[place]
-    below = counts @ np.less(x, x[:, None]).T
+    smaller = counts @ np.less(x, x[:, None]).T
     equal = counts @ np.equal(x, x[:, None]).T
-    return below + (equal + 1) / 2
+    return smaller + (equal + 1) / 2

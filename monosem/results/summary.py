@@ -22,7 +22,7 @@ from monosem.results.table import Table
 
 
 def tables(table: Table) -> str:
-    """Everything there is to read about some experiments, in Markdown.
+    """All tables about some experiments, in Markdown.
 
     Accuracy, what it is a mean of, how each line differs from its baseline, areas, monosemanticity.
     """
@@ -37,7 +37,7 @@ def tables(table: Table) -> str:
 
 
 def overview(table: Table) -> str:
-    """What is worth a screen: areas under curves, significant differences, monosemanticity."""
+    """The short version for a terminal: areas, significant differences, monosemanticity."""
     return _overview(table, comparisons(table))
 
 
@@ -54,7 +54,7 @@ def _paragraphs(parts: Iterable[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-# --------------------------------------------------------------------------- accuracy
+# Accuracy
 
 
 def accuracy_table(table: Table) -> str:
@@ -120,7 +120,7 @@ def _axes(table: Table) -> str:
 
 
 def common_metric_label(table: Table, curves: Iterable[str]) -> str:
-    """What is drawn of these curves: top-1, say, if it is the same of all of them, else `value`."""
+    """The metric that is drawn of these curves, for example `top-1`; `value` where they differ."""
     metrics = {table.metrics[curve] for curve in curves}
     return metric_label(metrics.pop()) if len(metrics) == 1 else "value"
 
@@ -138,7 +138,7 @@ def sample_sizes(table: Table) -> tuple[str, str]:
     return format_span(seeds), format_span(repeats)
 
 
-# --------------------------------------------------------------------------- differences
+# Differences
 
 
 class Comparison(NamedTuple):
@@ -280,7 +280,7 @@ def _crossing_clause(comparison: Comparison) -> str:
     return f", crossing at {at:.3g} (95 % bootstrap interval {low:.3g} to {high:.3g})"
 
 
-# --------------------------------------------------------------------------- areas
+# Areas
 
 
 def area_table(table: Table) -> str:
@@ -333,7 +333,7 @@ def _at(samples: Mapping[float, Sample], severities: set[float]) -> dict[float, 
     return {severity: sample for severity, sample in samples.items() if severity in severities}
 
 
-# --------------------------------------------------------------------------- monosemanticity
+# Monosemanticity
 
 
 def monosemanticity_table(table: Table) -> str:

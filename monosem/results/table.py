@@ -7,7 +7,7 @@ sample    of a line, curve, metric and severity: {(seeds, repeat): value}
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -53,9 +53,10 @@ class Table:
     def __init__(self, rows: Iterable[Row], baseline: str | None = None):
         self.rows = list(rows)
         self.baseline = baseline or next((row.experiment for row in self.rows), "")
-        self.frame, self.lines = _with_lines(self.rows)
-        self._groups = _groups(self.frame)
+        self.lines = list(dict.fromkeys(map(_line_of, self.rows)))
         self._position = {line: position for position, line in enumerate(self.lines)}
+        self.frame = _with_lines(self.rows, self._position)
+        self._groups = _groups(self.frame)
         self._seeds = self.frame["seeds"].tolist()
 
         self.contents: dict[Line, list[tuple[str, str]]] = {line: [] for line in self.lines}
@@ -116,25 +117,33 @@ class Table:
 def _groups(frame: pd.DataFrame) -> dict[tuple[int, str, str], Array]:
     """The positions of the rows of each (line, curve, metric), in the order of the rows."""
     groups = frame.groupby(["line", "curve", "metric"], sort=False).indices
-    return dict(sorted(groups.items(), key=lambda group: group[1][0]))
+    return dict(sorted(groups.items(), key=_first_row))
 
 
-def _with_lines(rows: list[Row]) -> tuple[pd.DataFrame, list[Line]]:
-    """The tidy table with the columns `line` and `seeds`, and the lines."""
-    position: dict[Line, int] = {}
-    line_column, seeds_column = [], []
-    for row in rows:
-        values, seeds = _split_seeds(row.swept)
-        line = Line(row.experiment, values)
-        line_column.append(position.setdefault(line, len(position)))
-        seeds_column.append(seeds)
-    seeds_series = pd.Series(seeds_column, dtype=object)
-    return to_frame(rows).assign(line=line_column, seeds=seeds_series), list(position)
+def _first_row(group: tuple[tuple[int, str, str], Array]) -> int:
+    """The position of the first row of a group."""
+    _, rows = group
+    return int(rows[0])
+
+
+def _line_of(row: Row) -> Line:
+    values, _ = _split_seeds(row.swept)
+    return Line(row.experiment, values)
+
+
+def _with_lines(rows: Sequence[Row], position: Mapping[Line, int]) -> pd.DataFrame:
+    """The tidy table with two more columns, `line` and `seeds`.
+
+    position: of each line, which is what the column `line` holds.
+    """
+    lines = [position[_line_of(row)] for row in rows]
+    seeds = [_split_seeds(row.swept)[1] for row in rows]
+    return to_frame(rows).assign(line=lines, seeds=pd.Series(seeds, dtype=object))
 
 
 @functools.cache  # once a cell, not once a row
 def _split_seeds(swept: Swept) -> tuple[Swept, Swept]:
-    """The swept values that are no seeds, and the seeds."""
+    """The swept values that are not seeds, and those that are."""
     values = tuple((binding, value) for binding, value in swept if not is_seed(binding))
     seeds = tuple((binding, value) for binding, value in swept if is_seed(binding))
     return values, seeds
@@ -147,7 +156,10 @@ def _agree(values: Swept, others: Swept) -> bool:
 
 
 def _paired_difference(minuend: Sample, subtrahend: Sample) -> Sample:
-    """The difference for every unit that both have, of means over the seeds that only one has."""
+    """The differences of two samples, for every unit that both have.
+
+    Seeds that only one of the two has are averaged over first.
+    """
     shared = _seed_bindings(minuend) & _seed_bindings(subtrahend)
     means = _mean_over_others(minuend, shared)
     other_means = _mean_over_others(subtrahend, shared)
@@ -159,7 +171,7 @@ def _seed_bindings(sample: Sample) -> set[str]:
 
 
 def _mean_over_others(sample: Sample, bindings: set[str]) -> Mapping[Unit, float]:
-    """The means over the seeds of all bindings but these."""
+    """The means over the seeds whose bindings are not among these."""
     values: dict[Unit, list[float]] = {}
     for (seeds, repeat), value in sample.items():
         shared_seeds = tuple(seed for seed in seeds if seed[0] in bindings)

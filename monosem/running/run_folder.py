@@ -26,7 +26,7 @@ from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
 from monosem.results.correlation import CorrelationReport
-from monosem.results.gallery_page import Encoder, read_gallery, write_gallery
+from monosem.results.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.results.rows import Row, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
@@ -235,13 +235,13 @@ def write_joint_gallery(
     write_gallery(folder, gallery_encoders(experiments, store))
 
 
-def joined_gallery(folders: Sequence[Path]) -> list[Encoder] | None:
+def joined_gallery(folders: Sequence[Path]) -> list[ShownEncoderData] | None:
     """The galleries of some folders, to compare representations side by side.
 
     None where one of the folders has none.
     Raises ValueError, with its name, where one is damaged.
     """
-    encoders: list[Encoder] = []
+    encoders: list[ShownEncoderData] = []
     for folder in folders:
         try:
             encoders += read_gallery(folder / "gallery.json")

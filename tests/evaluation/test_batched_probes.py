@@ -54,7 +54,7 @@ def assert_equal_to_probes_alone(
         assert_close(fitted.bias[position], alone.bias[0], rtol=1e-4, atol=1e-6)
 
 
-# --------------------------------------------------------------------------------- alone or not
+# Alone or not
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_without_rescaling_features_are_taken_as_they_are():
     assert_close(fitted.logits(scaled, 0), rescaled.logits(FEATURES, 0), rtol=1e-4, atol=1e-5)
 
 
-# --------------------------------------------------------------------------------- minibatches
+# Minibatches
 
 
 def test_a_probe_meets_its_own_examples_only_each_as_often_as_the_others():
@@ -165,7 +165,7 @@ def test_seed_examples_and_labels_each_make_another_probe(change):
     assert probe._replace(**change).identity != probe.identity
 
 
-# --------------------------------------------------------------------------------- early stopping
+# Early stopping
 
 
 def test_early_stopping_takes_the_epoch_with_the_lowest_loss_on_what_is_held_out():
@@ -203,7 +203,7 @@ def test_a_probe_of_one_shot_is_judged_by_what_it_learned_from():
     assert sorted(learned.tolist()) == sorted(one_shot.tolist())
 
 
-# --------------------------------------------------------------------------------- dropout
+# Dropout
 
 
 def test_dropped_features_are_made_up_for():
@@ -229,7 +229,7 @@ def test_every_step_of_an_epoch_drops_other_features(monkeypatch):
     assert len(set(dropped)) == len(dropped) == N // PROBE.batch_size
 
 
-# --------------------------------------------------------------------------------- going on
+# Going on
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
@@ -263,7 +263,7 @@ def test_a_fit_on_views_that_change_goes_on_from_its_state_with_the_same_bits(pr
     assert torch.equal(whole.result().bias, resumed.result().bias)
 
 
-# --------------------------------------------------------------------------------- accuracy
+# Accuracy
 
 
 def test_top_k_accuracy_equals_the_reference(golden):
@@ -276,7 +276,7 @@ def test_top_5_of_three_classes_is_everything():
     assert topk_accuracy(torch.randn(9, 3), torch.arange(9) % 3, 5) == 100
 
 
-# --------------------------------------------------------------------------------- bad input
+# Bad input
 
 
 def test_a_probe_that_blows_up_says_so():

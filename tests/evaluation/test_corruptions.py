@@ -26,7 +26,7 @@ def noisy(corruption, images, severity):
     return corruption.inputs(images, DATA, severity, generator("x"))
 
 
-# --------------------------------------------------------------------------------- label noise
+# Label noise
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.005, 0.29, 0.5, 0.9, 1.0])
@@ -62,7 +62,7 @@ def test_label_noise_is_uniform_over_the_other_classes_as_in_the_reference(golde
         assert abs(chi_square - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-# --------------------------------------------------------------------------------- few shots
+# Few shots
 
 
 def test_few_shots_are_exact_per_class_and_nested():
@@ -90,7 +90,7 @@ def test_fractions_are_nested_and_leave_no_class_empty(severity):
     assert (LABELS[examples].bincount(minlength=10) >= 1).all()
 
 
-# --------------------------------------------------------------------------------- input noise
+# Input noise
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_uniform_noise_is_one_sided_unless_it_is_centred():
     assert_close(noisy(UniformNoise(centred=True), black, 0.2), one_sided - 0.1)
 
 
-# --------------------------------------------------------------------------------- hooks
+# Hooks
 
 
 class Dark(Corruption):

@@ -98,7 +98,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-# --------------------------------------------------------------------------------- which stages
+# Which stages
 
 
 def test_a_curve_on_fresh_views_needs_one_stage_of_clean_and_one_of_corrupted_training_sets():
@@ -143,7 +143,7 @@ def test_adding_or_dropping_a_curve_changes_no_key_of_another(file):
         assert curve_keys(file, others) == {name: keys[name] for name in others}
 
 
-# --------------------------------------------------------------------------------- one pass for all
+# One pass for all
 
 
 def test_stages_on_the_same_views_share_their_work_and_others_do_not():
@@ -256,7 +256,7 @@ def test_a_stage_that_was_killed_after_its_last_epoch_encodes_nothing(store, new
     assert torch.equal(artifact["weight"], store.get(first)["weight"])
 
 
-# --------------------------------------------------------------------------------- what probes see
+# What probes see
 
 
 def test_every_epoch_has_its_own_views_and_encoders_share_them(store):
