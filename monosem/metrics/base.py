@@ -186,14 +186,13 @@ def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
 def _check_result(result: object, declaration: Declaration, metric: Metric, width: int) -> None:
     name = declaration.name
     if not isinstance(result, int | float | PerDimension):
-        raise ValueError(f"must find numbers, got {result!r} as {name} from {metric}")
+        raise ValueError(f"must find numbers, got {_described(result)} as {name} from {metric}")
     if declaration.per_dimension or isinstance(result, PerDimension):
         if not _has_width(result, width):
-            refusal = (
+            raise ValueError(
                 f"must find a number for each of {width} dimensions, as two tensors, "
-                f"got {result!r} as {name} from {metric}"
+                f"got {_described(result)} as {name} from {metric}"
             )
-            raise ValueError(refusal.replace("\n", " "))
         if not declaration.per_dimension:
             raise ValueError(
                 f"must find what they declare, got {name} for each dimension from {metric}, "
@@ -201,6 +200,16 @@ def _check_result(result: object, declaration: Declaration, metric: Metric, widt
             )
     if not math.isfinite(as_number(result)):
         raise ValueError(f"must find finite numbers, got {name} that is none from {metric}")
+
+
+def _described(result: object) -> str:
+    """A result for a message: of a tensor its type and shape, not its numbers."""
+    if isinstance(result, Tensor):
+        return f"{str(result.dtype).removeprefix('torch.')} {tuple(result.shape)}"
+    if isinstance(result, PerDimension):
+        fields = [f"{name}: {_described(value)}" for name, value in result._asdict().items()]
+        return f"PerDimension({', '.join(fields)})"
+    return repr(result).replace("\n", " ")
 
 
 def _has_width(result: object, width: int) -> bool:

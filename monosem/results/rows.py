@@ -74,14 +74,21 @@ def read_table(path: Path) -> list[Row]:
     """The rows of a file that `table_text` wrote. Raises ValueError where it is no such table."""
     if not path.is_file():
         raise ValueError(f"there is no {path}; a finished run leaves one")
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            lines = list(table)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no table of curves: it is not a text file") from None
+    except csv.Error as error:
+        raise ValueError(f"{path} is no table of curves: {error}") from None
+    if missing:
+        raise ValueError(f"{path} is no table of curves: it has no column {', '.join(missing)}")
     try:
         return [_parse(line) for line in lines]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no table of curves with the columns {', '.join(COLUMNS)}: {error!r}"
-        ) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no table of curves: {error}") from None
 
 
 def _parse(line: Mapping[str, Any]) -> Row:

@@ -97,14 +97,32 @@ PER_DIMENSION = (Declaration("odd", per_dimension=True),)
         ({"odd": "much"}, NUMBER, "must find numbers, got 'much' as odd"),
         ({"odd": FIVE}, NUMBER, "got odd for each dimension from .*Odd.*declares one number"),
         ({"odd": 1.0}, PER_DIMENSION, "must find a number for each of 5 dimensions.*got 1.0"),
-        ({"odd": TWO}, PER_DIMENSION, "must find a number for each of 5 dimensions, as two tens"),
+        (
+            {"odd": TWO},
+            PER_DIMENSION,
+            "must find a number for each of 5 dimensions, as two tensors, got "
+            r"PerDimension\(values: float32 \(2,\), valid: bool \(2,\)\) as odd from .*Odd",
+        ),
+        ({"odd": torch.zeros(5)}, NUMBER, r"must find numbers, got float32 \(5,\) as odd from"),
         ({"odd": PerDimension([0], [1])}, PER_DIMENSION, "must find a number for each of 5 dim"),
         ({"even": 1.0}, NUMBER, "must find what they declare, got even from .*Odd.*declares odd"),
         ({}, NUMBER, "must find what they declare, got nothing from .*Odd"),
         ({7: 1.0}, NUMBER, "must find what they declare, got 7 from .*Odd"),
         (None, NUMBER, "must measure 12 x 5 features, but Odd failed: TypeError"),
     ],
-    ids=["nan", "word", "many", "one", "few", "lists", "other", "none", "no string", "no dict"],
+    ids=[
+        "nan",
+        "word",
+        "many",
+        "one",
+        "few",
+        "tensor",
+        "lists",
+        "other",
+        "none",
+        "no string",
+        "no dict",
+    ],
 )
 def test_what_is_not_as_declared_is_refused_with_the_metric_s_name(finds, declares, message):
     with pytest.raises(ValueError, match=message) as refusal:

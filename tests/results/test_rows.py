@@ -72,6 +72,26 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, text):
         join([read_table(tmp_path / "curves.csv")])
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x89PNG\xff\xfe\x00", "it is not a text file"),
+        (b"curve,severity,repeat,metric,value,n,axis\n", "it has no column experiment"),
+        (b"severity,value\n0,1\n", "it has no column experiment, curve, repeat, metric, n, axis"),
+        (
+            b"experiment,curve,severity,repeat,metric,value,n,axis\na,b,x,0,top1,9,9,c\n",
+            "could not convert string to float: 'x'",
+        ),
+    ],
+)
+def test_what_is_no_table_is_refused_with_the_file_and_the_column(tmp_path, content, reason):
+    path = tmp_path / "curves.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as info:
+        read_table(path)
+    assert str(info.value) == f"{path} is no table of curves: {reason}"
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no"):
         read_table(tmp_path / "nothing.csv")
