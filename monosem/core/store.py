@@ -30,7 +30,7 @@ from torch import Tensor
 from monosem.core.device import out_of_memory
 from monosem.core.files import file_digest, lock, write_synced
 from monosem.core.identity import to_plain
-from monosem.core.stage import Artifact, Stage, StageError, key, title
+from monosem.core.stage import Artifact, Job, Stage, StageError, key, title
 
 ARTIFACT, HISTORY, MANIFEST = "artifact.safetensors", "history.json", "spec.json"
 DIGEST_BYTES = 32  # of the SHA-256 that a checkpoint begins with
@@ -174,14 +174,7 @@ class Store:
             for callback in self.callbacks:
                 callback.on_start(stage)
         try:
-            artifacts = type(stages[0]).run_together(stages, jobs)
-        except Exception as error:
-            if isinstance(error, StageError) or not (reason := out_of_memory(error)):
-                raise
-            title_of_first = title(stages[0])
-            raise StageError(
-                f"{title_of_first} needs more memory than there is: {reason}"
-            ) from error
+            artifacts = _run_together(stages, jobs)
         finally:
             for stage in stages:
                 for callback in self.callbacks:
@@ -194,6 +187,19 @@ class Store:
                 job.finish(artifact, time.time() - started)
         if errors:  # the others are finished
             raise errors[0]
+
+
+def _run_together(stages: Sequence[Stage], jobs: Sequence[Job]) -> list[Artifact | StageError]:
+    """The artifacts of stages of one class. Raises StageError where memory does not suffice."""
+    try:
+        return type(stages[0]).run_together(stages, jobs)
+    except StageError:
+        raise
+    except Exception as error:
+        if reason := out_of_memory(error):
+            message = f"{title(stages[0])} needs more memory than there is: {reason}"
+            raise StageError(message) from error
+        raise
 
 
 class _StoreJob:

@@ -191,34 +191,37 @@ class Bindings:
         return shared
 
     def explain(self, error: FieldError) -> str:
-        """What a field refused, with the binding that put it there if exactly one binding fits."""
-        message, *built = str(error).splitlines()  # Gin adds lines about what it was building
+        """What a field refused, with the binding that put it there, or all that may have."""
+        message, *calls = str(error).splitlines()  # Gin adds lines about what it was building
         hint = _choices(error)
-        address = self._refused_address(error, gin_state.innermost_call(built))
-        if address is None:
-            return f"{message}{hint}"
-        parameter = f"{error.owner}.{error.field}"
-        return f"{message.replace(parameter, str(address), 1)} {self.typed[address]}{hint}"
+        addresses = self._refused_addresses(error, gin_state.innermost_call(calls))
+        if len(addresses) == 1:
+            parameter = f"{error.owner}.{error.field}"
+            message = message.replace(parameter, str(addresses[0]), 1)
+        places = " or ".join(str(self.typed[address]) for address in addresses)
+        return f"{message} {places}{hint}" if places else f"{message}{hint}"
 
-    def _refused_address(self, error: FieldError, built: Reference | None) -> Address | None:
-        """The binding of what a field refused.
+    def _refused_addresses(self, error: FieldError, built: Reference | None) -> list[Address]:
+        """The bindings that may have put what a field refused there.
 
         built: what Gin was building; None if the field was refused later.
         """
         if built is None or built.selector != error.owner:
-            return self._refused_value(error)
+            return self._with_refused_value(error)
         for address in self._of_field(error):
             lookup = address._replace(scope=built.scope)
             if decider := deciding(lookup, self.typed):
-                return decider
-        return None
+                return [decider]
+        return []
 
-    def _refused_value(self, error: FieldError) -> Address | None:
-        """The only binding of the field that holds the refused value, or else the only one."""
+    def _with_refused_value(self, error: FieldError) -> list[Address]:
+        """The bindings of the field that hold the refused value, or else its only binding."""
         candidates = self._of_field(error)
         refused = repr(_as_tuples(error.value))  # by its text, as 256 is not 256.0
-        fitting = [a for a in candidates if refused in self._texts(a)] or candidates
-        return fitting[0] if len(fitting) == 1 else None
+        fitting = [address for address in candidates if refused in self._texts(address)]
+        if not fitting and len(candidates) == 1:
+            return candidates
+        return fitting
 
     def _of_field(self, error: FieldError) -> list[Address]:
         """The addresses of what was typed for a field, in any scope."""

@@ -14,7 +14,7 @@ class ClusterError(RuntimeError):
     """There is no such cluster, or it has not what is asked of it."""
 
 
-def nearest(word: str, candidates: Iterable[str], phrase: str, cutoff: float = 0.5) -> str:
+def nearest(word: str, candidates: Iterable[str], phrase: str, cutoff: float = 0.6) -> str:
     """`phrase`, with {} replaced by the candidate that looks most like `word`; '' if none does.
 
     cutoff: how alike they must be, from 0 to 1.

@@ -116,11 +116,11 @@ def build(kind: type[Kind], bindings: Bindings) -> Kind:
             "the bindings refer to one another in a circle: some @Name() or %macro holds itself"
         ) from None
     except TypeError as error:
-        message, *built = str(error).splitlines()  # Gin adds lines about what it was building
+        message, *calls = str(error).splitlines()  # Gin adds lines about what it was building
         missing = re.match(r"(\w+)\.__init__\(\) missing .*?: (.*)", message)
         if missing is None:
             raise
-        reference = gin_state.innermost_call(built) or Reference("", missing[1])
+        reference = gin_state.innermost_call(calls) or Reference("", missing[1])
         names = re.findall(r"'(\w+)'", missing[2])
         raise SpecError(_must_be_set(reference, names, bindings)) from None
 

@@ -102,3 +102,19 @@ def test_what_is_typed_after_its_reader_was_replaced_is_a_mistake(replacing, lat
     assert load(["gin/ncl.gin"], [late, replacing])
     with pytest.raises(SpecError, match="has no effect"):
         load(["gin/ncl.gin"], [replacing, late])
+
+
+def test_of_equal_values_in_two_scopes_the_one_that_was_being_built_is_named():
+    typed = [f"{scope}/Adam.betas = (0.9, 1.5)" for scope in ("pretrain", "gaussian")]
+    with pytest.raises(SpecError) as info:
+        load(["gin/ncl.gin"], typed)
+    reason = "pretrain/Adam.betas must be between 0 and 1, got 1.5"
+    assert str(info.value) == f"{reason} (--set 'pretrain/Adam.betas = (0.9, 1.5)')"
+
+
+def test_all_bindings_are_named_that_hold_the_refused_value():
+    typed = [f"{scope}/Curve.severities = (-1.0,)" for scope in ("gaussian", "uniform")]
+    with pytest.raises(SpecError) as info:
+        load(["gin/ncl.gin"], typed)
+    places = " or ".join(f"(--set '{text}')" for text in typed)
+    assert str(info.value) == f"Curve.severities must be 0 or more, got -1.0 {places}"

@@ -32,6 +32,10 @@ WRONG = [  # what is typed, and what is said
         "did you mean NonNegative?",
     ),
     (
+        "Pretrain.schedule = @Nope()",
+        "there is nothing called @Nope (--set 'Pretrain.schedule = @Nope()')",
+    ),
+    (
         "Pretrain.views = (@RandomRotation(), @GausianBlur())",
         "nothing called @GausianBlur (--set 'Pretrain.views = (@RandomRotation(), "
         "@GausianBlur())'); did you mean GaussianBlur?",

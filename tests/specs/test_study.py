@@ -7,6 +7,7 @@ from conftest import ROOT, TINY
 
 from monosem.core.stage import closure, key
 from monosem.specs.errors import SpecError
+from monosem.specs.gin_reader import GinReader
 from monosem.specs.load import load
 from monosem.specs.study import Study, read
 
@@ -78,6 +79,19 @@ def test_every_sweep_file_is_a_sweep_of_its_name_with_its_baseline_first(file, b
 
 def test_what_is_no_sweep_is_an_experiment():
     assert read(["gin/ncl.gin"]) == load(["gin/ncl.gin"])
+
+
+def test_the_file_of_an_experiment_is_read_once(monkeypatch):
+    names = []
+    read_file = GinReader.read_file
+
+    def noted(reader, name, asked_by):
+        names.append(name)
+        read_file(reader, name, asked_by)
+
+    monkeypatch.setattr(GinReader, "read_file", noted)
+    read(["gin/ncl.gin"])
+    assert names.count("gin/ncl.gin") == 1
 
 
 @pytest.mark.parametrize(("typed", "said"), WRONG)
