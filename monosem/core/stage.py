@@ -168,7 +168,7 @@ def plan(stages: Sequence[Stage], is_done: Callable[[Stage], bool]) -> list[list
 
 
 def group_shared(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
-    """Stages in groups that share work, in order of first appearance; most are groups of one."""
+    """Groups of stages with equal `shared_work`, in order of appearance; most are single stages."""
     groups: dict[Hashable, list[Stage]] = {}
     for stage in stages:
         shared = stage.shared_work()

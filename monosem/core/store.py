@@ -34,7 +34,7 @@ from monosem.core.stage import Artifact, Job, Stage, StageError, key, title
 
 ARTIFACT, HISTORY, MANIFEST = "artifact.safetensors", "history.json", "spec.json"
 DIGEST_BYTES = 32  # of the SHA-256 that a checkpoint begins with
-ENOUGH_TO_GUESS = 20  # finished stages whose durations are read
+ENOUGH_TO_GUESS = 20  # how many finished stages' durations are read
 
 
 class LogEntry(NamedTuple):
@@ -46,13 +46,13 @@ class LogEntry(NamedTuple):
 
 
 class Callback:
-    """Somebody who looks on while stages are computed. Override what is of interest."""
+    """Is told about stages while they are computed. Override the methods of interest."""
 
     def on_start(self, stage: Stage) -> None:
-        """A stage starts, or goes on."""
+        """A stage starts, or goes on from a checkpoint."""
 
     def on_log(self, stage: Stage, entry: LogEntry) -> None:
-        """A line of history: a new one, or after a resumption an old one once more."""
+        """A line of history. A stage that goes on from a checkpoint logs its old lines again."""
 
     def on_step(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
         """A step was taken."""
@@ -81,7 +81,7 @@ class Store:
         return self.root / type(stage).__name__ / key(stage)
 
     def has(self, stage: Stage) -> bool:
-        """Whether there is a finished artifact whose files are all there; `get` looks closer."""
+        """Whether there is a finished artifact with all its files; `get` checks their bytes too."""
         return _read_manifest(self.folder(stage)) is not None
 
     def history(self, stage: Stage) -> list[LogEntry]:
@@ -97,7 +97,7 @@ class Store:
         return {} if manifest is None else dict(manifest["made"])
 
     def durations(self, kind: type[Stage]) -> list[float]:
-        """Seconds that some finished stages of a kind took, to guess by."""
+        """The seconds that some finished stages of a kind took, for estimates of time left."""
         folders = (self.root / kind.__name__).glob("*/")
         manifests = map(_read_manifest, itertools.islice(folders, ENOUGH_TO_GUESS))
         return [
@@ -115,15 +115,15 @@ class Store:
         return artifact
 
     def get_together(self, stages: Sequence[Stage]) -> None:
-        """See to it that all of some stages are there that share work (core.stage.group_shared).
+        """Compute the missing ones among stages that are run together (core.stage.group_shared).
 
-        The missing ones among them are computed by one call of their class's `run_together`.
+        One call of their class's `run_together` computes them.
         """
         while missing := [stage for stage in stages if self._read(stage) is None]:
             self._compute_missing(missing)
 
     def _compute_missing(self, stages: Sequence[Stage]) -> None:
-        """Lock the stages against other processes and compute those that nobody was faster with."""
+        """Lock the stages against other processes; compute those that no other process has made."""
         claimed: dict[Stage, Path] = {}
         with contextlib.ExitStack() as locks:
             unique = {key(stage): stage for stage in stages}
@@ -164,7 +164,7 @@ class Store:
         )
 
     def _compute(self, folders: dict[Stage, Path]) -> None:
-        """Run stages of one class together, each in its locked folder, and name these folders."""
+        """Run stages of one class together, each in its locked folder, and rename the folders."""
         stages = list(folders)
         jobs = [_StoreJob(self, stage, folder) for stage, folder in folders.items()]
         for stage in stages:

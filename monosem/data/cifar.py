@@ -51,7 +51,7 @@ class CIFAR10(Packed):
     original: the files must be the published ones, by their MD5. False takes any files of that
         format, a smaller set say: pickled dictionaries with `data`, uint8 (n, 3072), and `labels`,
         a list of n whole numbers.
-    mean: of the training pixels; the reference's probes normalise CIFAR-100 with it as well.
+    mean: of the training pixels; the authors' probes normalise CIFAR-100 with it as well.
     std: likewise.
     """
 
@@ -202,7 +202,7 @@ class CIFAR100(CIFAR10):
 
     folder: holds, or gets by download from the author's page, the folder cifar-100-python.
     original: as in CIFAR10; the labels are called `fine_labels`.
-    mean: the reference's for pre-training. Its probes normalise with that of CIFAR10.
+    mean: that of the authors' pre-training. Their probes normalise with that of CIFAR10.
     std: likewise.
     """
 

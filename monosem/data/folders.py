@@ -47,21 +47,21 @@ BLOCK = 32  # images that a process decodes at a time
 class ImageFolder(Packed):
     """Images in <folder>/<split>/<class>/**, as torchvision's ImageFolder takes them.
 
-    Of every image, as RGB, the shorter side is resized to `size` pixels (bilinear, antialiased) and
-    the central square kept. So random crops are drawn from that square, and not from the whole
-    image as the reference does. What an evaluation sees, torchvision's Resize(size) and
-    CenterCrop(crop), is exact where size - crop is a multiple of 4, else within one pixel.
+    Every image becomes RGB, its shorter side is resized to `size` pixels (bilinear, antialiased),
+    and the central square is kept. So random crops are drawn from that square; the authors' code
+    draws them from the whole image. An evaluation sees torchvision's Resize(size) and
+    CenterCrop(crop): exactly where size - crop is a multiple of 4, else within one pixel.
 
     folder: holds the folders of the splits.
     train: the name of the folder of the training split.
     test: the name of the folder of the test split.
     size: side in pixels of the squares that are kept.
-    crop: side of the central square that an evaluation sees; None is all of it. The reference has
-        256 and 224.
-    only: a text file with the name of a class a line (# begins a comment), in any order; None takes
-        all that train has.
-    mean: ImageNet's.
-    std: likewise.
+    crop: side of the central square that an evaluation sees; None is all of it. The authors' code
+        has 256 and 224.
+    only: a text file with one class name a line (# begins a comment), in any order; None takes all
+        classes that train has.
+    mean: that of ImageNet.
+    std: that of ImageNet.
     """
 
     folder: PathField
@@ -186,7 +186,7 @@ class ImageNet100(ImageFolder):
 
     only: as in ImageFolder, but of exactly 100 names. None takes the classes of Tian et al.,
         Contrastive Multiview Coding (arXiv:1906.05849), imagenet100.txt beside this file;
-        solo-learn, on which the reference is built, has the same.
+        solo-learn, on which the authors' code is built, has the same.
     """
 
     def listed_classes(self) -> list[str]:

@@ -181,9 +181,9 @@ def _check_shots(severity: float, smallest_class: int) -> None:
 
 @dataclass(frozen=True)
 class InputNoise(Corruption):
-    """Noise added to the test images, which are not clamped, as in the reference.
+    """Noise added to the test images, which are not clamped, as in the authors' code.
 
-    space: 'normalised' adds it after normalisation, as the reference does; 'pixel' adds it in
+    space: 'normalised' adds it after normalisation, as the authors' code does; 'pixel' adds it in
         units of the pixel range [0, 1].
     """
 
@@ -225,7 +225,7 @@ class GaussianNoise(InputNoise):
 class UniformNoise(InputNoise):
     """x + severity * U: the severity is the width of the interval, in normalised or pixel units.
 
-    centred: False draws from [0, width), as the reference does, so the mean moves by width / 2.
+    centred: False draws from [0, width), as the authors' code does, so the mean moves by width / 2.
         True draws from [-width / 2, width / 2), which is the same without the shift.
     """
 

@@ -1,4 +1,4 @@
-"""The one loop that every stage which learns goes through.
+"""The training loop of networks and autoencoders. Linear probes have their own, ProbeTrainer.
 
 It knows a module, batches and losses, and saves its state through a job. It knows no dataset, no
 objective and no stage.
@@ -27,20 +27,20 @@ def _describes_nothing(*batch: Tensor) -> dict[str, float]:
 class TrainingLoop:
     """Trains a module in place, with one checkpoint and one line of scalars an epoch.
 
-    A run that was killed goes on after its last whole epoch with the same bits, if all that is
-    random is drawn in `batches(epoch)` from a generator that the epoch seeds.
+    A run that was killed goes on after its last complete epoch, with the same bits. For that, all
+    random draws must be made in `batches(epoch)`, from a generator that the epoch seeds.
 
     module: what is trained, saved and restored.
     optimizer: of the module's parameters. The rates of its groups are the base rates of `schedule`.
     schedule: the learning rate at every step.
-    epochs: how often `batches` is asked for.
-    steps_per_epoch: how many batches it gives.
-    batch_size: inputs in each of them; they are counted for the job.
+    epochs: how often `batches` is called.
+    steps_per_epoch: how many batches a call gives.
+    batch_size: inputs in a batch; the job is told how many inputs were seen.
     batches: epoch, from 0 -> the batches of that epoch.
     losses: the tensors of a batch -> scalars by name. 'loss' is minimised; the others are watched.
         Their means over the epoch are logged.
-    describe: the tensors of a batch -> numbers that cost more. It is called for the first batch of
-        every epoch, before that step, and must change nothing.
+    describe: the tensors of a batch -> numbers that are expensive. It is called for the first batch
+        of every epoch, before that step, and must change nothing.
     precision: of products, see `autocast_dtype`.
     clip: the largest norm of all gradients together; None leaves them as they are.
     """
@@ -65,7 +65,7 @@ class TrainingLoop:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """The number of steps of the whole training."""
         return self.epochs * self.steps_per_epoch
 
     def run(self, job: Job) -> None:
@@ -104,7 +104,11 @@ class TrainingLoop:
         )
 
     def _train_epoch(self, job: Job, epoch: int, inputs: int) -> dict[str, float]:
-        """One epoch. inputs: seen before it in this process. Returns what is to be logged."""
+        """One epoch.
+
+        inputs: how many were seen in this process before it.
+        Returns the scalars to log.
+        """
         scalars_of_epoch = _EpochScalars(self.steps)
         description: dict[str, float] = {}
         first_step = epoch * self.steps_per_epoch
@@ -148,7 +152,7 @@ class TrainingLoop:
             )
 
     def _check_weights(self, epoch: int) -> None:
-        """A last step may spoil the weights after a finite loss."""
+        """The last step may break the weights although its loss, taken before it, was finite."""
         if not all(parameter.isfinite().all() for parameter in self.module.parameters()):
             raise StageError(
                 f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. "
@@ -157,7 +161,7 @@ class TrainingLoop:
 
 
 class _EpochScalars:
-    """Sums of the scalars of an epoch, and where the loss first was no finite number.
+    """Sums of the scalars of an epoch, and the first step whose loss was not finite.
 
     Both stay on the device: asking for them at every step would stall a GPU.
 

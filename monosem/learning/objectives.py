@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def contrastive_loss(z: Tensor, index: Tensor, temperature: float) -> Tensor:
-    """NT-Xent: rows are to be near those that belong to the same thing, and far from all others.
+    """NT-Xent: rows should be near their positives and far from all other rows.
 
         loss = - mean_i log( sum_{j in P(i)} exp(z_i.z_j / T) / sum_{j != i} exp(z_i.z_j / T) )
         P(i) = {j != i: index_j = index_i}
@@ -75,7 +75,7 @@ class Objective(Part):
         index: (2b,) the input that each row is a view of.
         labels: (2b,) of these inputs.
         classes: of the data.
-        generator: for what is random about targets.
+        generator: for targets that are random.
         """
         return index
 
@@ -112,10 +112,10 @@ class NonNegative(Contrastive):
         loss = contrastive(z) - regulariser * mean|z|
 
     activation: the rectifier. 'rep_relu' has the value of ReLU and the gradient of GELU.
-    regulariser: weight of the - mean|z| term over all entries of z, which the reference adds with
-        weight 1. As rows are unit vectors it rewards dense ones; 0, as in the NCL paper and its
-        code, leaves it out.
-    unit_first: whether projections are normalised before the rectifier too, as in the reference.
+    regulariser: weight of the - mean|z| term over all entries of z, 1 in the authors' code.
+        As rows are unit vectors, the term rewards dense ones. 0, as in the NCL paper and its code,
+        leaves it out.
+    unit_first: whether projections are also normalised before the rectifier, as the authors do.
         The NCL paper's code does not, which matters to rectifiers whose slope depends on size:
         'gelu', 'rep_relu', 'sigmoid', 'softplus', 'exp'.
     """
@@ -137,7 +137,7 @@ class NonNegative(Contrastive):
 @gin.register
 @dataclass(frozen=True)
 class Supervised(Contrastive):
-    """Contrastive, but rows of one class belong together, as in the reference's SupCon.
+    """Contrastive, but rows of one class belong together, as in the authors' SupCon.
 
     z = normalise(activation(raw)), loss = contrastive(z). All positives are summed inside one log,
     where Khosla et al. (arXiv:2004.11362) take the mean of logs.
@@ -145,7 +145,7 @@ class Supervised(Contrastive):
     activation: 'identity', or a rectifier for the non-negative kind.
     label_noise: share of the rows of every batch, not of inputs, that get a label uniform over all
         classes, anew at every step and possibly the true one. The two views of an input may then
-        disagree. The reference has 0.55.
+        disagree. The authors' code has 0.55.
     """
 
     activation: Activation = "identity"
@@ -170,8 +170,7 @@ class OnlineClassifier(Part):
     """A linear classifier of the backbone's features, trained on true labels beside the objective.
 
     joint: False stops its gradient at the features, so that it only watches. True lets it through,
-        as the reference really does: its "self-supervised" encoders are trained on clean labels as
-        well.
+        as the authors' code does: its "self-supervised" encoders are also trained on clean labels.
     lr: of the classifier alone.
     weight_decay: of the classifier alone.
     """

@@ -24,7 +24,7 @@ class Optimizer(Part):
     lr: the base rate of the schedule.
     weight_decay: L2, added to the gradient.
     lr_per: lr is for a batch of so many inputs, and grows in proportion to the batch (Goyal et al.,
-        arXiv:1706.02677; the reference has 256). None takes lr as it is.
+        arXiv:1706.02677; the authors' code has 256). None takes lr as it is.
     """
 
     lr: Positive = 0.1

@@ -15,17 +15,17 @@ from monosem.core.fields import AtLeastZero, Count, Part
 
 @dataclass(frozen=True)
 class Sparsifier(Part):
-    """What keeps latents sparse: a rule that switches them off, a price on active ones, or both."""
+    """What makes latents sparse: a rule that sets some to 0, a cost of active ones, or both."""
 
     def check_width(self, latents: int) -> None:
-        """Refuse fields that do not go with so many latents."""
+        """Refuse fields that do not go with that number of latents."""
 
     def activate(self, pre: Tensor) -> Tensor:
         """(n, latents) pre-activations -> (n, latents) non-negative latents."""
         return F.relu(pre)
 
     def cost(self, latents: Tensor, decoder: Tensor) -> Tensor:
-        """What is added to the reconstruction loss, a scalar.
+        """A scalar that is added to the reconstruction loss.
 
         latents: (n, latents).
         decoder: (d, latents), its weights.
@@ -40,8 +40,8 @@ class TopK(Sparsifier):
 
     From Makhzani & Frey (arXiv:1312.5663) and Gao et al. (arXiv:2406.04093).
 
-    k: latents that may be on at once; the reference has 256 of 2048. Fewer are on where one of the
-        k is negative.
+    k: latents that may be active at once; the authors' code has 256 of 2048. Fewer are active where
+        one of the k is negative.
     """
 
     k: Count = 256
@@ -74,7 +74,7 @@ class L1(Sparsifier):
 
 
 class Code(NamedTuple):
-    """What an autoencoder makes of n rows.
+    """The output of an autoencoder for n rows.
 
     latents: (n, latents), not negative.
     reconstruction: (n, d).
@@ -94,10 +94,10 @@ class Autoencoder(nn.Module):
         W_e          (latents, d)
         W_d          (d, latents)
 
-    Biases start at zero and weights at nn.Linear's default, as in the reference.
+    Biases start at zero and weights at nn.Linear's default, as in the authors' code.
 
-    idle: (latents,) int64, training steps since each latent was last on. Dead latents are counted
-        by it.
+    idle: (latents,) int64, training steps since each latent was last active. It is used to count
+        dead latents.
     """
 
     idle: Tensor
@@ -125,7 +125,7 @@ class Autoencoder(nn.Module):
         Rows of zeros have no scale and are left out.
 
         x: (n, d).
-        code: what `forward` made of it.
+        code: the output of `forward` for it.
         """
         energy = (x**2).mean(-1)
         error = ((code.reconstruction - x) ** 2).mean(-1)

@@ -51,7 +51,7 @@ def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor
     projected = torch.zeros(reference_features.shape[1], dims, dtype=torch.float64, device=where)
     total, squares, self_similarity = torch.zeros(3, dims, dtype=torch.float64, device=where)
     for rows in rows_of(len(weights)):
-        # float64, as differences of what is nearly equal follow
+        # float64, as nearly equal numbers are subtracted later
         unit = F.normalize(reference_features[rows].double(), dim=1)
         weight = weights[rows].double()
         unit_squared = unit.square().sum(1, keepdim=True)  # 1, or 0 for a row of zeros
@@ -60,7 +60,7 @@ def pair_similarity(reference_features: Tensor, weights: Tensor) -> tuple[Tensor
         squares += weight.square().sum(0)
         self_similarity += (weight.square() * unit_squared).sum(0)
     pair_weight = total.square() - squares
-    # a single example leaves what rounding leaves
+    # of a single example only a rounding error is left
     pair_weight = torch.where(pair_weight > 1e-12 * total.square(), pair_weight, 0.0)
     similarity = projected.square().sum(0) - self_similarity
     return similarity / pair_weight.clamp(min=1e-300) * (pair_weight > 0), pair_weight
@@ -127,8 +127,8 @@ def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) ->
 
     features: (n, d), compared by squared distance.
     labels: (n,).
-    k: at most n - 1 are asked. The example itself is left out.
-    Returns a number in [0, 1]; 0 of a single example.
+    k: at most n - 1 neighbours are taken. The example itself is left out.
+    Returns a number in [0, 1]; 0 for a single example.
     """
     n = len(features)
     k = min(k, n - 1)

@@ -31,7 +31,9 @@ class FeatureMonosemanticity(Metric):
         score   a_0 (local + global) / 2
     fms: the mean score of the classes, about 0 to 1. It is a little below 0 where a root is not
         the most accurate split.
-    fms_capacity, fms_local, fms_global: the means of a_0, local and global.
+    fms_capacity: the mean of a_0.
+    fms_local: the mean of local.
+    fms_global: the mean of global.
 
     One number a representation, as trees choose their dimensions. Accuracies are in sample, as in
     the authors' code; their trees grow until leaves are pure.
@@ -91,7 +93,7 @@ class FeatureMonosemanticity(Metric):
 def fit_tree(features: Any, is_class: Any, depth: int) -> Any:
     """A CART tree by Gini impurity, the class and the rest weighted alike.
 
-    Of dimensions that split alike one is drawn, always the same.
+    Where several dimensions split equally well, one is drawn; it is always the same one.
     """
     from sklearn.tree import DecisionTreeClassifier
 

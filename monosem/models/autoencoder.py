@@ -1,4 +1,4 @@
-"""The sparse autoencoder as a stage: it learns to restore what a frozen representation gives."""
+"""The sparse autoencoder as a stage: it learns to reconstruct the features of a frozen network."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class SparseAutoencoder(Training, Representation):
     """An autoencoder trained on a frozen representation of augmented views.
 
     As a representation: its latents. It reads the same `encoder` when it is probed as when it was
-    trained, and the encoder stays in evaluation mode, so that its batch norm never moves. (The
-    reference does neither: it probes with projections that are not normalised. See Latents.)
+    trained, and the encoder stays in evaluation mode, so that its batch norm never changes. (The
+    authors' code does neither: it probes with projections that are not normalised. See Latents.)
 
-    encoder: what gives the inputs of the autoencoder; no gradient reaches it. In the reference it
-        is Embedding of a SimCLR encoder.
+    encoder: its features are the inputs of the autoencoder; no gradient reaches it. In the authors'
+        code it is Embedding of a SimCLR encoder.
     sparsity: what makes the latents sparse, and what that costs.
     latents: how many there are.
     decoder_lr: the learning rate of the decoder alone, which does not grow with the batch; None
-        gives it that of the optimiser. The reference has 0.3.
+        gives it that of the optimiser. The authors' code has 0.3.
 
     Artifact: the state of the autoencoder, by name.
     """
@@ -73,9 +73,9 @@ class SparseAutoencoder(Training, Representation):
             return Autoencoder(self.encoder.width, self.latents, self.sparsity)
 
     def losses(self, autoencoder: Autoencoder, inputs: Tensor) -> dict[str, Tensor]:
-        """What a step minimises, and what is worth watching.
+        """The loss of a step, and scalars to watch. Updates `autoencoder.idle`.
 
-        inputs: (2b, d), features of views. `autoencoder.idle` is updated.
+        inputs: (2b, d), features of views.
 
         Returns scalars: loss, the reconstruction error and the price of sparsity; l0, how many
         latents are on for an input; dead_latents, how many were off for a whole epoch.
@@ -91,7 +91,7 @@ class SparseAutoencoder(Training, Representation):
         }
 
     def parameter_groups(self, autoencoder: Autoencoder) -> list[dict[str, object]]:
-        """For the optimiser: the decoder, which may learn at a rate of its own, is the second."""
+        """Two groups for the optimiser: the decoder, which may have its own rate, is the second."""
         decoder: dict[str, object] = {"params": [*autoencoder.decoder.parameters()]}
         if self.decoder_lr is not None:
             decoder["lr"] = self.decoder_lr
@@ -118,7 +118,7 @@ class SparseAutoencoder(Training, Representation):
         return autoencoder.state_dict()
 
     def autoencoder(self, get: GetArtifact) -> Autoencoder:
-        """The trained one, wherever it was built."""
+        """The trained autoencoder, on the device where it was built."""
         autoencoder = self.build()
         autoencoder.load_state_dict(get(self))
         return autoencoder

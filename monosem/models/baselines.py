@@ -1,6 +1,6 @@
 """Baselines: the inputs themselves, and linear maps of somebody else's features.
 
-They show what plain compression and plain sparsity do, without any monosemanticity being learnt.
+They show what plain compression and plain sparsity do, where no monosemanticity is learnt.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from monosem.models.representation import Composed, GetArtifact, Representation,
 class Pixels(Representation):
     """The normalised images themselves, shrunk by means.
 
-    What any encoder starts from; and the default reference encoder, as it had no part in anybody's
-    training.
+    They are what any encoder starts from. They are also the default reference encoder, as no
+    training made them.
 
-    data: whose images.
+    data: the dataset of images.
     side: of the shrunk images, in pixels; smaller images stay as they are.
     """
 
@@ -87,8 +87,8 @@ class Affine(nn.Module):
 class Mapped(Representation):
     """A map of another representation's features (n, d) to some of its own (n, features).
 
-    encoder: whose features.
-    features: how many it has itself.
+    encoder: the representation whose features are mapped.
+    features: the number of features after the map.
     """
 
     encoder: Representation
@@ -106,11 +106,13 @@ class Mapped(Representation):
 class Compression(Stage, Mapped):
     """A linear map to fewer dimensions, fitted to features of the training split without labels.
 
-    encoder: whose features.
-    features: how many dimensions are kept.
-    data: whose training split.
+    encoder: the representation whose features are mapped.
+    features: the number of dimensions after the map.
+    data: the map is fitted to its training split.
 
-    Artifact: mean (d,); components (features, d).
+    Artifact:
+        mean        (d,)
+        components  (features, d)
     """
 
     data: Dataset
@@ -155,8 +157,8 @@ class Compression(Stage, Mapped):
 class PCA(Compression):
     """Principal components: orthogonal directions, that of the largest variance first.
 
-    The largest entry of each is positive. Directions without variance, up to the rounding of single
-    precision, are no components: those are 0.
+    The largest entry of each is positive. Components without variance, up to the rounding of single
+    precision, are 0.
     """
 
     def components(self, centred: Tensor) -> Tensor:
@@ -172,9 +174,10 @@ class PCA(Compression):
 class ICA(Compression):
     """Independent components of unit variance by FastICA (Hyvärinen & Oja, 2000), scikit-learn's.
 
-    Features are whitened first, to as many principal components as are wanted. Where the method has
-    not converged after 1000 rounds, its components are what it had by then. Where features vary in
-    fewer directions, up to the rounding of single precision, the components that are left are 0.
+    Features are first whitened to as many principal components as there are to be dimensions. If
+    the method has not converged after 1000 rounds, the components of the last round are taken. If
+    features vary in fewer directions, up to the rounding of single precision, the other components
+    are 0.
 
     seed: of the first guess.
     """
@@ -209,12 +212,12 @@ class ICA(Compression):
 class RandomProjection(Mapped):
     """A very sparse random projection (Li, Hastie & Church, KDD 2006), and a sparsifier behind it.
 
-    An autoencoder that nobody trained. Entries of its matrix are 0, but for a share `density` of
-    them, which are +- 1 / sqrt(density features): so norms are kept on average.
+    It stands for an untrained autoencoder. A share `density` of the entries of its matrix is
+    +- 1 / sqrt(density features), the others are 0. So norms are preserved on average.
 
     density: the share of entries that are not 0.
     sparsity: what makes the result sparse; None leaves it linear.
-    seed: names the entries.
+    seed: of the entries.
     """
 
     density: Annotated[float, Range(0, 1, open=True)] = 0.1

@@ -146,12 +146,12 @@ def _digest(path: Path, size: int, changed_at: int) -> str:
 class Latents(Representation):
     """The latents of an autoencoder that reads something else than it was trained on.
 
-    The reference trains autoencoders on unit projections and probes them with raw ones (encoder =
-    Projection), where biases count for little. SparseAutoencoder by itself reads the same both
-    times.
+    The authors' code trains autoencoders on unit projections and probes them with raw ones
+    (encoder = Projection), where biases count for little. SparseAutoencoder by itself reads the
+    same features both times.
 
-    autoencoder: whose latents.
-    encoder: what it reads; must have as many features as it was trained on.
+    autoencoder: gives the latents.
+    encoder: gives the features that it reads; must have as many as it was trained on.
     """
 
     autoencoder: SparseAutoencoder | Checkpoint

@@ -1,6 +1,6 @@
 """The features of a split: how inputs pass through a network, and the stage that keeps them.
 
-It knows neither what changes the inputs on the way nor what the features are for.
+It does not know how a corruption changes the inputs, nor what the features are used for.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def view_draw(turn: int) -> Generator:
 class Features(Stage):
     """The features of a split, computed once and probed many times.
 
-    encoder: what encodes.
-    data: whose inputs.
-    split: which of them.
-    views: augmentations, applied in turn; without any, inputs are as an evaluation sees them.
+    encoder: the representation.
+    data: the dataset.
+    split: "train" or "test".
+    views: augmentations, applied in this order; without any, inputs are as an evaluation sees them.
     number: the turn of the views, see `view_draw`.
 
     Artifact:

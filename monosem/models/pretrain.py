@@ -81,10 +81,10 @@ class Pretrain(Training, Pretrained):
     def losses(
         self, network: Network, views: Tensor, targets: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """What a step minimises, and what is worth watching.
+        """The loss of a step, and scalars to watch.
 
         The two halves of the batch pass one after the other, so that batch norm sees one view at a
-        time, as in the reference.
+        time, as in the authors' code.
 
             views            (2b, ...)       first and second views, in the same order
             halves           2 x (b, ...)

@@ -96,7 +96,7 @@ class Pretrained(Representation):
     """
 
     def trained(self, get: GetArtifact) -> Network:
-        """The network with its weights, in training mode and wherever it was built."""
+        """The network with its weights, in training mode, on the device where it was built."""
         raise NotImplementedError
 
     def embed(self, raw: Tensor) -> Tensor:
