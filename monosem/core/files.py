@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[Path | None]:
-    """Lock `folder`, made if need be, against other processes; waits for whoever has it.
+    """Lock `folder` against other processes; it is made if need be. Waits for its present holder.
 
     The kernel unlocks it when the process that has it dies. Yields None where the folder was
     renamed or removed while this process waited: whoever had it has finished.

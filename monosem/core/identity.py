@@ -1,6 +1,7 @@
-"""Identity: what a part is as plain data, the hash of that, and seeds named by what is drawn.
+"""Identity: parts as plain data, the hash of that data, and seeds that are hashes too.
 
-The same in every process and on every machine: no memory address, no order of a set, no path.
+All are the same in every process and on every machine: they depend on no memory address, no order
+of a set and no path.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ def digest(*values: object) -> str:
 
 
 def seed_for(*what: object) -> int:
-    """A seed named by what is drawn. Nothing here ever draws from global state."""
+    """A seed that is the hash of a description of what is drawn. No global state takes part."""
     return int(digest(*what)[:15], 16)
 
 
 def generator(*what: object, on: torch.device | str = "cpu") -> torch.Generator:
-    """A generator seeded by what is drawn, on a device."""
+    """A generator on a device, seeded by `seed_for`."""
     return torch.Generator(device=on).manual_seed(seed_for(*what))
 
 

@@ -1,4 +1,4 @@
-"""Images in arrays that somebody has written: .npy, .npz or HDF5 files."""
+"""Images in arrays of one's own: .npy, .npz or HDF5 files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Arrays(Packed):
 
     train: an .npz, .h5 or .hdf5 (with h5py) with both arrays, or a folder with images.npy and
         labels.npy.
-    test: likewise.
+    test: the same for the test split.
     """
 
     train: PathField
@@ -70,7 +70,7 @@ Arrange = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
 def channels_first(shape: tuple[int, ...], channels: int) -> Arrange:
-    """What brings images of this shape to (n, channels, h, w). Raises PackError."""
+    """A function that brings images of this shape to (n, channels, h, w). Raises PackError."""
     if len(shape) == 3 and channels == 1:
         return lambda images: images[:, None]
     is_second = len(shape) == 4 and shape[1] == channels
@@ -118,7 +118,7 @@ def _npy_files(folder: str) -> list[str]:
 
 
 def _read_npy(folder: str) -> tuple[Any, np.ndarray[Any, Any]]:
-    with _told_if_damaged(folder):
+    with _refuse_damaged(folder):
         images, labels = (
             np.load(file, mmap_mode="r", allow_pickle=False) for file in _npy_files(folder)
         )
@@ -128,7 +128,7 @@ def _read_npy(folder: str) -> tuple[Any, np.ndarray[Any, Any]]:
 def _read_npz(path: str) -> tuple[Any, np.ndarray[Any, Any]]:
     if not zipfile.is_zipfile(path):
         raise PackError(f"holds no plain arrays: {path} is no .npz, as numpy.savez writes them")
-    with _told_if_damaged(path), np.load(path, allow_pickle=False) as file:
+    with _refuse_damaged(path), np.load(path, allow_pickle=False) as file:
         _require_both(path, file.files)
         return file["images"], file["labels"]
 
@@ -144,8 +144,8 @@ def _read_hdf5(path: str) -> tuple[Any, np.ndarray[Any, Any]]:
 
 
 @contextlib.contextmanager
-def _told_if_damaged(path: str) -> Iterator[None]:
-    """What NumPy raises on bytes that are no arrays, as a PackError."""
+def _refuse_damaged(path: str) -> Iterator[None]:
+    """Turn the errors that NumPy raises on bytes that are not arrays into a PackError."""
     try:
         yield
     except PackError:

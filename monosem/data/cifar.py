@@ -38,7 +38,7 @@ from monosem.data.packed import (
 
 _downloads_allowed = ContextVar("_downloads_allowed", default=True)
 
-PATIENCE = 10.0  # seconds to wait for a server that says nothing
+PATIENCE = 10.0  # seconds to wait for a server that does not answer
 SHAPE = (3, 32, 32)
 
 
@@ -52,7 +52,7 @@ class CIFAR10(Packed):
         format, a smaller set say: pickled dictionaries with `data`, uint8 (n, 3072), and `labels`,
         a list of n whole numbers.
     mean: of the training pixels; the authors' probes normalise CIFAR-100 with it as well.
-    std: likewise.
+    std: of the same pixels.
     """
 
     folder: PathField = "data"
@@ -83,7 +83,7 @@ class CIFAR10(Packed):
         return super().pack(split)
 
     def source(self, split: SplitName) -> SplitSource:
-        read = self._read_published if self.original else self._read_lookalike
+        read = self._read_published if self.original else self._read_unpublished
         self._refuse_missing_files(split)
         files = [str(path) for path in self._files(split) if path.exists()]
         return SplitSource(files, (self.original,), functools.partial(read, split))
@@ -130,7 +130,7 @@ class CIFAR10(Packed):
                 return f"{path} must have the MD5 {expected}, got {checksum}"
         return f"those in {self.home} have changed while they were read"
 
-    def _read_lookalike(self, split: SplitName) -> ImageStream:
+    def _read_unpublished(self, split: SplitName) -> ImageStream:
         names_of_classes, *batches = self._files(split)
         tables = [read_batch(path) for path in batches]
         pixels = np.concatenate([pixels for pixels, _ in tables]).reshape(-1, *SHAPE)
@@ -203,7 +203,7 @@ class CIFAR100(CIFAR10):
     folder: holds, or gets by download from the author's page, the folder cifar-100-python.
     original: as in CIFAR10; the labels are called `fine_labels`.
     mean: that of the authors' pre-training. Their probes normalise with that of CIFAR10.
-    std: likewise.
+    std: of the same pixels.
     """
 
     mean: tuple[float, ...] = (0.5071, 0.4865, 0.4409)
@@ -217,7 +217,7 @@ class CIFAR100(CIFAR10):
 
 @contextmanager
 def no_downloads() -> Iterator[None]:
-    """Data that would be downloaded are refused as long as the block lasts."""
+    """As long as the block lasts, data that would have to be downloaded are refused."""
     token = _downloads_allowed.set(False)
     try:
         yield
@@ -227,7 +227,7 @@ def no_downloads() -> Iterator[None]:
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Sockets that are opened meanwhile wait so long for an answer, and not for ever."""
+    """As long as the block lasts, new sockets wait that long for an answer, and not for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -30,7 +30,7 @@ class Digits(ImageDataset):
     size: side in pixels after bicubic enlargement; crops and blur mean little at 8.
     test: number of test images, drawn once, stratified by class; the rest is for training.
     mean: measured on the training split at the size of 16.
-    std: likewise.
+    std: measured on the same images.
     """
 
     size: Count = 16

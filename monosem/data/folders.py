@@ -38,7 +38,7 @@ from monosem.data.packed import (
     path_hint,
 )
 
-FEW = 64  # so many images are decoded in this process: others take longer to start
+FEW = 64  # up to this many images are decoded in this process: others take longer to start
 BLOCK = 32  # images that a process decodes at a time
 
 
@@ -103,7 +103,7 @@ class ImageFolder(Packed):
         return None if self.only is None else self._read_list(self.only)
 
     def _classes_of(self, split: SplitName) -> list[str]:
-        """In the order of their labels. Those of a list are all there."""
+        """The classes in the order of their labels. All classes of a list must be there."""
         place = self._place(split)
         present = _subfolders(place)
         if not present:
@@ -143,7 +143,7 @@ class ImageFolder(Packed):
     def _refuse_empty_classes(
         self, split: SplitName, names: Sequence[str], labels: Sequence[int]
     ) -> None:
-        """A class may be without a folder in the test split, but not with an empty one."""
+        """A class may lack its folder in the test split, but no folder may be empty."""
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
         place = self._place(split)
@@ -218,8 +218,8 @@ def read_squares(
 class SquareImages(TorchDataset[np.ndarray[Any, Any] | PackError]):
     """Image files -> (3, size, size) uint8: RGB, the shorter side resized, the central square.
 
-    An item of a file that cannot be read is the error: raised in another process, it would come
-    here as the text of a traceback.
+    The item of a file that cannot be read is an error object. Raised in another process, it would
+    arrive here as the text of a traceback.
     """
 
     def __init__(self, paths: Sequence[str], size: int):
@@ -235,7 +235,7 @@ class SquareImages(TorchDataset[np.ndarray[Any, Any] | PackError]):
         path = self.paths[index]
         try:
             with warnings.catch_warnings():
-                # of odd EXIF data and transparent palettes, of which ImageNet is full
+                # about odd EXIF data and transparent palettes, which are frequent in ImageNet
                 warnings.simplefilter("ignore")
                 with Image.open(path) as opened:
                     image = opened.convert("RGB")
@@ -282,7 +282,7 @@ def _workers_for(count: int) -> int:
 def _stack(
     squares: Sequence[np.ndarray[Any, Any] | PackError],
 ) -> np.ndarray[Any, Any] | PackError:
-    """One block, or the first error. An array and no tensor: those take room in /dev/shm."""
+    """One block, or the first error. It is not a tensor, as tensors take room in /dev/shm."""
     arrays: list[np.ndarray[Any, Any]] = []
     for square in squares:
         if isinstance(square, PackError):
@@ -299,7 +299,7 @@ def _raise_if_error(block: np.ndarray[Any, Any] | PackError) -> np.ndarray[Any, 
 
 @contextmanager
 def _interrupts_deferred() -> Iterator[None]:
-    """Ctrl+C has to wait. Processes that start meanwhile never hear of it: the parent does."""
+    """Ctrl+C waits until the block ends. Processes that start in the block ignore it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -308,9 +308,9 @@ def _interrupts_deferred() -> Iterator[None]:
 
 
 def _end_with_the_parent(worker: int) -> None:
-    """In a worker: when the parent is gone, so is this.
+    """Called in a worker: end this process when its parent has ended.
 
-    Torch's own watch would wait until everything decoded is taken, which nobody does any more.
+    Torch's own check would wait until all decoded images are taken, which nobody does any more.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "called in a child"

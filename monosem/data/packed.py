@@ -1,4 +1,4 @@
-"""Images that are read from files once and kept as one array a split, mapped into memory then on.
+"""Images that are read from files once and kept as one array a split, which is memory-mapped later.
 
     <folder>/images.npy   (n, channels, height, width) uint8
     <folder>/labels.npy   (n,) int64
@@ -106,10 +106,10 @@ class Pack(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed(ImageDataset):
-    """Images that are read from files once, into one array a split, and mapped into memory then on.
+    """Images that are read from files once, into one array a split, which is memory-mapped later.
 
-    packs: where the arrays are kept; None is the folder `packed` beside the files. To be set where
-        that cannot be written to.
+    packs: where the arrays are kept; None is the folder `packed` beside the files. Set it where
+        that folder cannot be written to.
     """
 
     packs: PathField | None = None
@@ -147,7 +147,7 @@ class Packed(ImageDataset):
             self.refuse(field, f"cannot be used: {error}")
 
     def must_exist(self, field: str, path: str) -> None:
-        """Refuse a path that is not there, with what could be meant."""
+        """Refuse a path that does not exist, with a similar one as a hint."""
         if not os.path.exists(path):
             self.refuse(field, f"must be there, got {path}{path_hint(Path(path))}")
 
@@ -155,7 +155,7 @@ class Packed(ImageDataset):
         place: str = getattr(self, self.origin(split))
         root = place if os.path.isdir(place) else os.path.dirname(place)
         source = self.source(split)
-        # Other options, other pack: or two experiments would take turns in replacing each other's.
+        # Other options, other pack: else two experiments would keep replacing each other's.
         origin = place if self.packs else place.removeprefix(root)
         distinction = digest(origin, source.options)[:8]
         home = Path(self.packs or os.path.join(root, "packed"))
@@ -168,7 +168,7 @@ class Packed(ImageDataset):
 def open_packs(data: Packed) -> dict[SplitName, Pack]:
     """Both splits, opened once a process.
 
-    So what counts in a key is what is loaded later, whatever happens to the files.
+    So the content in the key is that which is loaded later, even if the files change meanwhile.
     """
     packs = {split: data.pack(split) for split in SPLITS}
     if packs["train"].digest == packs["test"].digest:
@@ -180,7 +180,7 @@ def open_packs(data: Packed) -> dict[SplitName, Pack]:
 
 
 def fingerprint(root: str, files: Iterable[str], *options: object) -> str:
-    """Changes when a file does, by its name under `root`, its size or its time, or an option."""
+    """A digest of the options and of the files: their names under `root`, sizes and times."""
     states: list[tuple[str, int, int]] = []
     for path in files:
         status = os.stat(path)
@@ -208,7 +208,7 @@ def open_pack(folder: Path, made_from: str, read: Callable[[], ImageStream]) -> 
 
 @contextlib.contextmanager
 def _locked_aside(folder: Path) -> Iterator[Path | None]:
-    """Hold the folder in which a pack is made; None where it is gone by the time it is ours."""
+    """Lock the folder in which a pack is made; None where another process has removed it."""
     with contextlib.ExitStack() as stack:
         try:
             aside = stack.enter_context(lock(folder.with_name(f"{folder.name}.partial")))
@@ -278,13 +278,13 @@ def _verify(folder: Path, record: dict[str, Any]) -> None:
             )
         expected["mtime_ns"] = status.st_mtime_ns
         touched = True
-    if touched:  # copied, say: the next process need not read it all again
+    if touched:  # by a copy, for example: the next process need not read it all again
         with contextlib.suppress(OSError), atomic_write(folder / RECORD) as aside:
             aside.write_text(json.dumps(record))
 
 
 def _make(aside: Path, folder: Path, made_from: str, stream: ImageStream) -> None:
-    """Fill `aside` and rename it to `folder`, whose old pack goes."""
+    """Fill `aside` and rename it to `folder`. An old pack in `folder` is deleted."""
     labels = np.asarray(stream.labels, dtype=np.int64)
     shape = (len(labels), *stream.shape)
     if folder.exists():
@@ -339,9 +339,9 @@ def _write_images(
 
 
 def _allocate(path: Path, home: Path) -> None:
-    """Take the room now.
+    """Reserve the space on the disk now.
 
-    A disk that is full when a map is written to ends the process without a word.
+    If the disk is full while a memory map is written, the process ends without a message.
     """
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -383,7 +383,7 @@ def path_hint(path: Path) -> str:
 
 
 def kind_of(value: object) -> str:
-    """For a message: the type and the shape of an array, of anything else the name of its class."""
+    """For a message: dtype and shape of an array, or the class of anything else."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype} {value.shape}"
     return type(value).__name__

@@ -1,4 +1,4 @@
-"""Shapes: drawn images whose factors are all known, so that a feature can be looked up in them.
+"""Shapes: drawn images with known factors, so that features can be compared with the factors.
 
 Every image shows one textured shape on a background. Shape and texture are its class; five more
 factors are nuisance. Each factor has a fixed number of levels, drawn uniformly and independently,
@@ -71,11 +71,11 @@ class Shapes(ImageDataset):
 
     train: number of images. Classes differ by at most one image, and a larger split begins with the
         smaller one.
-    test: likewise.
-    seed: names all draws.
+    test: the same for the test split.
+    seed: of all draws.
     size: side in pixels.
     mean: measured on the training split at the size of 32.
-    std: likewise.
+    std: measured on the same images.
     """
 
     train: Annotated[int, Range(1, 1_000_000)] = 10000
@@ -189,7 +189,7 @@ def is_light(background: Tensor) -> Tensor:
 def per_level(
     level: Tensor, functions: tuple[Callable[..., Tensor], ...], *inputs: Tensor
 ) -> Tensor:
-    """What the function of each image's level gives of its inputs.
+    """For each image, the result of the function of its level.
 
     level: (n,).
     inputs: (n, ...) each.

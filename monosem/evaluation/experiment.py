@@ -51,7 +51,7 @@ class Experiment(Part):
     curves: a curve is called by its Gin scope.
     metrics: measured for every representation that some curve is about. A metric that declares
         nothing for the data is left out, for example where no factors are known.
-    reference_encoder: says how alike examples are, for the metrics that ask. None takes the pixels
+    reference_encoder: tells the metrics that need it how alike examples are. None takes the pixels
         of images; other data have no default.
     gallery: how the examples that activate dimensions most are shown.
     """

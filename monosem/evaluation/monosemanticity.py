@@ -34,8 +34,8 @@ class Monosemanticity(Measurement):
     Where the factors that made the examples are known, it also says how well each metric tracks
     them: Spearman's rank correlation over dimensions with their mutual information gap.
 
-    metrics: what is measured; one that declares nothing for the data is left out.
-    reference_encoder: says how alike examples are, for metrics that ask.
+    metrics: what is measured; a metric that declares nothing for the data is left out.
+    reference_encoder: tells the metrics that need it how alike examples are.
 
     Artifact: the results as `metrics.base.to_artifact` lays them out.
     """
@@ -150,7 +150,7 @@ def tracking(result: PerDimension, truth: PerDimension, better: str) -> float:
 
     better: which end of the result is monosemantic, 'high' or 'low'; high is, of the truth.
     Returns a number in [-1, 1], 1 where they agree on which dimensions are more monosemantic; 0
-    where there is nothing to rank, as of one dimension or of many that do not differ.
+    where there is nothing to rank, for example one dimension, or several with equal values.
     """
     both = result.valid & truth.valid
     if not both.any():

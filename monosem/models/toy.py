@@ -46,7 +46,7 @@ REFERENCE_DRAWS = 16384  # features by which the best start is chosen
 def draw_features(n: int, density: float, draw: Generator) -> Tensor:
     """(n, 2) features: 0 with probability 1 - density, else uniform in (0, 1], independently.
 
-    Of one generator a lower density has the same values, and fewer of them.
+    With the same generator, a lower density gives the same values, but more of them are 0.
     """
     value, chance = torch.rand(2, n, 2, generator=draw)
     return (1 - value) * (chance < density)
@@ -57,14 +57,14 @@ def draw_features(n: int, density: float, draw: Generator) -> Tensor:
 class TwoFeatures(ImageDataset):
     """Two sparse features x1 and x2 as images of 2 channels and one pixel.
 
-    The label is 1 where x1 > x2, else 0, as where both are off. Class 1 has a share of density -
-    density^2 / 2. A feature is 0 or one of the 255 levels above. Factors: whether the first and the
-    second are on.
+    The label is 1 where x1 > x2, else 0, also where both are off. Class 1 has a share of density -
+    density^2 / 2. A feature is 0 or one of 255 levels greater than 0. Factors: whether the first is
+    on, and whether the second is.
 
     density: the probability that a feature is on.
     train: number of images.
     test: number of images.
-    seed: names all draws.
+    seed: of all draws.
     mean: of either feature; normalised images are the features where it is 0 and std is 1.
     std: of either feature.
     """
@@ -140,10 +140,13 @@ class Superposition(Learning, Representation):
     optimizer: of all starts together.
     epochs: of 50 steps.
     batch_size: features of a step.
-    starts: first weights, of which the best ends as the artifact.
-    seed: names the starts and all draws, whatever the density, so that toys of one seed are paired.
+    starts: how many first weights are trained; the best result is the artifact.
+    seed: of the starts and all draws. The density does not seed them, so toys of one seed are
+        paired.
 
-    Artifact: weight (1, 2); bias (2,).
+    Artifact:
+        weight  (1, 2)
+        bias    (2,)
     """
 
     density: Share
@@ -195,7 +198,7 @@ class Superposition(Learning, Representation):
             yield (draw_features(self.batch_size, self.density, draw).to(device()),)
 
     def _losses(self, toys: Toys, x: Tensor, importance: Tensor) -> dict[str, Tensor]:
-        """The mean over starts is minimised: each has weights of its own, so they do not meet."""
+        """The mean over starts is minimised. Starts share no weights, so gradients do not mix."""
         loss_of_start = toys(x, importance)
         best = loss_of_start.detach().argmin()
         return {

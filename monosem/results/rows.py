@@ -92,7 +92,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def _parse(line: Mapping[str, Any]) -> Row:
-    """One line of the file. An empty cell of a swept binding: the experiment has no such thing."""
+    """One line of the file. Swept bindings with an empty cell are left out."""
     values = {name: kind(line[name]) for name, kind in COLUMNS.items()}
     swept = tuple(
         (name, value) for name, value in line.items() if name not in COLUMNS and value.strip()
@@ -181,10 +181,10 @@ def label(experiment: str, swept: Swept, separator: str = ", ", equals: str = " 
 
 
 class Line(NamedTuple):
-    """What is one line of a figure.
+    """What is drawn as one line of a figure.
 
     experiment: its name.
-    values: the swept values that it has, but for seeds, which are averaged over.
+    values: its swept values without the seeds, which are averaged over.
     """
 
     experiment: str
