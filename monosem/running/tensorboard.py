@@ -167,19 +167,19 @@ class LiveTensorBoard(Callback):
 def hyperparameters(experiment: Experiment, swept: Swept = ()) -> dict[str, str | float]:
     """The first curve's representation as the columns of the HParams tab."""
     representation = experiment.curves[0].encoder
-    values = _fields_below(representation)
+    values = _nested_fields(representation)
     values["representation"] = representation
     values["experiment"] = experiment.name
     values["swept"] = ", ".join(f"{name} = {value}" for name, value in swept)
     return {name: _as_column(values.get(name), kind) for name, kind in HYPERPARAMETERS.items()}
 
 
-def _fields_below(part: Part) -> dict[str, object]:
-    """The fields of a part and of those inside it; of one name, that farthest inside counts."""
+def _nested_fields(part: Part) -> dict[str, object]:
+    """The fields of a part and of all parts inside it; where names repeat, the innermost counts."""
     values: dict[str, object] = {field.name: getattr(part, field.name) for field in fields(part)}
     for value in list(values.values()):
         if isinstance(value, Part):
-            values |= _fields_below(value)
+            values |= _nested_fields(value)
     return values
 
 
