@@ -262,6 +262,6 @@ def _as_tuples(value: object) -> object:
 
 def _choices(error: FieldError) -> str:
     """The objects that a field takes, where another kind was refused and they are few."""
-    wanted = re.search(r" must be an? (\w+), got", str(error))
+    wanted = re.search(r" must be an? (\w+), got (?!the class)", str(error))
     names = gin_state.registered_subclasses(wanted[1]) if wanted else []
     return f"; it takes {', '.join(names)}" if 0 < len(names) <= MOST_CHOICES else ""

@@ -137,7 +137,7 @@ class GinReader(config_parser.ParserDelegate):
         sys.path[:0] = [folder for folder in folders if folder not in sys.path]
         try:
             importlib.import_module(module)
-        except Exception as error:  # a module may raise anything
+        except (Exception, SystemExit) as error:  # a module may raise anything
             reason = f"{type(error).__name__}: {error}{_raised_at(error)}"
             if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
                 looked_in = " and ".join(dict.fromkeys(folders))
@@ -242,7 +242,7 @@ def _statement_text(text: str, line: int, end: int) -> str:
     return f"{lines[line - 1]} ..." if goes_on else lines[line - 1]
 
 
-def _raised_at(error: Exception) -> str:
+def _raised_at(error: BaseException) -> str:
     """Where a module raised, if that is known and not inside Python's own import."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or "importlib" in frames[-1].filename:

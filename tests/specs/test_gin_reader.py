@@ -290,3 +290,10 @@ def test_an_import_that_fails_is_told_with_the_line_that_raised(tmp_path):
     reason = "import broken_part failed: ZeroDivisionError: division by zero"
     with pytest.raises(SpecError, match=f"{reason}, .*broken_part.py:3"):
         load([str(tmp_path / "broken.gin")])
+
+
+def test_an_import_that_would_end_the_process_is_an_import_that_fails(tmp_path):
+    (tmp_path / "leaving_part.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "leaving.gin").write_text("import leaving_part\n")
+    with pytest.raises(SpecError, match="import leaving_part failed: SystemExit: 3, .*:1"):
+        load([str(tmp_path / "leaving.gin")])
