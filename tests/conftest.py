@@ -53,6 +53,7 @@ Gallery.images = 4
 ON_RAY = ("test_tune.py", "test_sweep_on_ray.py")  # they share one Ray, which a worker starts
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file go to one worker (pytest-xdist), as they share what is costly to make."""
     for item in items:
