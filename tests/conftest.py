@@ -53,12 +53,10 @@ Gallery.images = 4
 ON_RAY = ("test_tune.py", "test_sweep_on_ray.py")  # they share one Ray, which a worker starts
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests of one file go to one worker (pytest-xdist), as they share what is costly to make."""
-    for item in items:
-        group = "ray" if item.path.name in ON_RAY else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = "ray" if item.path.name in ON_RAY else str(item.path.relative_to(ROOT))
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
