@@ -27,9 +27,9 @@ from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Embedding
 from monosem.specs.study import Study, read
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # several workers: threads of torch would wait for each other
+# Ray puts its processes last in line (15): where something else is busy they would starve.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, as Ray spells it
+if "PYTEST_XDIST_WORKER" in os.environ:  # with several workers, torch's threads would queue up
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
     torch.set_num_threads(1)
 
@@ -50,6 +50,7 @@ Gallery.images = 4
 """
 
 
+PATIENCE = 900  # seconds after which a test gives up on a process; nothing is measured
 ON_RAY = ("test_tune.py", "test_sweep_on_ray.py")  # they share one Ray, which a worker starts
 
 
@@ -129,7 +130,9 @@ def here(
 def run(*arguments: object, cwd: Path = ROOT, **options: Any) -> subprocess.CompletedProcess[str]:
     """python run.py with these arguments."""
     command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=170, **options)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, **options
+    )
 
 
 @pytest.fixture(scope="session")

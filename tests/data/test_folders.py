@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ROOT, tiny_pretrain
+from conftest import PATIENCE, ROOT, tiny_pretrain
 from PIL import Image
 from samples import random_pixels
 from torchvision.transforms import functional as tv
@@ -430,7 +430,7 @@ def endless_packing(tmp_path):
 @pytest.mark.slow
 def test_packing_that_is_interrupted_leaves_no_pack_and_no_process(tmp_path, endless_packing):
     os.killpg(endless_packing.pid, signal.SIGINT)  # a terminal's Ctrl+C reaches the whole group
-    _, err = endless_packing.communicate(timeout=60)
+    _, err = endless_packing.communicate(timeout=PATIENCE)
     wait_for(lambda: not is_alive(endless_packing.pid))
     assert err.count("KeyboardInterrupt") == 1, err
     assert not (tmp_path / "p").exists()
@@ -442,7 +442,7 @@ def test_packing_that_is_killed_leaves_no_pack_and_no_process_and_goes_on(
     tmp_path, endless_packing
 ):
     endless_packing.kill()
-    endless_packing.communicate(timeout=60)
+    endless_packing.communicate(timeout=PATIENCE)
     wait_for(lambda: not is_alive(endless_packing.pid))
     assert not (tmp_path / "p").exists()
     paths = [str(tmp_path / "a" / "0000.jpg")]

@@ -10,6 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from conftest import PATIENCE
 
 from monosem.results.gallery_page import (
     DATA_CLOSES,
@@ -197,7 +198,7 @@ def drawn(tmp_path):
         flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000"]
         address = f"{(tmp_path / 'gallery.html').as_uri()}#{view}"
         command = [BROWSER, *flags, "--dump-dom", address]
-        out = subprocess.run(command, capture_output=True, timeout=300, check=True)
+        out = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
         return re.findall(r'<section class="panel">.*?</section>', out.stdout.decode(), re.DOTALL)
 
     return draw

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY, here, run
+from conftest import PATIENCE, ROOT, TINY, here, run
 
 from monosem.results.rows import read_table
 
@@ -34,7 +34,6 @@ label_noise/Curve.severities = (0.0, 0.5)
 CELLS = {"simclr,seed=0", "simclr,seed=1", "sae,seed=0", "sae,seed=1"}
 STAGES = 29
 LONG_NAME = "x" * 70  # of a folder in which no socket of Ray's can lie
-PATIENCE = 170  # seconds after which a test gives up; nothing is measured
 
 
 def arguments(folder: Path, text: str, *flags: object, runs: str = "runs") -> list[object]:
