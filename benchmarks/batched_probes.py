@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from monosem.core.identity import generator
-from monosem.evaluation.batched_probes import ProbeSpec
-from monosem.evaluation.probes import LinearProbe
 from monosem.learning.optimizers import SGD, WarmupCosine
+from monosem.probes.batched_probes import ProbeSpec
+from monosem.probes.linear import LinearProbe
 
 ROUNDS = 5
 

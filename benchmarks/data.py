@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from monosem.data.folders import read_squares
 from monosem.data.packed import open_pack
-from monosem.data.shapes import Shapes
+from monosem.datasets.folders import read_squares
+from monosem.datasets.shapes import Shapes
 
 
 def write_photographs(folder: Path, count: int) -> list[str]:

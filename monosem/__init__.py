@@ -17,17 +17,17 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.core.fields import FieldError, Part
     from monosem.core.stage import Stage, StageError
     from monosem.core.store import Store
+    from monosem.corruptions.base import Corruption
     from monosem.data.dataset import Augmentation, Dataset, Examples
     from monosem.data.images import ImageDataset
-    from monosem.evaluation.corruptions import Corruption
     from monosem.evaluation.curves import Curve
     from monosem.evaluation.experiment import Experiment
-    from monosem.evaluation.probes import Probe
     from monosem.learning.encoders import Encoder
     from monosem.learning.objectives import Objective
     from monosem.learning.sparse import Sparsifier
     from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
     from monosem.models.representation import Representation
+    from monosem.probes.base import Probe
     from monosem.running.local import features, run
     from monosem.specs.errors import SpecError
     from monosem.specs.load import load
@@ -41,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "Augmentation": "data.dataset",
-    "Corruption": "evaluation.corruptions",
+    "Corruption": "corruptions.base",
     "Curve": "evaluation.curves",
     "Dataset": "data.dataset",
     "Declaration": "metrics.base",
@@ -55,7 +55,7 @@ _HOMES = {
     "Objective": "learning.objectives",
     "Part": "core.fields",
     "PerDimension": "metrics.base",
-    "Probe": "evaluation.probes",
+    "Probe": "probes.base",
     "Representation": "models.representation",
     "Sparsifier": "learning.sparse",
     "SpecError": "specs.errors",

@@ -292,7 +292,7 @@ def show_plan(flags: argparse.Namespace) -> int:
     """
     from monosem.core.stage import closure, key, plan
     from monosem.core.store import Store
-    from monosem.data.cifar import no_downloads
+    from monosem.datasets.cifar import no_downloads
 
     with no_downloads():  # reading a spec opens its data, as what they hold is in the keys
         spec = read_spec(flags)
@@ -364,7 +364,7 @@ def _redraw(folder: Path, rows: Sequence[Row]) -> str:
 
 def _lay_over(folders: Sequence[Path], rows: Sequence[Row], flags: argparse.Namespace) -> str:
     """A run folder of several runs together."""
-    from monosem.results.gallery_page import write_gallery
+    from monosem.figures.gallery_page import write_gallery
     from monosem.running import run_folder
 
     encoders = run_folder.joined_gallery(folders)

@@ -79,7 +79,7 @@ def save_batches(home: Path, files: Any, labels: np.ndarray, key: bytes) -> None
 def save_imagenet(folder: Path) -> None:
     """Two images of every class for training, one for testing."""
     draw = np.random.default_rng(1)
-    listed = (ROOT / "monosem" / "data" / "imagenet100.txt").read_text().split()
+    listed = (ROOT / "monosem" / "datasets" / "imagenet100.txt").read_text().split()
     for name in [word for word in listed if re.fullmatch(r"n\d{8}", word)]:
         for split, images in (("train", 2), ("val", 1)):
             (folder / split / name).mkdir(parents=True)

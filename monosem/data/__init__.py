@@ -1,6 +1,6 @@
-"""Where inputs and labels come from: datasets, the files they are read from, and augmentations.
+"""What data are: a train and a test split, images, files that are packed, augmentations.
 
 Knows nothing of networks, losses, stages or Gin files: it imports `monosem.core` only.
-`dataset.py` is the base for inputs of any kind; everything else here is about images.
-A new dataset is one file in this folder: a frozen dataclass that loads two splits.
+`dataset.py` is the base for inputs of any kind; everything else here is about images. The datasets
+themselves are in `monosem.datasets`.
 """

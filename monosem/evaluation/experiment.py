@@ -14,8 +14,8 @@ from monosem.core.fields import Count, Label, Part, Range
 from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
-from monosem.evaluation.curves import Measurement, SeverityCurve
 from monosem.evaluation.dashboard import FeatureDashboard
+from monosem.evaluation.measurement import Measurement, SeverityCurve
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from monosem.core.device import device
 from monosem.core.fields import FieldError
 from monosem.core.stage import Artifact, Job, Stage, StageError
-from monosem.evaluation.curves import Measurement, Result
+from monosem.evaluation.measurement import Measurement, Result
 from monosem.metrics.base import (
     Declaration,
     FeatureBatch,

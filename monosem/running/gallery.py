@@ -18,11 +18,11 @@ from monosem.core.stage import Artifact
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
+from monosem.figures.gallery_page import write_gallery
 from monosem.metrics.base import PerDimension, from_artifact
-from monosem.results.gallery_page import write_gallery
 
 if TYPE_CHECKING:
-    from monosem.results.figures import FigureRow
+    from monosem.figures.dimensions import FigureRow
 
 SMALL = 32  # pixels a side: up to here PNG is the smaller file, and it is exact
 COLUMNS = 40  # of a sprite, at most
@@ -233,7 +233,7 @@ def draw_encoder(shown: ShownEncoder, rows: int, folder: Path, suffix: str) -> l
     rows: dimensions from either end.
     suffix: of the files' names.
     """
-    from monosem.results.figures import draw_gallery, draw_histograms, draw_space
+    from monosem.figures.dimensions import draw_gallery, draw_histograms, draw_space
 
     by = f"dimensions by {shown.sorted_by.replace('_', ' ') or 'activity'}"
     rows_by_end = {
@@ -271,7 +271,7 @@ def shows_pictures(data: Dataset) -> bool:
 
 def _figure_row(shown: ShownEncoder, dimension: int) -> FigureRow:
     """What the figures show of a dimension."""
-    from monosem.results.figures import FigureRow
+    from monosem.figures.dimensions import FigureRow
 
     dashboard, names = shown.dashboard, shown.data.class_names
     labels = shown.data.split("test").labels

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from monosem.core.stage import Stage, key, title
 from monosem.core.store import Callback, LogEntry, Store
-from monosem.evaluation.curves import SeverityCurve
+from monosem.evaluation.measurement import SeverityCurve
 from monosem.models.training import Learning
 
 TERMINAL_SECONDS = 0.3  # between two updates on a terminal

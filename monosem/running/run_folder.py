@@ -18,15 +18,15 @@ from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
-from monosem.evaluation.curves import SeverityCurve
 from monosem.evaluation.experiment import Experiment
+from monosem.evaluation.measurement import SeverityCurve
+from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.metrics.base import PerDimension, from_artifact, numbers_from_artifact
 from monosem.models.features import Features
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
 from monosem.results.correlation import CorrelationReport
-from monosem.results.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.results.rows import Row, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
@@ -202,7 +202,7 @@ def write_table(folder: Path, rows: Sequence[Row], summary: str) -> list[Path]:
 
 def draw_curves(folder: Path, table: Table) -> list[Path]:
     """curves.png, a panel for each curve; of a sweep, each curve as a figure of its own too."""
-    from monosem.results import figures
+    from monosem.figures import curves as figures
 
     panels: dict[str, list[str] | None] = {}
     if any(row.swept for row in table.rows):
@@ -216,7 +216,7 @@ def draw_curves(folder: Path, table: Table) -> list[Path]:
 
 def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Path]:
     """claim.png, if there are encoders enough; its path."""
-    from monosem.results import figures
+    from monosem.figures import curves as figures
 
     if not report.panels:
         return []

@@ -17,8 +17,8 @@ from torch.utils.tensorboard.summary import hparams
 from monosem.core.fields import Part
 from monosem.core.stage import Stage, key
 from monosem.core.store import Callback, LogEntry, Store
-from monosem.evaluation.curves import SeverityCurve
 from monosem.evaluation.experiment import Experiment
+from monosem.evaluation.measurement import SeverityCurve
 from monosem.models.features import Features
 from monosem.models.training import Learning
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import gin
 
-from monosem import data, evaluation, learning, metrics, models
+from monosem import corruptions, data, datasets, evaluation, learning, metrics, models, probes
 from monosem.core.fields import FieldError, Part
 from monosem.core.stage import closure, key
 from monosem.evaluation.experiment import Experiment
@@ -54,7 +54,7 @@ def register(*folders: ModuleType) -> None:
             importlib.import_module(module.name)
 
 
-register(data, learning, metrics, models, evaluation)
+register(data, learning, metrics, datasets, corruptions, models, probes, evaluation)
 
 
 def load(files: str | Path | Sequence[str | Path], bindings: str | Sequence[str] = ()) -> Spec:

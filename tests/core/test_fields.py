@@ -9,12 +9,13 @@ import pytest
 from conftest import tiny_curve
 
 from monosem.core.fields import Count, FieldError, Part, Range, annotations_of, conform
-from monosem.data.digits import Digits
-from monosem.evaluation.corruptions import FewShot, LabelNoise
-from monosem.evaluation.probes import LinearProbe
+from monosem.corruptions.few_shot import FewShot
+from monosem.corruptions.label_noise import LabelNoise
+from monosem.datasets.digits import Digits
 from monosem.learning.objectives import Contrastive, NonNegative
 from monosem.learning.optimizers import SGD, Constant, WarmupCosine
 from monosem.learning.sparse import L1
+from monosem.probes.linear import LinearProbe
 
 
 @pytest.mark.parametrize(

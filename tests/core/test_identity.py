@@ -12,10 +12,10 @@ from conftest import ROOT, tiny_curve, tiny_pretrain
 from monosem.core.fields import Part, annotations_of, is_in_key
 from monosem.core.identity import generator, seed_for
 from monosem.core.stage import key
-from monosem.data.digits import Digits
-from monosem.evaluation.corruptions import FewShot, LabelNoise
+from monosem.corruptions.few_shot import FewShot
+from monosem.corruptions.label_noise import LabelNoise
+from monosem.datasets.digits import Digits
 from monosem.evaluation.monosemanticity import Monosemanticity
-from monosem.evaluation.probes import LinearProbe
 from monosem.learning.objectives import NonNegative, OnlineClassifier
 from monosem.learning.optimizers import SGD, Constant
 from monosem.learning.sparse import TopK
@@ -24,6 +24,7 @@ from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import Pixels
 from monosem.models.features import Features
 from monosem.models.representation import Embedding
+from monosem.probes.linear import LinearProbe
 
 SAE = SparseAutoencoder(
     data=Digits(size=8),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from monosem.core.stage import Stage, closure, group_shared, plan, title
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.models.baselines import Pixels
 from monosem.models.features import Features
 

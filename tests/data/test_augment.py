@@ -25,7 +25,7 @@ from monosem.data.augment import (
     RandomResizedCrop,
     RandomRotation,
 )
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 
 IMAGES = torch.rand(8, 3, 20, 24, generator=torch.Generator().manual_seed(0))
 PIXELS = (IMAGES * 255).round().to(torch.uint8)

@@ -12,14 +12,14 @@ from torch import nn
 from monosem.core.fields import FieldError
 from monosem.core.identity import generator
 from monosem.core.store import Store
+from monosem.corruptions.input_noise import GaussianNoise
 from monosem.data.augment import RandomResizedCrop
 from monosem.data.dataset import Augmentation, Dataset, Examples
-from monosem.data.digits import Digits
-from monosem.evaluation.corruptions import GaussianNoise
-from monosem.evaluation.probes import LinearProbe
+from monosem.datasets.digits import Digits
 from monosem.learning.encoders import Encoder, SmallConv
 from monosem.learning.optimizers import SGD, Constant
 from monosem.models.representation import Embedding
+from monosem.probes.linear import LinearProbe
 
 VOCABULARY = 21  # token 0 stands for nothing
 

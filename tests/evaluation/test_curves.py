@@ -13,14 +13,14 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.stage import StageError, key
 from monosem.core.store import Store
-from monosem.data.digits import Digits
-from monosem.data.shapes import Shapes
-from monosem.evaluation.batched_probes import topk_accuracy
-from monosem.evaluation.corruptions import FewShot, GaussianNoise, LabelNoise, UniformNoise
+from monosem.corruptions.few_shot import FewShot
+from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
+from monosem.corruptions.label_noise import LabelNoise
+from monosem.datasets.digits import Digits
+from monosem.datasets.shapes import Shapes
 from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.monosemanticity import Monosemanticity
-from monosem.evaluation.probes import LinearProbe
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics import ALL_METRICS
@@ -31,6 +31,8 @@ from monosem.models import features
 from monosem.models.baselines import Pixels
 from monosem.models.features import Features, encode
 from monosem.models.representation import Embedding, Representation
+from monosem.probes.batched_probes import topk_accuracy
+from monosem.probes.linear import LinearProbe
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(epochs=1)

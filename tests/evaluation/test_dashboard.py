@@ -9,7 +9,7 @@ from conftest import tiny_pretrain
 from torch.testing import assert_close
 
 from monosem.core.store import Store
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.evaluation.dashboard import BINS, FeatureDashboard, most_activating
 from monosem.models.features import Features
 from monosem.models.representation import Embedding

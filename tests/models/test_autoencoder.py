@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
 from monosem.core.store import Store
-from monosem.data.shapes import Shapes
+from monosem.datasets.shapes import Shapes
 from monosem.learning.optimizers import SGD
 from monosem.learning.sparse import Autoencoder, TopK
 from monosem.models.autoencoder import SparseAutoencoder

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
-from monosem.data.digits import Digits
-from monosem.data.shapes import Shapes
+from monosem.datasets.digits import Digits
+from monosem.datasets.shapes import Shapes
 from monosem.learning.sparse import TopK
 from monosem.models.baselines import ICA, PCA, Pixels, RandomProjection
 from monosem.models.features import Features

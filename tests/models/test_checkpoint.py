@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
 from monosem.core.store import Store
-from monosem.data.digits import Digits
-from monosem.data.shapes import Shapes
+from monosem.datasets.digits import Digits
+from monosem.datasets.shapes import Shapes
 from monosem.learning.encoders import Projector, SmallConv
 from monosem.learning.objectives import Contrastive, NonNegative
 from monosem.learning.sparse import Autoencoder, TopK

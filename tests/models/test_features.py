@@ -12,7 +12,7 @@ from monosem.core.device import BatchLoader
 from monosem.core.stage import StageError
 from monosem.core.store import Store
 from monosem.data.augment import RandomRotation
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.models.features import CHUNK, Features, encode, encode_views, view_draw
 
 DATA = Digits(size=8)

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
 from monosem.core.store import Store
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.learning.encoders import Network, Projector, ResNet, SmallConv
 from monosem.learning.objectives import Contrastive, NonNegative, OnlineClassifier
 from monosem.learning.optimizers import LARS, SGD

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
 from monosem.core.store import Store
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.learning.optimizers import Adam
 from monosem.models.toy import Superposition, Toys, TwoFeatures, draw_features, orient
 from monosem.specs.load import load

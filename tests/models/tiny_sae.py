@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import tiny_pretrain
 
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, WarmupCosine
 from monosem.learning.sparse import TopK

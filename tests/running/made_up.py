@@ -13,7 +13,7 @@ import torch
 
 from monosem.core.fields import Count, NotInKey
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.data.digits import Digits
+from monosem.datasets.digits import Digits
 from monosem.learning.optimizers import SGD, WarmupCosine
 from monosem.models.training import Training
 

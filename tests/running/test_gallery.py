@@ -14,20 +14,20 @@ from matplotlib.image import imread
 from PIL import Image
 
 from monosem.core.store import Store
+from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.dataset import Dataset, Examples
-from monosem.data.digits import Digits
 from monosem.data.images import ImageDataset
-from monosem.evaluation.corruptions import LabelNoise
+from monosem.datasets.digits import Digits
 from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment, Gallery
-from monosem.evaluation.probes import LinearProbe
+from monosem.figures.gallery_page import read_gallery
 from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
 from monosem.metrics.space import Dimensions
 from monosem.models.baselines import Pixels
 from monosem.models.features import Features
 from monosem.models.representation import Embedding, Projection, Representation
-from monosem.results.gallery_page import read_gallery
+from monosem.probes.linear import LinearProbe
 from monosem.running.gallery import (
     draw_encoder,
     gallery_encoder,

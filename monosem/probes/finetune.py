@@ -17,13 +17,13 @@ from monosem.core.device import BatchLoader, Precision, device, seeded, to_devic
 from monosem.core.fields import Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
+from monosem.corruptions.base import Corruption, TrainingSet, training_set
 from monosem.data.dataset import Dataset
-from monosem.evaluation.corruptions import Corruption, TrainingSet, training_set
-from monosem.evaluation.probes import MinibatchProbe, Predictions, Task
 from monosem.learning.loop import TrainingLoop
 from monosem.models.features import encode
 from monosem.models.representation import GetArtifact, Representation, backbone_of
 from monosem.models.training import Learning
+from monosem.probes.base import MinibatchProbe, Predictions, Task
 
 
 @gin.register

@@ -8,17 +8,18 @@ from conftest import tiny_pretrain
 
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
+from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
-from monosem.data.digits import Digits
-from monosem.evaluation.corruptions import LabelNoise
-from monosem.evaluation.curves import Curve, FeatureSelection, Retrieval
-from monosem.evaluation.probes import LinearProbe
+from monosem.datasets.digits import Digits
+from monosem.evaluation.curves import Curve
+from monosem.evaluation.selection import FeatureSelection, Retrieval
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics.neighbours import precision_at
 from monosem.metrics.space import by_activity
 from monosem.models.features import Features
 from monosem.models.representation import Embedding
+from monosem.probes.linear import LinearProbe
 
 DATA = Digits(size=8)
 ENCODER = Embedding(tiny_pretrain(objective=Contrastive()))  # 16 dimensions

@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from monosem.core.fields import FieldError
 from monosem.core.stage import StageError
-from monosem.evaluation.batched_probes import (
+from monosem.learning.optimizers import LARS, SGD, Adam, Constant, WarmupCosine
+from monosem.probes.batched_probes import (
     BatchedProbes,
     EarlyStopping,
     ProbeGroups,
@@ -27,8 +28,7 @@ from monosem.evaluation.batched_probes import (
     topk_accuracy,
     unique_probes,
 )
-from monosem.evaluation.probes import LinearProbe
-from monosem.learning.optimizers import LARS, SGD, Adam, Constant, WarmupCosine
+from monosem.probes.linear import LinearProbe
 
 N, D, CLASSES = 60, 7, 4
 DRAW = torch.Generator().manual_seed(0)

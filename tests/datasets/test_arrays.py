@@ -9,7 +9,7 @@ import pytest
 from samples import random_pixels
 
 from monosem.core.fields import FieldError
-from monosem.data.arrays import Arrays
+from monosem.datasets.arrays import Arrays
 
 
 def write_npz(path, **arrays):

@@ -6,7 +6,7 @@ import pytest
 from made_rows import study
 from matplotlib.image import imread
 
-from monosem.results.figures import draw_curves
+from monosem.figures.curves import draw_curves
 from monosem.results.table import Table
 
 

@@ -15,25 +15,22 @@ from monosem.core.device import BatchLoader
 from monosem.core.fields import FieldError
 from monosem.core.stage import StageError, closure, group_shared, key, plan
 from monosem.core.store import Callback, LogEntry, Store
+from monosem.corruptions.base import Corruption
+from monosem.corruptions.few_shot import FewShot
+from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
+from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
-from monosem.data.digits import Digits
 from monosem.data.packed import Packed
-from monosem.evaluation import probes
-from monosem.evaluation.batched_probes import EarlyStopping, fit_probes, topk_accuracy
-from monosem.evaluation.corruptions import (
-    Corruption,
-    FewShot,
-    GaussianNoise,
-    LabelNoise,
-    UniformNoise,
-)
+from monosem.datasets.digits import Digits
 from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.probes import FittedProbes, LinearProbe
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Adam, Constant
 from monosem.models.features import Features, encode_views, view_draw
 from monosem.models.representation import Embedding
+from monosem.probes import linear
+from monosem.probes.batched_probes import EarlyStopping, fit_probes, topk_accuracy
+from monosem.probes.linear import FittedProbes, LinearProbe
 from monosem.specs import load as loading
 
 DATA = Digits(size=8)
@@ -326,7 +323,7 @@ def test_batches_larger_than_the_training_split_are_refused():
 
 def test_a_stage_whose_probes_diverge_takes_none_of_its_group_along(new_store, monkeypatch):
     error = StageError("the weights are no finite numbers")
-    fitted = probes.ProbeTrainer.result
+    fitted = linear.ProbeTrainer.result
     calls = []
 
     def result(trainer):
@@ -335,7 +332,7 @@ def test_a_stage_whose_probes_diverge_takes_none_of_its_group_along(new_store, m
             raise error
         return fitted(trainer)
 
-    monkeypatch.setattr(probes.ProbeTrainer, "result", result)
+    monkeypatch.setattr(linear.ProbeTrainer, "result", result)
     stages = three_stages()
     with pytest.raises(StageError, match="no finite numbers"):
         new_store.get_together(stages)

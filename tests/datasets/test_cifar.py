@@ -17,9 +17,9 @@ import torchvision
 from samples import random_pixels
 
 from monosem.core.fields import FieldError
-from monosem.data import cifar
-from monosem.data.cifar import CIFAR10, CIFAR100
 from monosem.data.packed import open_packs
+from monosem.datasets import cifar
+from monosem.datasets.cifar import CIFAR10, CIFAR100
 
 
 class Python2Pickler(pickle._Pickler):

@@ -7,15 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from monosem.core.identity import generator
-from monosem.data.digits import Digits
-from monosem.evaluation.corruptions import (
-    Corruption,
-    FewShot,
-    GaussianNoise,
-    LabelNoise,
-    UniformNoise,
-    training_set,
-)
+from monosem.corruptions.base import Corruption, training_set
+from monosem.corruptions.few_shot import FewShot
+from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
+from monosem.corruptions.label_noise import LabelNoise
+from monosem.datasets.digits import Digits
 
 LABELS = torch.arange(10).repeat_interleave(torch.tensor([7, 20, 20, 20, 20, 20, 20, 20, 20, 33]))
 IMAGES = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from monosem.core.fields import FieldError
-from monosem.data import digits
-from monosem.data.digits import Digits
+from monosem.datasets import digits
+from monosem.datasets.digits import Digits
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import PATIENCE
 
-from monosem.results.gallery_page import (
+from monosem.figures.gallery_page import (
     DATA_CLOSES,
     DATA_OPENS,
     gallery_data,

@@ -25,8 +25,8 @@ from monosem.core.fields import FieldError
 from monosem.core.identity import digest
 from monosem.core.stage import key
 from monosem.data.dataset import load_once
-from monosem.data.folders import FEW, ImageFolder, ImageNet100, SquareImages, read_squares
 from monosem.data.packed import PackError, open_pack, open_packs
+from monosem.datasets.folders import FEW, ImageFolder, ImageNet100, SquareImages, read_squares
 from monosem.specs.errors import SpecError
 from monosem.specs.load import load
 
@@ -372,7 +372,7 @@ def test_two_processes_pack_once(tmp_path, capfd):
 ENDLESS = """
 import signal, sys
 from pathlib import Path
-from monosem.data.folders import read_squares
+from monosem.datasets.folders import read_squares
 from monosem.data.packed import open_pack
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from monosem.core.fields import FieldError
 from monosem.core.identity import generator
-from monosem.data.shapes import (
+from monosem.datasets.shapes import (
     BACKGROUNDS,
     CLASSES,
     FACTORS,

@@ -12,23 +12,20 @@ from torch.testing import assert_close
 
 from monosem.core.fields import FieldError
 from monosem.core.store import Callback, Store
+from monosem.corruptions.base import Corruption
+from monosem.corruptions.few_shot import FewShot
+from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
+from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
-from monosem.data.digits import Digits
-from monosem.evaluation.corruptions import (
-    Corruption,
-    FewShot,
-    GaussianNoise,
-    LabelNoise,
-    UniformNoise,
-)
+from monosem.datasets.digits import Digits
 from monosem.evaluation.curves import Curve
-from monosem.evaluation.finetune import FineTune, Tuned
-from monosem.evaluation.probes import Task
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Adam, Constant
 from monosem.learning.sparse import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding, Projection, Representation
+from monosem.probes.base import Task
+from monosem.probes.finetune import FineTune, Tuned
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(objective=Contrastive())

@@ -1,0 +1,101 @@
+"""Corruptions: of the probe's training labels, its training examples or the test inputs.
+
+A corruption overrides one hook; the other hooks change nothing. Every hook is
+handed a fresh generator, seeded by (class of the corruption, repeat, dataset) alone. The encoder
+does not seed it, so every encoder meets the same noise. The severity does not seed it either, so
+severities share their draws: the labels wrong at 10 % are among those wrong at 20 %, and 5 shots
+contain the 2 shots. Nothing here knows of probes or encoders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from monosem.core.fields import AtLeastZero, Part, conform
+from monosem.core.identity import generator as seeded_generator
+from monosem.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Corruption(Part):
+    """A way to make an evaluation harder, at a severity; severity 0 is no corruption at all."""
+
+    severities: ClassVar[Any] = AtLeastZero  # what a severity may be, as an annotation
+
+    @property
+    def axis(self) -> str:
+        """What the severity is, with its unit, for figures and tables."""
+        return f"severity of {type(self).__name__}"
+
+    def check_severity(self, severity: float, labels: Tensor) -> None:
+        """ValueError, with what is allowed, where these training labels (n,) do not allow it."""
+        conform(severity, self.severities)
+
+    def incompatibility(self, data: Dataset) -> str | None:
+        """Why it cannot be done to `data`, or None.
+
+        It begins with a verb, as in "must be of images": "Curve.data" is put in front.
+        """
+        return None
+
+    def draw(self, repeat: int, data: Dataset) -> Generator:
+        """What the hooks draw from: the same for every encoder and severity.
+
+        It is on the CPU, so that encoders measured on different devices meet the same noise.
+        """
+        return seeded_generator(type(self).__name__, repeat, data)
+
+    def labels(self, labels: Tensor, classes: int, severity: float, generator: Generator) -> Tensor:
+        """(n,) true training labels -> (n,) the labels that the probe sees."""
+        return labels
+
+    def examples(self, labels: Tensor, severity: float, generator: Generator) -> Tensor:
+        """(n,) true training labels -> (m,) examples that the probe sees, ascending indices."""
+        return torch.arange(len(labels))
+
+    def inputs(
+        self, inputs: Tensor, data: Dataset, severity: float, generator: Generator
+    ) -> Tensor:
+        """Prepared test inputs (n, ...) -> the same, corrupted.
+
+        data: the dataset that they are from. One of images has `pixel_range`, (c, 1, 1): how much
+            of their normalised scale the pixel range 0 to 1 takes.
+        """
+        return inputs
+
+    def touches_training(self, severity: float) -> bool:
+        """Whether the probe learns from other labels or other examples than the clean ones."""
+        chooses_examples = type(self).examples is not Corruption.examples
+        changes_labels = type(self).labels is not Corruption.labels
+        return chooses_examples or (changes_labels and severity != 0)
+
+    def touches_inputs(self, severity: float) -> bool:
+        """Whether the test inputs have to be encoded anew at this severity."""
+        return severity != 0 and type(self).inputs is not Corruption.inputs
+
+
+class TrainingSet(NamedTuple):
+    """What a probe learns from.
+
+    examples: (m,) indices of the training examples that it sees, ascending
+    labels: (n,) the labels of all training examples as it sees them
+    """
+
+    examples: Tensor
+    labels: Tensor
+
+
+def training_set(
+    data: Dataset, corruption: Corruption | None, severity: float, repeat: int
+) -> TrainingSet:
+    """The training set of a repeat at a severity; without a corruption, the clean one."""
+    labels = data.split("train").labels
+    if corruption is None:
+        return TrainingSet(torch.arange(len(labels)), labels)
+    examples = corruption.examples(labels, severity, corruption.draw(repeat, data))
+    noisy_labels = corruption.labels(labels, data.classes, severity, corruption.draw(repeat, data))
+    return TrainingSet(examples, noisy_labels)

@@ -1,0 +1,106 @@
+"""What a measurement is: a stage whose artifact is numbers for the table, at several points."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from monosem.core.fields import Label
+from monosem.core.stage import Artifact, Stage
+from monosem.data.dataset import Dataset
+from monosem.models.representation import Representation
+from monosem.results.rows import MONOSEMANTICITY
+
+LARGEST_SEVERITY = 1e9
+
+
+class Result(NamedTuple):
+    """One number of a table.
+
+    severity: what was done, in the unit of the measurement's axis.
+    repeat: which draw it is.
+    metric: what the number is.
+    value: the number; accuracies are in percent.
+    n: how many test examples it is of.
+    """
+
+    severity: float
+    repeat: int
+    metric: str
+    value: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Stage):
+    """A stage whose artifact is numbers for the table.
+
+    name: what the numbers are called there.
+    encoder: the representation that is measured.
+    data: what it is measured on.
+    """
+
+    name: Label = ""
+    encoder: Representation
+    data: Dataset
+
+    @property
+    def axis(self) -> str:
+        """What the severity of its results is, with its unit."""
+        raise NotImplementedError
+
+    def results(self, artifact: Artifact) -> Iterator[Result]:
+        """The numbers that the stage left."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeverityCurve(Measurement):
+    """A measurement at several severities: a curve in the figures.
+
+    severities: its points.
+
+    Artifact:
+        a metric  (severities, repeats)  float64, in percent
+        passes    ()                     how many inputs passed through the encoder for this
+                                         curve alone
+    """
+
+    severities: tuple[float, ...]
+    metrics: ClassVar[tuple[str, ...]]  # the first one is drawn
+
+    def validate(self) -> None:
+        if not re.fullmatch(r"[\w.+-]*", self.name) or self.name.startswith(MONOSEMANTICITY):
+            self.refuse(
+                "name",
+                "must be a word of letters, digits and . _ + - "
+                f"other than {MONOSEMANTICITY}, got {self.name!r}",
+            )
+        if not self.severities:
+            self.refuse("severities", "must hold at least one severity, got ()")
+        largest = max(map(abs, self.severities))
+        if largest > LARGEST_SEVERITY:
+            self.refuse("severities", f"must be at most 1e9, got {largest:g}")
+        if len(set(self.severities)) < len(self.severities):
+            self.refuse("severities", f"must differ from one another, got {self.severities}")
+
+    def preflight(self) -> None:
+        if problem := self.data.problem() or self.encoder.incompatibility(self.data):
+            self.refuse("data", problem)
+        for severity in self.severities:
+            try:
+                self.check_severity(severity)
+            except ValueError as error:
+                self.refuse("severities", str(error))
+
+    def check_severity(self, severity: float) -> None:
+        """Raise ValueError, with what is allowed, where the data do not allow a severity."""
+
+    def results(self, artifact: Artifact) -> Iterator[Result]:
+        n = len(self.data.split("test").labels)
+        for metric in self.metrics:
+            for severity, values in zip(self.severities, artifact[metric].tolist(), strict=True):
+                for repeat, value in enumerate(values):
+                    yield Result(severity, repeat, metric, value, n)

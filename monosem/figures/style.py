@@ -1,0 +1,47 @@
+"""What all figures share: colours of lines, markers, the frame, and how a figure is saved.
+
+Only this folder imports matplotlib to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot
+from matplotlib.colors import to_rgb
+
+from monosem.results.rows import Line
+
+matplotlib.use("Agg")
+
+Color = tuple[float, ...]
+
+MARKERS = "osD^vP*X"
+MANY_LINES = 5  # more have a legend beside the panels and paler intervals
+COLORS = 10  # of matplotlib's cycle
+
+
+def line_color(lines: Sequence[Line], line: Line) -> Color:
+    """A colour for each line; where there are more lines than colours, one for each experiment, its
+    lines paler and paler."""
+    if len(lines) <= COLORS:
+        return to_rgb(f"C{lines.index(line)}")
+    experiments = list(dict.fromkeys(other.experiment for other in lines))
+    siblings = [other for other in lines if other.experiment == line.experiment]
+    paler = 0.7 * siblings.index(line) / len(siblings)
+    color = to_rgb(f"C{experiments.index(line.experiment)}")
+    return tuple(paler + (1 - paler) * part for part in color)
+
+
+def open_frame(panel: Any) -> None:
+    """Hide the top and the right side of the frame."""
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, title: str, path: Path) -> None:
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,138 @@
+"""Probes: how well a classifier does on a representation, with the representation left as it is.
+
+A curve describes its question as a `Task`. A `Probe` says how a classifier is made: it names the
+stages that this needs and predicts the test labels. A `ProbeSpec` (batched_probes) is one
+classifier to fit. Nothing here knows of curves, experiments or tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from monosem.core.fields import Count, Part
+from monosem.core.identity import seed_for
+from monosem.core.stage import Job, Stage
+from monosem.corruptions.base import Corruption, training_set
+from monosem.data.dataset import Augmentation, Dataset, views_mismatch
+from monosem.learning.optimizers import Optimizer, Schedule
+from monosem.models.representation import Representation
+from monosem.probes.batched_probes import (
+    ProbeSpec,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a curve asks of its probe: training sets and test inputs under a corruption.
+
+    A draw is one severity and one repeat.
+
+
+    encoder: the representation that is probed.
+    data: what the probe is trained and tested on.
+    corruption: of the training labels, the training examples or the test inputs.
+    severities: of the corruption.
+    repeats: independent draws of the corruption and of the probe.
+    """
+
+    encoder: Representation
+    data: Dataset
+    corruption: Corruption
+    severities: tuple[float, ...]
+    repeats: int
+
+    @property
+    def draws(self) -> list[tuple[float, int]]:
+        """Every (severity, repeat), severity by severity."""
+        return draws_of(self.severities, self.repeats)
+
+    @property
+    def touches_inputs(self) -> bool:
+        """Whether some severity changes the test inputs."""
+        return any(self.corruption.touches_inputs(severity) for severity in self.severities)
+
+    def probe_spec(self, severity: float, repeat: int) -> ProbeSpec:
+        """The classifier of a draw."""
+        return probe_spec(self.data, self.corruption, severity, repeat)
+
+    def probe_specs(self) -> list[ProbeSpec]:
+        """One for every draw."""
+        return [self.probe_spec(severity, repeat) for severity, repeat in self.draws]
+
+    def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
+        """A function that corrupts prepared test inputs, to be called chunk by chunk in order."""
+        generator = self.corruption.draw(repeat, self.data)
+        return lambda inputs: self.corruption.inputs(inputs, self.data, severity, generator)
+
+
+def draws_of(severities: Sequence[float], repeats: int) -> list[tuple[float, int]]:
+    """Every (severity, repeat), severity by severity."""
+    return [(severity, repeat) for severity in severities for repeat in range(repeats)]
+
+
+def probe_spec(
+    data: Dataset, corruption: Corruption | None, severity: float, repeat: int
+) -> ProbeSpec:
+    """The classifier of a repeat.
+
+    It learns from the corrupted training set, or from the clean one if there is no corruption.
+    """
+    examples, labels = training_set(data, corruption, severity, repeat)
+    return ProbeSpec(seed_for("probe", repeat), examples, labels)
+
+
+class Predictions(NamedTuple):
+    """What a probe predicts for the test split.
+
+    logits: (n, classes)
+    passes: how many inputs passed through the encoder for these predictions alone
+    """
+
+    logits: Tensor
+    passes: int
+
+
+@dataclass(frozen=True)
+class Probe(Part):
+    """How a classifier of a representation is made."""
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuse fields that do not go with a training split, for example with its size."""
+
+    def upstream(self, task: Task) -> tuple[Stage, ...]:
+        """The stages that `predictions` asks for."""
+        raise NotImplementedError
+
+    def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
+        """One for every draw of the task, in that order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MinibatchProbe(Probe):
+    """A probe that learns by minibatches of the training split.
+
+    optimizer: of its weights.
+    schedule: of the learning rate.
+    epochs: passes over the training split.
+    batch_size: images a step.
+    views: augmentations of the training images; none takes them as they are.
+    """
+
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: Count = 50
+    batch_size: Count = 256
+    views: tuple[Augmentation, ...] = ()
+
+    def check_data(self, data: Dataset) -> None:
+        if mismatch := views_mismatch(self.views, data):
+            self.refuse("views", f"do not fit Curve.data, which {mismatch}")
+        images = len(data.split("train").labels)
+        if self.batch_size > images:
+            reason = f"must be at most {images}, the training images, got {self.batch_size}"
+            self.refuse("batch_size", reason)
