@@ -30,7 +30,10 @@ class Curve(SeverityCurve):
     probe: Probe
     corruption: Corruption
     repeats: Count = 5
-    metrics = ("top1", "top5")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", "top5")
 
     @property
     def axis(self) -> str:

@@ -15,7 +15,7 @@ from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.evaluation.dashboard import FeatureDashboard
-from monosem.evaluation.measurement import Measurement, SeverityCurve
+from monosem.evaluation.measurement import Measurement, Series
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
@@ -57,7 +57,7 @@ class Experiment(Part):
     """
 
     name: Label
-    curves: tuple[SeverityCurve, ...]
+    curves: tuple[Series, ...]
     metrics: tuple[Metric, ...] = ALL_METRICS
     reference_encoder: Representation | None = None
     gallery: Gallery = Gallery()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from monosem.core.fields import Label
 from monosem.core.stage import Artifact, Stage
@@ -24,6 +24,7 @@ class Result(NamedTuple):
     metric: what the number is.
     value: the number; accuracies are in percent.
     n: how many test examples it is of.
+    point: the name of what was measured, where a name and not a severity tells it.
     """
 
     severity: float
@@ -31,6 +32,18 @@ class Result(NamedTuple):
     metric: str
     value: float
     n: int
+    point: str = ""
+
+
+class Point(NamedTuple):
+    """One place of a figure: a bar that has a name, or a severity of a curve.
+
+    name: '' where the severity alone tells it.
+    severity: 0 where there is none.
+    """
+
+    name: str
+    severity: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +70,30 @@ class Measurement(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeverityCurve(Measurement):
+class Series(Measurement):
+    """A measurement at several points: one panel of the figures, one name in the tables."""
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Its points, in the order of the figure."""
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of its results; the first one is drawn."""
+        raise NotImplementedError
+
+    def validate(self) -> None:
+        if not re.fullmatch(r"[\w.+-]*", self.name) or self.name.startswith(MONOSEMANTICITY):
+            self.refuse(
+                "name",
+                "must be a word of letters, digits and . _ + - "
+                f"other than {MONOSEMANTICITY}, got {self.name!r}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeverityCurve(Series):
     """A measurement at several severities: a curve in the figures.
 
     severities: its points.
@@ -69,15 +105,13 @@ class SeverityCurve(Measurement):
     """
 
     severities: tuple[float, ...]
-    metrics: ClassVar[tuple[str, ...]]  # the first one is drawn
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return tuple(Point("", severity) for severity in self.severities)
 
     def validate(self) -> None:
-        if not re.fullmatch(r"[\w.+-]*", self.name) or self.name.startswith(MONOSEMANTICITY):
-            self.refuse(
-                "name",
-                "must be a word of letters, digits and . _ + - "
-                f"other than {MONOSEMANTICITY}, got {self.name!r}",
-            )
+        super().validate()
         if not self.severities:
             self.refuse("severities", "must hold at least one severity, got ()")
         largest = max(map(abs, self.severities))

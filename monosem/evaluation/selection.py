@@ -65,7 +65,10 @@ class FeatureSelection(TopDimensions):
 
     probe: LinearProbe
     repeats: Count = 5
-    metrics = ("top1", "top5")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", "top5")
 
     def preflight(self) -> None:
         super().preflight()
@@ -115,7 +118,9 @@ class Retrieval(TopDimensions):
     so there is one value a severity.
     """
 
-    metrics = ("precision_at_10",)
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("precision_at_10",)
 
     def preflight(self) -> None:
         super().preflight()

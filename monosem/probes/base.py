@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from monosem.core.fields import Count, Part
 from monosem.core.identity import seed_for
@@ -96,6 +96,18 @@ class Predictions(NamedTuple):
     passes: int
 
 
+class Classifier:
+    """The fitted classifier of one draw, for other test sets and for attacks."""
+
+    def network(self, job: Job) -> nn.Module:
+        """From prepared inputs to logits, frozen, on the device. Inputs may have a gradient."""
+        raise NotImplementedError
+
+    def logits(self, test: Dataset, job: Job) -> Tensor:
+        """(n, classes) of the test split of any dataset, as it is."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Probe(Part):
     """How a classifier of a representation is made."""
@@ -110,6 +122,14 @@ class Probe(Part):
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
         """One for every draw of the task, in that order."""
         raise NotImplementedError
+
+    def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
+        """One for every draw of the task, in that order."""
+        raise NotImplementedError
+
+    def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
+        """The stages, beside those of `upstream`, that `Classifier.logits` of `test` asks for."""
+        return ()
 
 
 @dataclass(frozen=True)

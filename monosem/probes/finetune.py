@@ -23,7 +23,7 @@ from monosem.learning.loop import TrainingLoop
 from monosem.models.features import encode
 from monosem.models.representation import GetArtifact, Representation, backbone_of
 from monosem.models.training import Learning
-from monosem.probes.base import MinibatchProbe, Predictions, Task
+from monosem.probes.base import Classifier, MinibatchProbe, Predictions, Task
 
 
 @gin.register
@@ -80,6 +80,10 @@ class FineTune(MinibatchProbe):
             corrupt = task.corrupt(severity, repeat)
             yield Predictions(encode(network, task.data, inputs, corrupt), len(inputs))
 
+    def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
+        for severity, repeat in task.draws:
+            yield TunedClassifier(self.tuned(task, severity, repeat))
+
 
 class ClassifierOnFeatures(nn.Module):
     """A representation's network and a linear classifier of its features: (n, ...) -> (n, classes).
@@ -96,6 +100,22 @@ class ClassifierOnFeatures(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         features = self.features(inputs)
         return self.classifier(F.relu(features) if self.rectify else features)
+
+
+class TunedClassifier(Classifier):
+    """The classifier of a fine-tuned network.
+
+    tuned: the stage that trains it.
+    """
+
+    def __init__(self, tuned: Tuned):
+        self.tuned = tuned
+
+    def network(self, job: Job) -> nn.Module:
+        return self.tuned.network(job.get)
+
+    def logits(self, test: Dataset, job: Job) -> Tensor:
+        return encode(self.network(job), test, test.split("test").inputs)
 
 
 @dataclass(frozen=True, kw_only=True)

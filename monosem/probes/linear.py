@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 
 import gin
-from torch import Tensor
+from torch import Tensor, nn
 
 from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Range
@@ -15,9 +15,9 @@ from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
 from monosem.models.features import Features, encode, encode_views, view_draw
-from monosem.models.representation import Representation
+from monosem.models.representation import Composed, Representation
 from monosem.models.training import Learning
-from monosem.probes.base import MinibatchProbe, Predictions, Task, draws_of, probe_spec
+from monosem.probes.base import Classifier, MinibatchProbe, Predictions, Task, draws_of, probe_spec
 from monosem.probes.batched_probes import (
     BatchedProbes,
     EarlyStopping,
@@ -95,14 +95,23 @@ class LinearProbe(MinibatchProbe):
         return (*encoders, *trained_on, Features(task.encoder, task.data, "test"))
 
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
-        if self.sees_fresh_views:
-            fitted = self._probes_of_stages(task, job)
-        else:
-            fitted = self._probes_on_cached_views(task, job)
         for (probes, position), (features, passes) in zip(
-            fitted, _test_features(task, job), strict=True
+            self._fitted(task, job), _test_features(task, job), strict=True
         ):
             yield Predictions(probes.logits(features, position), passes)
+
+    def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
+        for probes, position in self._fitted(task, job):
+            yield LinearClassifier(task.encoder, probes.weight[position], probes.bias[position])
+
+    def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
+        return (Features(encoder, test, "test"),)
+
+    def _fitted(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
+        """For every draw, fitted probes and the position of its own among them."""
+        if self.sees_fresh_views:
+            return self._probes_of_stages(task, job)
+        return self._probes_on_cached_views(task, job)
 
     def cached_views(self, task: Task) -> tuple[Features, ...]:
         """The stages of the training features that are encoded once and taken in turn.
@@ -160,6 +169,28 @@ class LinearProbe(MinibatchProbe):
             stage = self.fitted_stage(task, severity)
             probes_and_position.append((fitted[stage], stage.position(severity, repeat)))
         return probes_and_position
+
+
+class LinearClassifier(Classifier):
+    """A linear probe.
+
+    encoder: the representation under it.
+    weight: (d, classes).
+    bias: (classes,).
+    """
+
+    def __init__(self, encoder: Representation, weight: Tensor, bias: Tensor):
+        self.encoder, self.weight, self.bias = encoder, weight, bias
+
+    def head(self, features: Tensor) -> Tensor:
+        """(n, d) -> (n, classes)."""
+        return features @ self.weight + self.bias
+
+    def network(self, job: Job) -> nn.Module:
+        return Composed(self.encoder.network(job.get), self.head)
+
+    def logits(self, test: Dataset, job: Job) -> Tensor:
+        return self.head(job.get(Features(self.encoder, test, "test"))["features"].to(device()))
 
 
 def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:

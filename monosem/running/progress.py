@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from monosem.core.stage import Stage, key, title
 from monosem.core.store import Callback, LogEntry, Store
-from monosem.evaluation.measurement import SeverityCurve
+from monosem.evaluation.measurement import Series
 from monosem.models.training import Learning
 
 TERMINAL_SECONDS = 0.3  # between two updates on a terminal
@@ -27,7 +27,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 def stage_label(stage: Stage) -> str:
     """A stage as people read it; a curve with its name first."""
-    return f"{stage.name}: {title(stage)}" if isinstance(stage, SeverityCurve) else title(stage)
+    return f"{stage.name}: {title(stage)}" if isinstance(stage, Series) else title(stage)
 
 
 class _Updates:

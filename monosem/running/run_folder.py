@@ -19,7 +19,7 @@ from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.measurement import SeverityCurve
+from monosem.evaluation.measurement import Series
 from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.metrics.base import PerDimension, from_artifact, numbers_from_artifact
 from monosem.models.features import Features
@@ -96,10 +96,9 @@ def _encoder_passes(stage: Stage, store: Store) -> Iterator[str]:
     history = store.history(stage)
     if not history or "encoder_passes" not in history[-1].scalars:
         return
-    if isinstance(stage, SeverityCurve):
+    purpose = describe_representation(stage)
+    if isinstance(stage, Series):
         purpose = f"curve {stage.name}"
-    else:
-        purpose = describe_representation(stage)
     if isinstance(stage, Features):
         purpose += f", {stage.split} split"
     passes = history[-1].scalars["encoder_passes"]

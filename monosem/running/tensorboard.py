@@ -18,7 +18,7 @@ from monosem.core.fields import Part
 from monosem.core.stage import Stage, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.measurement import SeverityCurve
+from monosem.evaluation.measurement import Series
 from monosem.models.features import Features
 from monosem.models.training import Learning
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
@@ -202,7 +202,7 @@ def _tags(stages: Sequence[Stage]) -> dict[str, str]:
 
 def _tag_name(stage: Stage) -> str:
     """A stage as a part of a tag: label_noise, train_split, sparse_autoencoder."""
-    if isinstance(stage, SeverityCurve):
+    if isinstance(stage, Series):
         return stage.name
     if isinstance(stage, Features):
         return f"{stage.split}_split"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
+from monosem.evaluation.measurement import Point
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept
 from monosem.results.search import Goal
@@ -142,8 +143,8 @@ def _points(cells: Sequence[Cell]) -> set[tuple[str, float, str]]:
     """Every (curve, severity, metric) that curves.csv will have."""
     points: set[tuple[str, float, str]] = set()
     for curve in {curve for cell in cells for curve in cell.experiment.curves}:
-        for severity in curve.severities:
-            points |= {(curve.name, severity, metric) for metric in curve.metrics}
+        for point in curve.points:
+            points |= {(curve.name, point.severity, metric) for metric in curve.metrics}
     return points
 
 
@@ -157,5 +158,5 @@ def _curves_with_area(cells: Sequence[Cell]) -> set[str]:
         curve.name
         for cell in cells
         for curve in cell.experiment.curves
-        if 0.0 in curve.severities and len(curve.severities) > 1
+        if Point("", 0.0) in curve.points and len(curve.points) > 1
     }

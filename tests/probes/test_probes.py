@@ -91,7 +91,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(views))
         return views
 
-    monkeypatch.setattr(probes, "encode_views", counted)
+    monkeypatch.setattr(linear, "encode_views", counted)
     return counts
 
 
