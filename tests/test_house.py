@@ -113,7 +113,13 @@ def test_a_file_opens_with_what_is_in_it(name):
         ("tensorboard", set()),  # torch.utils.tensorboard is what is used
         (
             "torchvision",
-            {"datasets/cifar.py", "datasets/folders.py", "data/packed.py", "learning/encoders.py"},
+            {
+                "datasets/cifar.py",
+                "datasets/folders.py",
+                "datasets/mnist.py",
+                "data/packed.py",
+                "learning/encoders.py",
+            },
         ),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 
 from monosem.core.stage import closure, key
 from monosem.data.packed import Packed
+from monosem.datasets.mnist import MNIST
 from monosem.evaluation.experiment import Experiment
 from monosem.models.checkpoint import Checkpoint
 from monosem.specs import load as loading
@@ -34,6 +35,7 @@ def keys_of(file: str) -> dict[str, list[str]]:
     bindings = ["Checkpoint.path = '/x.ckpt'"] if "checkpoint" in file else []
     with (
         mock.patch.object(Packed, "content", lambda self: "content"),
+        mock.patch.object(MNIST, "content", lambda self: "content"),
         mock.patch.object(Checkpoint, "content", lambda self: "content"),
         mock.patch.object(Experiment, "preflight", lambda self: None),
         mock.patch.object(loading, "closure", lambda stages: []),  # no look at the data

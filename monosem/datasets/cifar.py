@@ -154,7 +154,7 @@ class CIFAR10(Packed):
                 f"must hold the files, got {folder}{path_hint(home)}; "
                 "original = True downloads them",
             )
-        if not _downloads_allowed.get():
+        if not downloads_allowed():
             self.refuse(
                 "folder",
                 f"must hold the folder {home.name}, which is not in {folder}: it would be "
@@ -213,6 +213,11 @@ class CIFAR100(CIFAR10):
         from torchvision.datasets import CIFAR100
 
         return CIFAR100
+
+
+def downloads_allowed() -> bool:
+    """Whether data may be downloaded now."""
+    return _downloads_allowed.get()
 
 
 @contextmanager
