@@ -70,8 +70,11 @@ class Corruption(Part):
     def touches_training(self, severity: float) -> bool:
         """Whether the probe learns from other labels or other examples than the clean ones."""
         chooses_examples = type(self).examples is not Corruption.examples
-        changes_labels = type(self).labels is not Corruption.labels
-        return chooses_examples or (changes_labels and severity != 0)
+        return chooses_examples or self.touches_labels(severity)
+
+    def touches_labels(self, severity: float) -> bool:
+        """Whether some training labels may be wrong at this severity."""
+        return severity != 0 and type(self).labels is not Corruption.labels
 
     def touches_inputs(self, severity: float) -> bool:
         """Whether the test inputs have to be encoded anew at this severity."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gin
@@ -12,8 +13,16 @@ from monosem.core.device import device
 from monosem.core.fields import Count
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
+from monosem.evaluation.code_movement import (
+    MOVEMENT,
+    OUTCOMES,
+    by_outcome,
+    code_movement,
+    top_consistency,
+)
 from monosem.evaluation.measurement import SeverityCurve
-from monosem.probes.base import Probe, Task
+from monosem.models.features import Features
+from monosem.probes.base import Predictions, Probe, Task
 from monosem.probes.batched_probes import topk_accuracy
 
 
@@ -25,7 +34,15 @@ class Curve(SeverityCurve):
     data: what the probe is trained and tested on.
     severities: the points of the curve, in units of the corruption.
     repeats: independent draws of the corruption and of the probe. The intervals come from them.
+
+    Beside the accuracy, of a probe that leaves the representation as it is (code_movement.py):
+    cosine, stay_active, same_top_dimension: how far the test features move, where test inputs are
+        corrupted.
+    consistency_of_right, consistency_of_wrong: the class consistency of the most active dimension
+        of the test images that the probe gets right and wrong, where training labels are wrong.
     """
+
+    VERSION = 2
 
     probe: Probe
     corruption: Corruption
@@ -33,7 +50,9 @@ class Curve(SeverityCurve):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("top1", "top5")
+        movement = MOVEMENT if self.probe.frozen and self.task.touches_inputs else ()
+        outcomes = OUTCOMES if self.probe.frozen and self.task.touches_labels else ()
+        return ("top1", "top5", *movement, *outcomes)
 
     @property
     def axis(self) -> str:
@@ -60,21 +79,50 @@ class Curve(SeverityCurve):
         )
 
     def upstream(self) -> tuple[Stage, ...]:
-        return self.probe.upstream(self.task)
+        stages = self.probe.upstream(self.task)
+        return (*dict.fromkeys((*stages, self._clean)),) if self.probe.frozen else stages
+
+    @property
+    def _clean(self) -> Features:
+        return Features(self.encoder, self.data, "test")
 
     def run(self, job: Job) -> Artifact:
         labels = self.data.split("test").labels.to(device())
-        top1, top5, passes = [], [], 0
+        columns: dict[str, list[float]] = {metric: [] for metric in self.metrics}
+        of_code = self._measure_of_code(job, labels)
+        passes = 0
         for predictions in self.probe.predictions(self.task, job):
-            top1.append(topk_accuracy(predictions.logits, labels, 1))
-            top5.append(topk_accuracy(predictions.logits, labels, 5))
+            values = {
+                "top1": topk_accuracy(predictions.logits, labels, 1),
+                "top5": topk_accuracy(predictions.logits, labels, 5),
+                **of_code(predictions),
+            }
+            for metric, column in columns.items():
+                column.append(values[metric])
             passes += predictions.passes
         job.log(1, 1, encoder_passes=passes)
-        return {
-            "top1": self._by_severity(top1),
-            "top5": self._by_severity(top5),
-            "passes": torch.tensor(passes),
-        }
+        by_metric = {metric: self._by_severity(column) for metric, column in columns.items()}
+        return {**by_metric, "passes": torch.tensor(passes)}
+
+    def _measure_of_code(
+        self, job: Job, labels: Tensor
+    ) -> Callable[[Predictions], dict[str, float]]:
+        """What gives the metrics beside the accuracy."""
+        if not {*MOVEMENT, *OUTCOMES} & {*self.metrics}:
+            return lambda predictions: {}
+        clean = job.get(self._clean)["features"].to(device())
+        consistency = top_consistency(clean, labels) if self.task.touches_labels else None
+
+        def measure(predictions: Predictions) -> dict[str, float]:
+            values: dict[str, float] = {}
+            if consistency is not None:
+                values |= by_outcome(consistency, predictions.logits.argmax(1) == labels)
+            if self.task.touches_inputs:
+                assert predictions.features is not None, "a frozen probe has them"
+                values |= code_movement(clean, predictions.features)
+            return values
+
+        return measure
 
     def _by_severity(self, values: list[float]) -> Tensor:
         """One value for every draw of the task -> (severities, repeats)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class SeverityCurve(Series):
     severities: its points.
 
     Artifact:
-        a metric  (severities, repeats)  float64, in percent
+        a metric  (severities, repeats)  float64, in percent; nan where there is none
         passes    ()                     how many inputs passed through the encoder for this
                                          curve alone
     """
@@ -137,4 +138,5 @@ class SeverityCurve(Series):
         for metric in self.metrics:
             for severity, values in zip(self.severities, artifact[metric].tolist(), strict=True):
                 for repeat, value in enumerate(values):
-                    yield Result(severity, repeat, metric, value, n)
+                    if not math.isnan(value):  # the mean of no example is no number of a table
+                        yield Result(severity, repeat, metric, value, n)

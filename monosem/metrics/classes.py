@@ -30,6 +30,12 @@ def rows_by_class(labels: Tensor) -> Sequence[Tensor]:
     return labels.argsort(stable=True).split(labels.bincount().tolist())
 
 
+def active_dimensions(features: Tensor, epsilon: float) -> Tensor:
+    """(n, d) -> (n, d) whether |f| / |row| > epsilon."""
+    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
+    return features.abs() > epsilon * norms
+
+
 def class_counts(features: Tensor, labels: Tensor, epsilon: float) -> Tensor:
     """On how many examples of each class a dimension is active: |f| / |row| > epsilon.
 
@@ -37,11 +43,9 @@ def class_counts(features: Tensor, labels: Tensor, epsilon: float) -> Tensor:
     labels: (n,).
     Returns (classes, d) float64.
     """
-    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
-    thresholds = epsilon * norms  # (n, 1)
     counts = []
     for rows in rows_by_class(labels):
-        active = features[rows].abs() > thresholds[rows]
+        active = active_dimensions(features[rows], epsilon)
         counts.append(active.sum(0, dtype=torch.int32))
     return torch.stack(counts).double()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -55,6 +55,11 @@ class Task:
         """Whether some severity changes the test inputs."""
         return any(self.corruption.touches_inputs(severity) for severity in self.severities)
 
+    @property
+    def touches_labels(self) -> bool:
+        """Whether some severity makes training labels wrong."""
+        return any(self.corruption.touches_labels(severity) for severity in self.severities)
+
     def probe_spec(self, severity: float, repeat: int) -> ProbeSpec:
         """The classifier of a draw."""
         return probe_spec(self.data, self.corruption, severity, repeat)
@@ -90,10 +95,12 @@ class Predictions(NamedTuple):
 
     logits: (n, classes)
     passes: how many inputs passed through the encoder for these predictions alone
+    features: (n, d) of the representation, from a probe that leaves it as it is
     """
 
     logits: Tensor
     passes: int
+    features: Tensor | None = None
 
 
 class Classifier:
@@ -110,7 +117,13 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Probe(Part):
-    """How a classifier of a representation is made."""
+    """How a classifier of a representation is made.
+
+    frozen: whether it leaves the representation as it is and predicts from its features, which
+        are among its predictions then.
+    """
+
+    frozen: ClassVar[bool] = False
 
     def check_data(self, data: Dataset) -> None:
         """Refuse fields that do not go with a training split, for example with its size."""

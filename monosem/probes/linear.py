@@ -50,6 +50,8 @@ class LinearProbe(MinibatchProbe):
     stopping: which epoch's weights are taken; None takes those of the last epoch.
     """
 
+    frozen = True
+
     rescale: bool = True
     cached: Count | None = None
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
@@ -98,7 +100,7 @@ class LinearProbe(MinibatchProbe):
         for (probes, position), (features, passes) in zip(
             self._fitted(task, job), _test_features(task, job), strict=True
         ):
-            yield Predictions(probes.logits(features, position), passes)
+            yield Predictions(probes.logits(features, position), passes, features)
 
     def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
         for probes, position in self._fitted(task, job):

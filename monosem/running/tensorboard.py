@@ -25,6 +25,7 @@ from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.results.stats import estimate
 from monosem.results.table import Table
 
+ACCURACIES = ("top1", "top5", "precision_at_10")
 SEVERITY_STEPS = 1000  # TensorBoard's steps are whole: a severity is told in thousandths
 
 # One fixed set, each of one type: TensorBoard's HParams tab takes its columns from the first run
@@ -112,7 +113,8 @@ class TensorBoardWriter(Callback):
             means = {severity: estimate(sample).mean for severity, sample in samples.items()}
             for severity, mean in means.items():
                 step = round(SEVERITY_STEPS * severity)
-                self.writer.add_scalar(f"accuracy_{metric}/{curve}", mean, step)
+                tag = f"accuracy_{metric}" if metric in ACCURACIES else metric
+                self.writer.add_scalar(f"{tag}/{curve}", mean, step)
             outcomes[f"mean_{metric}/{curve}"] = sum(means.values()) / len(means)
         return outcomes
 

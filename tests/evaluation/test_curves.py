@@ -149,7 +149,7 @@ def test_severity_zero_is_the_clean_accuracy_in_every_curve(store):
 
 def test_accuracy_equals_probes_fitted_and_tested_one_by_one(store):
     curve = a_curve(GaussianNoise(), (0.0, 0.7))
-    train = store.get(curve.upstream()[-2])["features"]
+    train = store.get(Features(curve.encoder, DATA, "train"))["features"]
     images, labels, _ = DATA.load("test")
     network = curve.encoder.network(store.get)
 
@@ -195,7 +195,7 @@ def test_there_is_a_result_for_every_metric_severity_and_repeat(store):
     curve = a_curve(LabelNoise(), (0.0, 0.5))
     results = list(curve.results(store.get(curve)))
     cells = [(result.metric, result.severity, result.repeat) for result in results]
-    assert cells == list(itertools.product(("top1", "top5"), (0.0, 0.5), (0, 1)))
+    assert cells == list(itertools.product(curve.metrics, (0.0, 0.5), (0, 1)))
     assert {result.n for result in results} == {360}
     assert all(0 <= result.value <= 100 for result in results)
 
