@@ -13,7 +13,17 @@ from typing import NamedTuple, TypeVar
 
 import gin
 
-from monosem import corruptions, data, datasets, evaluation, learning, metrics, models, probes
+from monosem import (
+    common_corruptions,
+    corruptions,
+    data,
+    datasets,
+    evaluation,
+    learning,
+    metrics,
+    models,
+    probes,
+)
 from monosem.core.fields import FieldError, Part
 from monosem.core.stage import closure, key
 from monosem.evaluation.experiment import Experiment
@@ -54,7 +64,17 @@ def register(*folders: ModuleType) -> None:
             importlib.import_module(module.name)
 
 
-register(data, learning, metrics, datasets, corruptions, models, probes, evaluation)
+register(
+    data,
+    learning,
+    metrics,
+    datasets,
+    corruptions,
+    common_corruptions,
+    models,
+    probes,
+    evaluation,
+)
 
 
 def load(files: str | Path | Sequence[str | Path], bindings: str | Sequence[str] = ()) -> Spec:
