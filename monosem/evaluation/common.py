@@ -1,0 +1,166 @@
+"""Accuracy under the common corruptions: a bar for every corruption and severity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import gin
+import torch
+from torch import Tensor, nn
+
+from monosem.common_corruptions.base import SEVERITIES, CommonCorruption
+from monosem.common_corruptions.blur import DefocusBlur, GlassBlur, MotionBlur, ZoomBlur
+from monosem.common_corruptions.noise import CommonGaussianNoise, ImpulseNoise, ShotNoise
+from monosem.core.device import device
+from monosem.core.fields import Count, Range
+from monosem.core.stage import Artifact, Job, Stage
+from monosem.corruptions.base import Corruption
+from monosem.evaluation.measurement import Point, Result, Series
+from monosem.models.features import encode
+from monosem.probes.base import Classifier, Probe, Task
+from monosem.probes.batched_probes import topk_accuracy
+from monosem.probes.linear import LinearClassifier
+
+CLEAN = Point("clean", 0)
+PUBLISHED: tuple[CommonCorruption, ...] = (
+    CommonGaussianNoise(),
+    ShotNoise(),
+    ImpulseNoise(),
+    DefocusBlur(),
+    GlassBlur(),
+    MotionBlur(),
+    ZoomBlur(),
+)
+Reader = tuple[nn.Module, Callable[[Tensor], Tensor]]  # a network, then logits of its features
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class CommonCorruptions(Series):
+    """Accuracy of a probe under the common corruptions of Hendrycks and Dietterich (2019).
+
+    The probe learns from the clean training set, once for all corruptions. Its points are 'clean',
+    then every corruption by its published name, at every severity.
+
+    data: images; the probe is trained on them and tested on their corrupted test split.
+    corruptions: the published set, unless others are named.
+    severities: whole numbers from 1 to 5.
+    repeats: independent draws of the random corruptions and of the probe.
+
+    Artifact:
+        top1, top5  (points, repeats)  float64, in percent
+        passes      ()                 how many inputs passed through the encoder for this alone
+    """
+
+    probe: Probe
+    corruptions: tuple[CommonCorruption, ...] = PUBLISHED
+    severities: tuple[Annotated[int, Range(1, SEVERITIES)], ...] = (1, 2, 3, 4, 5)
+    repeats: Count = 5
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", "top5")
+
+    @property
+    def axis(self) -> str:
+        return f"severity of common corruptions, 1 to {SEVERITIES}"
+
+    @property
+    def steps(self) -> tuple[tuple[CommonCorruption, int], ...]:
+        """Every corruption at every severity, in the order of the points."""
+        return tuple((kind, severity) for kind in self.corruptions for severity in self.severities)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return CLEAN, *(Point(kind.published, severity) for kind, severity in self.steps)
+
+    def validate(self) -> None:
+        super().validate()
+        for field in ("corruptions", "severities"):
+            values = getattr(self, field)
+            if not values:
+                self.refuse(field, "must hold at least one, got ()")
+            if len(set(values)) < len(values):
+                self.refuse(field, f"must differ from one another, got {values}")
+
+    def preflight(self) -> None:
+        if problem := self.data.problem() or self.encoder.incompatibility(self.data):
+            self.refuse("data", problem)
+        for corruption in self.corruptions:
+            if mismatch := corruption.incompatibility(self.data):
+                self.refuse("data", mismatch)
+        self.probe.check_data(self.data)
+
+    @property
+    def task(self) -> Task:
+        """What is asked of the probe: to learn from the clean training set."""
+        return Task(
+            encoder=self.encoder,
+            data=self.data,
+            corruption=Corruption(),
+            severities=(0.0,),
+            repeats=self.repeats,
+        )
+
+    def upstream(self) -> tuple[Stage, ...]:
+        test = self.probe.test_stages(self.encoder, self.data)
+        return (*self.encoder.stages, *self.probe.upstream(self.task), *test)
+
+    def run(self, job: Job) -> Artifact:
+        labels = self.data.split("test").labels.to(device())
+        classifiers = list(self.probe.classifiers(self.task, job))
+        readers = self._readers(classifiers, job)
+        values = [_accuracies(c.logits(self.data, job), labels) for c in classifiers]
+        passes = 0
+        for corruption, severity in self.steps:
+            features: dict[tuple[nn.Module, int], Tensor] = {}  # one entry a pass
+            for repeat, (network, head) in enumerate(readers):
+                draw = repeat if corruption.is_random else 0
+                if (network, draw) not in features:
+                    features[network, draw] = self._encoded(network, corruption, severity, draw)
+                    passes += len(labels)
+                values.append(_accuracies(head(features[network, draw]), labels))
+        job.log(1, 1, encoder_passes=passes)
+        table = torch.tensor(values, dtype=torch.float64).reshape(-1, self.repeats, 2)
+        top1, top5 = table.unbind(2)
+        return {
+            "top1": top1.contiguous(),
+            "top5": top5.contiguous(),
+            "passes": torch.tensor(passes),
+        }
+
+    def _readers(self, classifiers: list[Classifier], job: Job) -> list[Reader]:
+        """For every repeat; linear classifiers share the network of the encoder."""
+        shared = self.encoder.network(job.get)
+        return [
+            (shared, classifier.head)
+            if isinstance(classifier, LinearClassifier)
+            else (classifier.network(job), nn.Identity())
+            for classifier in classifiers
+        ]
+
+    def _encoded(
+        self, network: nn.Module, corruption: CommonCorruption, severity: int, repeat: int
+    ) -> Tensor:
+        """What a network makes of the corrupted test split."""
+        generator = corruption.draw(repeat, self.data)
+        return encode(
+            network,
+            self.data,
+            self.data.split("test").inputs,
+            lambda inputs: corruption.inputs(inputs, self.data, severity, generator),
+        )
+
+    def results(self, artifact: Artifact) -> Iterator[Result]:
+        n = len(self.data.split("test").labels)
+        for metric in self.metrics:
+            for point, values in zip(self.points, artifact[metric].tolist(), strict=True):
+                for repeat, value in enumerate(values):
+                    yield Result(point.severity, repeat, metric, value, n, point.name)
+
+
+def _accuracies(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Top 1 and top 5, in percent."""
+    return topk_accuracy(logits, labels, 1), topk_accuracy(logits, labels, 5)
