@@ -45,7 +45,8 @@ class CommonCorruptions(Series):
     then every corruption by its published name, at every severity.
 
     data: images; the probe is trained on them and tested on their corrupted test split.
-    corruptions: the published set, unless others are named.
+    corruptions: without others, the seven noises and blurs of the published fifteen; the eight of
+        weather and digital processing are not written yet.
     severities: whole numbers from 1 to 5.
     repeats: independent draws of the random corruptions and of the probe.
 
