@@ -358,7 +358,7 @@ def _redraw(folder: Path, rows: Sequence[Row]) -> str:
     from monosem.results.table import Table
     from monosem.running import run_folder
 
-    figures = run_folder.draw_curves(folder, Table(rows))
+    figures = run_folder.draw_figures(folder, Table(rows))
     return ", ".join(map(str, figures))
 
 

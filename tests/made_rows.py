@@ -62,3 +62,26 @@ SINGLE_RUN = [
     )
 ]
 MEASURED = row(0.25, curve=MONOSEMANTICITY, severity=0.0, metric="class_consistency")
+
+
+PLACES = (("clean", 0.0), *((name, s) for name in ("snow", "fog") for s in (1.0, 5.0)))
+
+
+def named_study(
+    experiment: str, shift: float = 0.0, seeds: Sequence[str] = SEEDS, curve: str = "common"
+) -> list[Row]:
+    """Named points: clean, then snow and fog at two severities; better by `shift` but for clean.
+
+    Snow loses 4 a severity and fog 6; differences grow a little with seed and repeat, as in
+    `study`.
+    """
+    lost = {"clean": 0.0, "snow": 4.0, "fog": 6.0}
+    rows = []
+    for seed in seeds:
+        for name, severity in PLACES:
+            for repeat in REPEATS:
+                better = shift * (1 + 0.1 * int(seed) + 0.01 * repeat) * (name != "clean")
+                value = 90 + better - lost[name] * severity + int(seed) + repeat / 2
+                where = {"curve": curve, "point": name, "severity": severity, "repeat": repeat}
+                rows.append(row(value, {"Pretrain.seed": seed}, experiment=experiment, **where))
+    return rows

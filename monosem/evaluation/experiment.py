@@ -176,6 +176,7 @@ class Experiment(Part):
                     value=result.value,
                     n=result.n,
                     axis=measurement.axis,
+                    point=result.point,
                     swept=swept,
                 )
                 rows.append(row)

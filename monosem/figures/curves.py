@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 
-from monosem.figures.style import MANY_LINES, MARKERS, line_color, open_frame, save
+from monosem.figures.style import MANY_LINES, MARKERS, line_color, open_frame, save, sizes_title
 from monosem.results.correlation import NOTHING, ScatterPanel
 from monosem.results.formatting import metric_label
 from monosem.results.rows import Line
-from monosem.results.stats import estimate, is_logarithmic
-from monosem.results.summary import common_metric_label, sample_sizes
+from monosem.results.stats import estimate, is_logarithmic, severities_only
+from monosem.results.summary import common_metric_label
 from monosem.results.table import Table
 
 
@@ -24,9 +24,9 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
 
     Means and their 95 % intervals over seeds and repeats.
 
-    curves: those that are drawn, by default all.
+    curves: those that are drawn, by default all whose points have no names.
     """
-    shown = list(curves or table.axes)
+    shown = list(curves or [curve for curve in table.axes if curve not in table.named])
     many = len(table.lines) > MANY_LINES
     width = 3.6 * len(shown) if len(shown) > 1 else 5.0
     figure, grid = pyplot.subplots(
@@ -48,12 +48,12 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
     _limit_to_percent(panels[0])
     panels[0].set_ylabel(f"{drawn} (%)")
     _add_legend(panels, beside=many)
-    save(figure, _curves_title(table), path)
+    save(figure, sizes_title(table), path)
 
 
 def _draw_curve(panel: Any, table: Table, curve: str, interval_alpha: float) -> None:
     for position, line in enumerate(table.lines):
-        samples = table.samples(line, curve)
+        samples = severities_only(table.samples(line, curve))
         if not samples:
             continue
         points = [estimate(sample) for sample in samples.values()]
@@ -98,16 +98,6 @@ def _add_legend(panels: Sequence[Any], beside: bool) -> None:
         )
     else:
         panels[0].legend(frameon=False, loc="best")
-
-
-def _curves_title(table: Table) -> str:
-    seeds, repeats = sample_sizes(table)
-    sizes = []
-    if seeds != "1":
-        sizes.append(f"{seeds} seeds")
-    if repeats != "1":
-        sizes.append(f"{repeats} draws")
-    return f"Mean and 95 % interval over {' x '.join(sizes)}" if sizes else "Single draws"
 
 
 # Correlation
@@ -160,7 +150,7 @@ def _label_scatter(panel: Any, scatter: ScatterPanel, metric: str) -> None:
         x_unit = y_unit = " (rank, what is left)"
     panel.set_title(title, fontsize=8)
     panel.set_xlabel(f"{metric.replace('_', ' ')}{x_unit}", fontsize=7)
-    panel.set_ylabel(f"area under {scatter.curve.replace('_', ' ')}{y_unit}", fontsize=7)
+    panel.set_ylabel(f"mean under {scatter.curve.replace('_', ' ')}{y_unit}", fontsize=7)
     panel.tick_params(labelsize=6)
     panel.grid(alpha=0.3)
     open_frame(panel)

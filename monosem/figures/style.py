@@ -14,6 +14,8 @@ from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 
 from monosem.results.rows import Line
+from monosem.results.summary import sample_sizes
+from monosem.results.table import Table
 
 matplotlib.use("Agg")
 
@@ -39,6 +41,17 @@ def line_color(lines: Sequence[Line], line: Line) -> Color:
 def open_frame(panel: Any) -> None:
     """Hide the top and the right side of the frame."""
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def sizes_title(table: Table) -> str:
+    """What the means and intervals of a table are over."""
+    seeds, repeats = sample_sizes(table)
+    sizes = []
+    if seeds != "1":
+        sizes.append(f"{seeds} seeds")
+    if repeats != "1":
+        sizes.append(f"{repeats} draws")
+    return f"Mean and 95 % interval over {' x '.join(sizes)}" if sizes else "Single draws"
 
 
 def save(figure: Any, title: str, path: Path) -> None:

@@ -17,12 +17,18 @@ from monosem.core.fields import Part, Range
 from monosem.results.formatting import markdown_table
 from monosem.results.rows import MONOSEMANTICITY, Line, Swept
 from monosem.results.stats import (
+    CLEAN as CLEAN_POINT,
+)
+from monosem.results.stats import (
     Array,
+    Key,
     Sample,
     areas,
+    names_only,
     percentile_interval,
     rank_correlation,
     residual_ranks,
+    severities_only,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +53,8 @@ class Claim(Part):
     training seed, and the spec. Names are those of curves.csv.
 
     measure: the metric of monosemanticity.
-    curves: with a severity of 0, where accuracy is clean.
+    curves: with a severity of 0, where accuracy is clean. Where points have names: with a clean
+        point; what counts as area is the plain mean over the others.
     controls: metrics that are held equal, one at a time.
     least_clean: in percent. The tables are repeated without encoders of less clean accuracy, which
         may have learned nothing. The bound is a choice, and accuracy is part of what is explained.
@@ -81,8 +88,10 @@ class EncoderPoints(NamedTuple):
     lines: the line that each encoder belongs to.
     seeds: the values of its seeds.
     metrics: of monosemanticity, by name.
-    robustness: the area under each curve, in percent, by curve; a mean over repeats.
-    clean: accuracy at the smallest severity, in percent, by curve; a mean over repeats.
+    robustness: the area under each curve, in percent, by curve; a mean over repeats. Of named
+        points it is the mean over those other than the clean one.
+    clean: accuracy at the smallest severity or at the clean point, in percent, by curve; a mean
+        over repeats.
     """
 
     lines: list[Line]
@@ -145,9 +154,12 @@ def _measured(table: Table, line: Line, metric: str) -> Sample:
     return table.samples(line, MONOSEMANTICITY, metric).get(0.0, {})
 
 
-def _clean(samples: Mapping[float, Sample]) -> Sample:
-    """The sample at the smallest severity."""
-    return samples[min(samples)] if samples else {}
+def _clean(samples: Mapping[Key, Sample]) -> Sample:
+    """The sample at the smallest severity, or at the clean point."""
+    severities = severities_only(samples)
+    if severities:
+        return severities[min(severities)]
+    return names_only(samples).get(CLEAN_POINT, {})
 
 
 def _by_encoder(samples: Mapping[Line, Sample]) -> ByEncoder:
@@ -289,7 +301,8 @@ def correlation_report(table: Table, claim: Claim) -> CorrelationReport:
         text = f"Only {count} encoders are finished: too few to correlate anything."
         return CorrelationReport(text, [], [])
     tables = _tables_of(points, claim)
-    parts = [_method(claim), tables.claim]
+    parts = [_method(claim, [curve for curve in claim.curves if curve in table.named])]
+    parts.append(tables.claim)
     appendix = ["All measures, nothing held equal:", tables.metrics]
     able = points.only(_able(points, claim.least_clean))
     if MIN_ENCODERS <= len(able.lines) < count:
@@ -348,13 +361,16 @@ def _axes(x: Array, y: Array, given: Sequence[Array]) -> tuple[Array, Array]:
     return residual_ranks(x, held), residual_ranks(y, held)
 
 
-def _method(claim: Claim) -> str:
-    return (
+def _method(claim: Claim, named: Sequence[str]) -> str:
+    text = (
         "Spearman's rank correlation over encoders, with a 95 % bootstrap interval over lines, "
         f"that is all seeds of one together ({claim.draws} draws), as if lines were a sample of "
         f"all methods; of fewer than {MIN_LINES} lines there is none. 0 is nothing; partial where "
         "something is held equal, the spec among others, as lines of one spec are alike."
     )
+    if named:
+        text += f" The area of {', '.join(named)} is the mean over all named points but the clean."
+    return text
 
 
 def _claim_table(

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from monosem.results.stats import Estimate
+from monosem.results.stats import Estimate, Key
 
 SIGNIFICANCE_LEVEL = 0.05
 
@@ -56,22 +56,30 @@ def format_span(counts: Iterable[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def format_ranges(chosen: Sequence[float], severities: Sequence[float]) -> str:
-    """Some of the severities, three or more in a row as a range: `0 to 0.4, 0.7`."""
-    position = {severity: index for index, severity in enumerate(severities)}
-    runs: list[list[float]] = []
-    for severity in chosen:
-        if runs and position[severity] == position[runs[-1][-1]] + 1:
-            runs[-1].append(severity)
+def format_key(key: Key) -> str:
+    """A severity, or the name of a point as it is."""
+    return key if isinstance(key, str) else f"{key:g}"
+
+
+def format_ranges(chosen: Sequence[Key], keys: Sequence[Key]) -> str:
+    """Some of the severities, three or more in a row as a range: `0 to 0.4, 0.7`.
+
+    Names make no range: `snow, fog, frost`.
+    """
+    position = {key: index for index, key in enumerate(keys)}
+    runs: list[list[Key]] = []
+    for key in chosen:
+        if runs and position[key] == position[runs[-1][-1]] + 1 and not isinstance(key, str):
+            runs[-1].append(key)
         else:
-            runs.append([severity])
+            runs.append([key])
     return ", ".join(_format_run(run) for run in runs)
 
 
-def _format_run(run: Sequence[float]) -> str:
+def _format_run(run: Sequence[Key]) -> str:
     if len(run) > 2:
-        return f"{run[0]:g} to {run[-1]:g}"
-    return ", ".join(f"{severity:g}" for severity in run)
+        return f"{format_key(run[0])} to {format_key(run[-1])}"
+    return ", ".join(map(format_key, run))
 
 
 def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:

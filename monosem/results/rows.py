@@ -31,6 +31,7 @@ class Row(NamedTuple):
     value: the number; accuracies are in percent.
     n: how many images were measured.
     axis: what `severity` is, with its unit.
+    point: the name of what was measured, where points have names; '' on ordinary curves.
     swept: bindings that a sweep varied and their values, a column each in the file; those that the
         experiment lacks are left out.
     """
@@ -43,18 +44,32 @@ class Row(NamedTuple):
     value: float
     n: int
     axis: str
+    point: str = ""
     swept: Swept = ()
 
 
 COLUMNS: dict[str, type] = {
     name: kind for name, kind in get_type_hints(Row).items() if name != "swept"
 }  # of every table; the swept bindings follow
+OPTIONAL = frozenset(Row._field_defaults)  # files that were written before it was there lack it
 
 
 def swept_bindings(rows: Iterable[Row]) -> list[str]:
     """The bindings that the rows have values of, in order of first appearance."""
     every_swept = dict.fromkeys(row.swept for row in rows)
     return list(dict.fromkeys(binding for swept in every_swept for binding, _ in swept))
+
+
+def named_curves(rows: Iterable[Row]) -> list[str]:
+    """The curves whose points have names, in order of first appearance."""
+    return list(dict.fromkeys(row.curve for row in rows if row.point))
+
+
+def place_text(point: str, severity: float) -> str:
+    """Where a number was measured, for people: `0.5`, `mnist` or `fog 3`."""
+    if not point:
+        return f"{severity:g}"
+    return f"{point} {severity:g}" if severity else point
 
 
 def table_text(rows: Sequence[Row]) -> str:
@@ -77,7 +92,8 @@ def read_table(path: Path) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            present = {*(table.fieldnames or ()), *OPTIONAL}
+            missing = [name for name in COLUMNS if name not in present]
             lines = list(table)
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no table of curves: it is not a text file") from None
@@ -93,7 +109,13 @@ def read_table(path: Path) -> list[Row]:
 
 def _parse(line: Mapping[str, Any]) -> Row:
     """One line of the file. Swept bindings with an empty cell are left out."""
-    values = {name: kind(line[name]) for name, kind in COLUMNS.items()}
+    if None in line.values():
+        raise ValueError("a line has fewer cells than the first")
+    values = {
+        name: kind(line[name])
+        for name, kind in COLUMNS.items()
+        if name in line or name not in OPTIONAL
+    }
     swept = tuple(
         (name, value) for name, value in line.items() if name not in COLUMNS and value.strip()
     )
@@ -110,6 +132,7 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
     _check_images(rows)
     _check_experiments(tables)
     _check_axes(rows)
+    _check_names(rows)
     _check_repetitions(rows)
     if all(row.curve.startswith(MONOSEMANTICITY) for row in rows):
         raise ValueError("there is no curve in the table")
@@ -117,12 +140,13 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _check_images(rows: Iterable[Row]) -> None:
-    images: dict[str, int] = {}
+    images: dict[tuple[str, str], int] = {}
     for row in rows:
-        n = images.setdefault(row.curve, row.n)
+        n = images.setdefault((row.curve, row.point), row.n)
         if n != row.n:
+            measured = f"{row.point} of {row.curve}" if row.point else row.curve
             raise ValueError(
-                f"{row.curve} was measured on {n} images in one table and {row.n} in another: "
+                f"{measured} was measured on {n} images in one table and {row.n} in another: "
                 "not to be compared"
             )
 
@@ -147,13 +171,20 @@ def _check_axes(rows: Iterable[Row]) -> None:
             )
 
 
+def _check_names(rows: Iterable[Row]) -> None:
+    has_names: dict[str, bool] = {}
+    for row in rows:
+        if has_names.setdefault(row.curve, bool(row.point)) != bool(row.point):
+            raise ValueError(f"some points of {row.curve} have names and others have none")
+
+
 def _check_repetitions(rows: Iterable[Row]) -> None:
     places = Counter(row._replace(value=0.0) for row in rows)
     for row, count in places.items():
         if count > 1:
             raise ValueError(
-                f"{row.metric} of {row.curve} at {row.severity:g} is there twice "
-                f"for {row.experiment}"
+                f"{row.metric} of {row.curve} at {place_text(row.point, row.severity)} "
+                f"is there twice for {row.experiment}"
             )
 
 

@@ -14,7 +14,7 @@ import gin
 
 from monosem.core.fields import Part
 from monosem.results.formatting import markdown_table
-from monosem.results.rows import MONOSEMANTICITY, Row, Swept
+from monosem.results.rows import MONOSEMANTICITY, Row, Swept, place_text
 
 
 @gin.register
@@ -38,6 +38,7 @@ class Goal(Part):
     Cells are ranked by one number, its mean over repeats.
 
     curve: that the number is on.
+    point: at which it is taken, where the points of the curve have names.
     severity: at which it is taken.
     metric: that it is a value of.
     mode: whether more is better, or less.
@@ -45,6 +46,7 @@ class Goal(Part):
     """
 
     curve: str
+    point: str = ""
     severity: float = 0.0
     metric: str = "top1"
     mode: Literal["min", "max"] = "max"
@@ -52,7 +54,7 @@ class Goal(Part):
 
 
 CellKey = tuple[str, Swept]  # of every row of a cell: its experiment and its swept values
-Quantity = tuple[str, float, str]  # curve, severity, metric
+Quantity = tuple[str, str, float, str]  # curve, point, severity, metric
 
 
 class _Candidate(NamedTuple):
@@ -86,8 +88,8 @@ def search(cells: Mapping[str, CellKey], rows: Sequence[Row], goal: Goal) -> str
 def _quantities(goal: Goal) -> list[Quantity]:
     """The number that cells are ranked by, then those that the bounds are on."""
     return [
-        (goal.curve, goal.severity, goal.metric),
-        *((MONOSEMANTICITY, 0.0, bound.metric) for bound in goal.bounds),
+        (goal.curve, goal.point, goal.severity, goal.metric),
+        *((MONOSEMANTICITY, "", 0.0, bound.metric) for bound in goal.bounds),
     ]
 
 
@@ -97,7 +99,7 @@ def _means(
     """The means over repeats that each cell has of these quantities."""
     values: dict[CellKey, dict[Quantity, list[float]]] = {}
     for row in rows:
-        quantity = row.curve, row.severity, row.metric
+        quantity = row.curve, row.point, row.severity, row.metric
         if quantity in quantities:
             of_cell = values.setdefault((row.experiment, row.swept), {})
             of_cell.setdefault(quantity, []).append(row.value)
@@ -128,7 +130,7 @@ def _rank(candidate: _Candidate, mode: str) -> tuple[bool, float, str]:
 def _ranking_table(ranked: Sequence[_Candidate], goal: Goal) -> str:
     header = [
         "cell",
-        f"{goal.metric} of {goal.curve} at {goal.severity:g}",
+        f"{goal.metric} of {goal.curve} at {place_text(goal.point, goal.severity)}",
         *(f"{bound.metric} (at most {bound.at_most:g})" for bound in goal.bounds),
     ]
     body = []

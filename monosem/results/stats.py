@@ -1,7 +1,8 @@
 """Intervals and tests of repeated measurements, areas under curves, crossings, rank correlations.
 
 Crossed random effects, Holm's correction and the partial rank correlation over weighted resamples
-are implemented here because scipy lacks them. Knows samples and arrays, no table and no name.
+are implemented here because scipy lacks them. Knows samples and arrays, no table and no name but
+that of the clean point.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Sample = Mapping[tuple[Any, int], float]  # (seeds, repeat) -> value
+Key = float | str  # where on a curve: a severity, or the name of a point
+CLEAN = "clean"  # the point where nothing is corrupted, on curves whose points have names
 
 Array = np.ndarray[Any, Any]
 
@@ -212,17 +215,37 @@ def area(curve: Mapping[float, float]) -> float:
     return sum(trapezoids) / (positions[-1] - positions[0]) if trapezoids else math.nan
 
 
-def areas(samples: Mapping[float, Sample]) -> Sample:
+def areas(samples: Mapping[Key, Sample]) -> Sample:
     """The area under the curve of each (seeds, repeat) that is present at every severity.
 
-    Empty for a single severity. The area of differences is the difference of areas.
+    Empty for a single severity. The area of differences is the difference of areas. Names have no
+    distances: of named points it is the plain mean over those other than the clean one.
     """
-    if len(samples) < 2:
+    severities, names = severities_only(samples), names_only(samples)
+    if names:
+        return mean_sample([sample for name, sample in names.items() if name != CLEAN])
+    if len(severities) < 2:
         return {}
     return {
-        unit: area({severity: sample[unit] for severity, sample in samples.items()})
-        for unit in _complete_units(samples)
+        unit: area({severity: sample[unit] for severity, sample in severities.items()})
+        for unit in _complete_units(severities)
     }
+
+
+def severities_only(samples: Mapping[Key, Sample]) -> dict[float, Sample]:
+    """Those whose key is a severity."""
+    return {key: sample for key, sample in samples.items() if not isinstance(key, str)}
+
+
+def names_only(samples: Mapping[Key, Sample]) -> dict[str, Sample]:
+    """Those whose key is the name of a point."""
+    return {key: sample for key, sample in samples.items() if isinstance(key, str)}
+
+
+def mean_sample(samples: Sequence[Sample]) -> Sample:
+    """The mean of several samples for each (seeds, repeat) that is present in all of them."""
+    units = _complete_units(dict(enumerate(samples)))
+    return {unit: sum(sample[unit] for sample in samples) / len(samples) for unit in units}
 
 
 def _complete_units(samples: Mapping[float, Sample]) -> list[tuple[Any, int]]:

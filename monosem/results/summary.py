@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from monosem.results.formatting import (
     format_difference,
+    format_key,
     format_mean,
     format_ranges,
     format_score,
@@ -17,7 +18,17 @@ from monosem.results.formatting import (
     metric_label,
 )
 from monosem.results.rows import MONOSEMANTICITY, Line
-from monosem.results.stats import Estimate, Sample, areas, crossing, estimate, holm
+from monosem.results.stats import (
+    CLEAN,
+    Estimate,
+    Key,
+    Sample,
+    areas,
+    crossing,
+    estimate,
+    holm,
+    severities_only,
+)
 from monosem.results.table import Table
 
 
@@ -58,7 +69,7 @@ def _paragraphs(parts: Iterable[str]) -> str:
 
 
 def accuracy_table(table: Table) -> str:
-    """Accuracy at every severity of every curve, a column for each line.
+    """Accuracy at every severity or named point of every curve, a column for each line.
 
     Top-5 has a column too where there is only one line.
     """
@@ -73,26 +84,26 @@ def accuracy_table(table: Table) -> str:
         curve: [_format_means(table.samples(line, curve, metric)) for line, metric in columns]
         for curve in table.axes
     }
-    return _severity_table(headings, cells)
+    return _severity_table(table, headings, cells)
 
 
-def _format_means(samples: Mapping[float, Sample]) -> dict[float, str]:
-    return {severity: format_mean(estimate(sample)) for severity, sample in samples.items()}
+def _format_means(samples: Mapping[Key, Sample]) -> dict[Key, str]:
+    return {key: format_mean(estimate(sample)) for key, sample in samples.items()}
 
 
 def _severity_table(
-    headings: Sequence[str], cells: Mapping[str, Sequence[Mapping[float, str]]]
+    table: Table, headings: Sequence[str], cells: Mapping[str, Sequence[Mapping[Key, str]]]
 ) -> str:
-    """A row for every severity of every curve; empty without any.
+    """A row for every severity or name of every curve; empty without any.
 
-    cells: for each curve, one mapping for each heading, from severities to texts.
+    cells: for each curve, one mapping for each heading, from severities or names to texts.
     """
     body = []
     for curve, columns in cells.items():
-        severities: set[float] = set().union(*columns)
-        for severity in sorted(severities):
-            texts = [column.get(severity, "") for column in columns]
-            body.append([curve, f"{severity:g}", *texts])
+        keys: set[Key] = set().union(*columns)
+        for key in table.in_order(curve, keys):
+            texts = [column.get(key, "") for column in columns]
+            body.append([curve, format_key(key), *texts])
     return markdown_table(["curve", "severity", *headings], body) if body else ""
 
 
@@ -112,10 +123,14 @@ def _legend(table: Table) -> str:
 
 def _axes(table: Table) -> str:
     """What the severities of each curve are, as a list."""
-    lines = [
-        f"- {curve}: {metric_label(table.metrics[curve])}; severity is {axis}"
-        for curve, axis in table.axes.items()
-    ]
+    lines = []
+    for curve, axis in table.axes.items():
+        line = f"- {curve}: {metric_label(table.metrics[curve])}; "
+        if curve in table.named:
+            line += f"points by name, of each the mean over its severities ({axis})"
+        else:
+            line += f"severity is {axis}"
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -144,15 +159,15 @@ def sample_sizes(table: Table) -> tuple[str, str]:
 class Comparison(NamedTuple):
     """A line and its baseline on one curve.
 
-    differences: paired, for every severity that both have.
-    points: their means, with p-values corrected for the number of severities (Holm).
+    differences: paired, for every severity or name that both have.
+    points: their means, with p-values corrected for their number (Holm).
     """
 
     line: Line
     base: Line
     curve: str
-    differences: Mapping[float, Sample]
-    points: Mapping[float, Estimate]
+    differences: Mapping[Key, Sample]
+    points: Mapping[Key, Estimate]
 
 
 def comparisons(table: Table) -> list[Comparison]:
@@ -170,12 +185,12 @@ def comparisons(table: Table) -> list[Comparison]:
     return compared
 
 
-def _corrected_estimates(differences: Mapping[float, Sample]) -> dict[float, Estimate]:
+def _corrected_estimates(differences: Mapping[Key, Sample]) -> dict[Key, Estimate]:
     points = [estimate(sample) for sample in differences.values()]
     corrected = holm([point.p for point in points])
     return {
-        severity: point._replace(p=p)
-        for severity, point, p in zip(differences, points, corrected, strict=True)
+        key: point._replace(p=p)
+        for key, point, p in zip(differences, points, corrected, strict=True)
     }
 
 
@@ -186,6 +201,7 @@ DIFFERENCES_NOTE = (
     "for each pair and curve by itself; n.s.: not significant\n"
     "at 5 %; no p where there is no spread to tell."
 )
+NAMED_NOTE = "Where points have names, these stand for severities."
 
 
 def difference_table(table: Table, compared: Sequence[Comparison]) -> str:
@@ -200,12 +216,13 @@ def difference_table(table: Table, compared: Sequence[Comparison]) -> str:
     }
     cells = {curve: [texts.get((line, curve), {}) for line in base_of] for curve in table.axes}
     headings = [f"{line.label} - {base.label}" for line, base in base_of.items()]
-    differences = _severity_table(headings, cells)
-    return f"{differences}\n\n{DIFFERENCES_NOTE}" if differences else ""
+    differences = _severity_table(table, headings, cells)
+    note = f"{DIFFERENCES_NOTE}\n{NAMED_NOTE}" if table.named else DIFFERENCES_NOTE
+    return f"{differences}\n\n{note}" if differences else ""
 
 
-def _format_differences(comparison: Comparison) -> dict[float, str]:
-    return {severity: format_difference(point) for severity, point in comparison.points.items()}
+def _format_differences(comparison: Comparison) -> dict[Key, str]:
+    return {key: format_difference(point) for key, point in comparison.points.items()}
 
 
 def significance_list(compared: Sequence[Comparison]) -> str:
@@ -215,9 +232,11 @@ def significance_list(compared: Sequence[Comparison]) -> str:
         of_lines.setdefault(comparison.line, []).append(comparison)
     if not of_lines:
         return ""
+    keys = [key for comparison in compared for key in comparison.points]
+    kinds = {"name" if isinstance(key, str) else "severity": None for key in keys}
     heading = (
         "Differences that are significant (5 %, Holm-corrected within each pair and curve), "
-        "by severity:"
+        f"by {' or '.join(kinds)}:"
     )
     items = [_significance_item(comparisons_of_line) for comparisons_of_line in of_lines.values()]
     return "\n".join([heading, "", *items])
@@ -239,25 +258,25 @@ def _significance_item(comparisons_of_line: Sequence[Comparison]) -> str:
     return f"- {line.label} against {base.label}{remark}: {'; '.join(verdicts)}"
 
 
-def _verdict(points: Mapping[float, Estimate]) -> str:
+def _verdict(points: Mapping[Key, Estimate]) -> str:
     """`higher at 0.4 to 0.7, not significant at the other 2`."""
-    severities_of: dict[str, list[float]] = {
+    keys_of: dict[str, list[Key]] = {
         "higher": [],
         "lower": [],
         "without spread to test": [],
     }
     others = 0
-    for severity, point in points.items():
+    for key, point in points.items():
         if math.isnan(point.p):
-            severities_of["without spread to test"].append(severity)
+            keys_of["without spread to test"].append(key)
         elif is_significant(point.p):
-            severities_of["higher" if point.mean > 0 else "lower"].append(severity)
+            keys_of["higher" if point.mean > 0 else "lower"].append(key)
         else:
             others += 1
     clauses = [
-        f"{outcome} at {format_ranges(severities, list(points))}"
-        for outcome, severities in severities_of.items()
-        if severities
+        f"{outcome} at {format_ranges(keys, list(points))}"
+        for outcome, keys in keys_of.items()
+        if keys
     ]
     if others:
         clauses.append(f"not significant at {'the other' if clauses else 'any of'} {others}")
@@ -267,12 +286,13 @@ def _verdict(points: Mapping[float, Estimate]) -> str:
 def _crossing_clause(comparison: Comparison) -> str:
     """Where the line overtakes its baseline or falls behind it.
 
-    Empty unless it is significantly better somewhere and significantly worse elsewhere.
+    Empty unless it is significantly better somewhere and significantly worse elsewhere, and where
+    points have names: they have no order.
     """
     signs = {point.mean > 0 for point in comparison.points.values() if is_significant(point.p)}
     if len(signs) < 2:
         return ""
-    at, low, high = crossing(comparison.differences)
+    at, low, high = crossing(severities_only(comparison.differences))
     if math.isnan(at):
         return ""
     if math.isnan(low):
@@ -286,9 +306,10 @@ def _crossing_clause(comparison: Comparison) -> str:
 def area_table(table: Table) -> str:
     """The mean accuracy under each curve and how it differs from the baseline's.
 
-    Over the severities that all lines have; empty where they share fewer than two.
+    Over the severities that all lines have; empty where they share fewer than two. Of named points
+    it is the mean over those other than the clean one that all lines have.
     """
-    shared = _shared_severities(table)
+    shared = _shared_keys(table)
     if not shared:
         return ""
     heading = f"mean {common_metric_label(table, shared)} under"
@@ -301,26 +322,31 @@ def area_table(table: Table) -> str:
         "Area under the curve over its width, in percent, "
         f"over {seeds} x {repeats} encoders and draws"
     )
+    if named := [curve for curve in shared if curve in table.named]:
+        note += f"; of {', '.join(named)} the plain mean over all named points but {CLEAN}"
     if len(body) > 1:
         note += "; behind it the paired difference to the baseline, p uncorrected"
     return f"{markdown_table([heading, *shared], body)}\n\n{note}."
 
 
-def _shared_severities(table: Table) -> dict[str, set[float]]:
-    """The severities that all lines have that have a curve at all; curves with two or more."""
-    shared: dict[str, set[float]] = {}
+def _shared_keys(table: Table) -> dict[str, set[Key]]:
+    """The severities or names that all lines have that have a curve at all.
+
+    Curves with two or more, or with a name beside the clean one.
+    """
+    shared: dict[str, set[Key]] = {}
     for curve in table.axes:
         of_lines = [set(table.samples(line, curve)) for line in table.lines]
-        severities = set.intersection(*filter(None, of_lines))
-        if len(severities) > 1:
-            shared[curve] = severities
+        keys = set.intersection(*filter(None, of_lines))
+        if (keys - {CLEAN}) if curve in table.named else len(keys) > 1:
+            shared[curve] = keys
     return shared
 
 
-def _area_cell(table: Table, line: Line, curve: str, severities: set[float]) -> str:
+def _area_cell(table: Table, line: Line, curve: str, keys: set[Key]) -> str:
     """`81.3 ± 0.4; +1.2 ± 0.3 (p .004)`."""
-    own = areas(_at(table.samples(line, curve), severities))
-    difference = areas(_at(table.differences(line, curve), severities))
+    own = areas(_at(table.samples(line, curve), keys))
+    difference = areas(_at(table.differences(line, curve), keys))
     texts = []
     if own:
         texts.append(format_mean(estimate(own)))
@@ -329,8 +355,8 @@ def _area_cell(table: Table, line: Line, curve: str, severities: set[float]) -> 
     return "; ".join(texts)
 
 
-def _at(samples: Mapping[float, Sample], severities: set[float]) -> dict[float, Sample]:
-    return {severity: sample for severity, sample in samples.items() if severity in severities}
+def _at(samples: Mapping[Key, Sample], keys: set[Key]) -> dict[Key, Sample]:
+    return {key: sample for key, sample in samples.items() if key in keys}
 
 
 # Monosemanticity

@@ -112,9 +112,11 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
         file=sys.stderr,
     )
     update_run_folder(folder, experiment, spec.config, store)
-    print(tables(Table(experiment.rows(store.get))))
+    rows = experiment.rows(store.get)
+    print(tables(Table(rows)))
+    figures = ", ".join(run_folder.figure_names(rows))
     print(
-        f"{folder}/ has curves.png, curves.csv, measures.csv, summary.md and config.gin, "
+        f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin, "
         "and gallery.html to look at dimensions"
     )
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")

@@ -27,12 +27,13 @@ from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
 from monosem.results.correlation import CorrelationReport
-from monosem.results.rows import Row, table_text
+from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
 from monosem.running.gallery import gallery_encoders, gallery_files, write_experiment_gallery
 
 EVENTS = "events.out.tfevents.*"
+ALL_CURVES = "curves.png"
 
 
 # What was done, for the reader of summary.md
@@ -194,23 +195,41 @@ def write(folder: Path, experiment: Experiment, config: str | None, store: Store
 def write_table(folder: Path, rows: Sequence[Row], summary: str) -> list[Path]:
     """curves.csv, its figures and summary.md; the paths of the figures."""
     write_text(folder / "curves.csv", table_text(rows))
-    figures = draw_curves(folder, Table(rows))
+    figures = draw_figures(folder, Table(rows))
     write_text(folder / "summary.md", summary)
     return figures
 
 
-def draw_curves(folder: Path, table: Table) -> list[Path]:
-    """curves.png, a panel for each curve; of a sweep, each curve as a figure of its own too."""
-    from monosem.figures import curves as figures
+def draw_figures(folder: Path, table: Table) -> list[Path]:
+    """The figures of `figure_names`, in their order."""
+    from monosem.figures.bars import draw_bars
+    from monosem.figures.curves import draw_curves
 
-    panels: dict[str, list[str] | None] = {}
-    if any(row.swept for row in table.rows):
-        panels = {f"{curve}.png": [curve] for curve in table.axes}
-    panels["curves.png"] = None  # all of them
-    for name, curves in panels.items():
+    names = figure_names(table.rows)
+    for name, curve in names.items():
         with atomic_write(folder / name) as path:
-            figures.draw_curves(table, path, curves)
-    return [folder / name for name in panels]
+            if curve in table.named:
+                draw_bars(table, curve, path)
+            else:
+                draw_curves(table, path, [curve] if curve else None)
+    if ALL_CURVES not in names:
+        (folder / ALL_CURVES).unlink(missing_ok=True)  # of another experiment of that name
+    return [folder / name for name in names]
+
+
+def figure_names(rows: Sequence[Row]) -> dict[str, str]:
+    """The files of the figures of a table, each with the curve that it is of.
+
+    A curve whose points have names has bars of its own. The others share curves.png, of curve '',
+    a panel for each; of a sweep, each is a figure of its own too.
+    """
+    curves = dict.fromkeys(row.curve for row in rows if not row.curve.startswith(MONOSEMANTICITY))
+    named = named_curves(rows)
+    alone = curves if any(row.swept for row in rows) else named
+    names = {f"{curve}.png": curve for curve in curves if curve in alone}
+    if len(named) < len(curves):
+        names[ALL_CURVES] = ""
+    return names
 
 
 def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Path]:
@@ -254,13 +273,14 @@ def joined_gallery(folders: Sequence[Path]) -> list[ShownEncoderData] | None:
 
 def is_complete(folder: Path, experiment: Experiment, config: str | None, store: Store) -> bool:
     """Whether the folder of an experiment whose stages have all run needs no writing."""
+    rows = experiment.rows(store.get)
     texts = {
-        "curves.csv": table_text(experiment.rows(store.get)),
+        "curves.csv": table_text(rows),
         "measures.csv": measures_text(experiment, store),
     }
     if config is not None:
         texts["config.gin"] = config
-    others = [EVENTS, "curves.png", "summary.md", *gallery_files(experiment)]
+    others = [EVENTS, *figure_names(rows), "summary.md", *gallery_files(experiment)]
     return holds(folder, texts, others)
 
 

@@ -165,7 +165,7 @@ def _is_complete(
     folder: Path, rows: Sequence[Row], summary: str, claimed: CorrelationReport | None
 ) -> bool:
     texts = {"curves.csv": table_text(rows), "summary.md": summary}
-    figures = ["curves.png", *(f"{curve}.png" for curve in Table(rows).axes)]
+    figures = list(run_folder.figure_names(rows))
     if claimed and claimed.panels:
         figures.append("claim.png")
     return run_folder.holds(folder, texts, [EVENTS, "gallery.json", "gallery.html", *figures])

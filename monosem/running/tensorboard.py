@@ -22,7 +22,7 @@ from monosem.evaluation.measurement import Series
 from monosem.models.features import Features
 from monosem.models.training import Learning
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
-from monosem.results.stats import estimate
+from monosem.results.stats import areas, estimate
 from monosem.results.table import Table
 
 ACCURACIES = ("top1", "top5", "precision_at_10")
@@ -104,18 +104,24 @@ class TensorBoardWriter(Callback):
             self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def _write_curve(self, table: Table, curve: str) -> dict[str, float]:
-        """The means over a curve's severities, by metric."""
+        """The means over a curve's severities, or over its named points but the clean, by metric.
+
+        A named point is a series of its own, over the severities that it has.
+        """
         (line,) = table.lines
         outcomes = {}
         metrics = dict.fromkeys(row.metric for row in table.rows if row.curve == curve)
         for metric in metrics:
-            samples = table.samples(line, curve, metric)
-            means = {severity: estimate(sample).mean for severity, sample in samples.items()}
-            for severity, mean in means.items():
-                step = round(SEVERITY_STEPS * severity)
-                tag = f"accuracy_{metric}" if metric in ACCURACIES else metric
-                self.writer.add_scalar(f"{tag}/{curve}", mean, step)
-            outcomes[f"mean_{metric}/{curve}"] = sum(means.values()) / len(means)
+            samples = table.at_places(line, curve, metric)
+            means = {place: estimate(sample).mean for place, sample in samples.items()}
+            tag = f"accuracy_{metric}" if metric in ACCURACIES else metric
+            for (name, severity), mean in means.items():
+                full_tag = f"{tag}/{curve}/{name}" if name else f"{tag}/{curve}"
+                self.writer.add_scalar(full_tag, mean, round(SEVERITY_STEPS * severity))
+            outcome = sum(means.values()) / len(means)
+            if curve in table.named:
+                outcome = estimate(areas(table.samples(line, curve, metric))).mean
+            outcomes[f"mean_{metric}/{curve}"] = outcome
         return outcomes
 
     def picture(self, path: Path) -> None:

@@ -9,8 +9,9 @@ from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.measurement import Point
 from monosem.results.correlation import Claim
-from monosem.results.rows import MONOSEMANTICITY, Swept
-from monosem.results.search import Goal
+from monosem.results.rows import MONOSEMANTICITY, Swept, place_text
+from monosem.results.search import Goal, Quantity
+from monosem.results.stats import CLEAN
 from monosem.specs.bindings import Binding
 from monosem.specs.errors import SpecError, nearest
 from monosem.specs.sweep import Sweep
@@ -107,9 +108,10 @@ def _check_resources(sweep: Sweep, cells: Sequence[Cell]) -> None:
 
 def _check_goal(goal: Goal, cells: Sequence[Cell]) -> None:
     clean = _clean_metrics(cells)
-    points = _points(cells) | {(MONOSEMANTICITY, 0.0, metric) for metric in clean}
-    if (goal.curve, goal.severity, goal.metric) not in points:
-        wanted = _point(goal.curve, goal.severity, goal.metric)
+    points = _points(cells) | {(MONOSEMANTICITY, "", 0.0, metric) for metric in clean}
+    quantity = goal.curve, goal.point, goal.severity, goal.metric
+    if quantity not in points:
+        wanted = _point(*quantity)
         known = [_point(*point) for point in sorted(points)]
         hint = nearest(wanted, known, "; did you mean {}?") or f"; there is {known[0]}"
         raise SpecError(f"Sweep.goal: there is no {wanted}{hint}")
@@ -139,24 +141,25 @@ def _clean_metrics(cells: Sequence[Cell]) -> set[str]:
     return {metric for stage in stages for metric in stage.names()}
 
 
-def _points(cells: Sequence[Cell]) -> set[tuple[str, float, str]]:
-    """Every (curve, severity, metric) that curves.csv will have."""
-    points: set[tuple[str, float, str]] = set()
+def _points(cells: Sequence[Cell]) -> set[Quantity]:
+    """Every (curve, point, severity, metric) that curves.csv will have."""
+    points: set[Quantity] = set()
     for curve in {curve for cell in cells for curve in cell.experiment.curves}:
         for point in curve.points:
-            points |= {(curve.name, point.severity, metric) for metric in curve.metrics}
+            points |= {(curve.name, *point, metric) for metric in curve.metrics}
     return points
 
 
-def _point(curve: str, severity: float, metric: str) -> str:
-    return f"{metric} of {curve} at {severity:g}"
+def _point(curve: str, point: str, severity: float, metric: str) -> str:
+    return f"{metric} of {curve} at {place_text(point, severity)}"
 
 
 def _curves_with_area(cells: Sequence[Cell]) -> set[str]:
-    """The curves that begin clean and go on: an area under them can be told."""
+    """The curves that are clean somewhere and go on: an area under them can be told."""
+    clean = {Point("", 0.0), Point(CLEAN, 0.0)}
     return {
         curve.name
         for cell in cells
         for curve in cell.experiment.curves
-        if Point("", 0.0) in curve.points and len(curve.points) > 1
+        if clean & set(curve.points) and len(curve.points) > 1
     }

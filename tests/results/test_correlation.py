@@ -39,7 +39,7 @@ def made_table(lines, noise=1.0, slope=20.0):
 
 def measured(swept, **metrics):
     return [
-        Row("sae", MONOSEMANTICITY, 0.0, 0, metric, value, 360, "clean test images", swept)
+        Row("sae", MONOSEMANTICITY, 0.0, 0, metric, value, 360, "clean test images", "", swept)
         for metric, value in metrics.items()
     ]
 
@@ -47,7 +47,7 @@ def measured(swept, **metrics):
 def accuracies(swept, clean):
     """Two repeats that differ by 2 at each of three severities, whose area is 5 below clean."""
     return [
-        Row("sae", "label_noise", severity, repeat, "top1", value, 360, "share", swept)
+        Row("sae", "label_noise", severity, repeat, "top1", value, 360, "share", "", swept)
         for severity in (0.0, 0.5, 1.0)
         for repeat, value in enumerate((clean - 10 * severity + 1, clean - 10 * severity - 1))
     ]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from made_rows import MEASURED, SINGLE_RUN, row, study
+from made_rows import MEASURED, SINGLE_RUN, named_study, row, study
 
 from monosem.results.rows import cell_name, join, label, read_table, table_text
 
 
-@pytest.mark.parametrize("rows", [[*SINGLE_RUN, MEASURED], [*study("ncl"), *study("simclr")]])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [*SINGLE_RUN, MEASURED],
+        [*study("ncl"), *study("simclr")],
+        [*study("ncl"), *named_study("ncl")],
+    ],
+)
 def test_a_table_that_is_written_and_read_has_the_same_bits(tmp_path, rows):
     (tmp_path / "curves.csv").write_text(table_text(rows))
     assert read_table(tmp_path / "curves.csv") == rows
@@ -17,9 +24,30 @@ def test_a_table_that_is_written_and_read_has_the_same_bits(tmp_path, rows):
 def test_every_swept_binding_has_a_column_and_a_gap_where_an_experiment_has_no_such_thing():
     rows = [*study("simclr"), *study("sae", values={"TopK.k": "4"})]
     lines = table_text(rows).splitlines()
-    assert lines[0].endswith(",axis,Pretrain.seed,TopK.k")
+    assert lines[0].endswith(",axis,point,Pretrain.seed,TopK.k")
     assert lines[1].endswith(",0,")
     assert lines[-1].endswith(",2,4")
+
+
+def test_a_table_from_before_points_had_names_is_read(tmp_path):
+    rows = [*SINGLE_RUN, MEASURED]
+    lines = table_text(rows).splitlines()
+    older = "\n".join(line.removesuffix(",").removesuffix(",point") for line in lines)
+    assert "point" not in older
+    (tmp_path / "curves.csv").write_text(older + "\n")
+    assert read_table(tmp_path / "curves.csv") == rows
+
+
+def test_a_line_that_is_cut_before_its_point_is_no_line(tmp_path):
+    (tmp_path / "curves.csv").write_text(table_text(SINGLE_RUN).rstrip()[:-1])
+    with pytest.raises(ValueError, match="fewer cells than the first"):
+        read_table(tmp_path / "curves.csv")
+
+
+def test_points_of_one_curve_may_be_of_different_numbers_of_images():
+    named = {"curve": "sets", "severity": 0.0}
+    rows = [row(point="clean", n=360, **named), row(point="mnist", n=1000, **named)]
+    assert join([rows, [one._replace(experiment="b") for one in rows]])
 
 
 def test_values_of_bindings_are_read_as_they_were_typed(tmp_path):
@@ -39,6 +67,21 @@ def test_values_of_bindings_are_read_as_they_were_typed(tmp_path):
         (
             [row(experiment="b"), row(1.0, experiment="b")],
             "top1 of gaussian at 0.5 is there twice for b",
+        ),
+        (
+            [row(experiment="b", curve="common", point="fog")] * 2,
+            "top1 of common at fog 0.5 is there twice for b",
+        ),
+        (
+            [
+                row(experiment="b", curve="common", point="fog"),
+                row(experiment="b", curve="common", point="fog", n=5, repeat=1),
+            ],
+            "fog of common was measured on 360 images in one table and 5 in another",
+        ),
+        (
+            [row(experiment="b", point="fog")],
+            "some points of gaussian have names and others have none",
         ),
         (
             [row(experiment="b", axis="pixels")],

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT
-from made_rows import REPEATS, SEEDS, SINGLE_RUN, row, study
+from made_rows import REPEATS, SEEDS, SINGLE_RUN, named_study, row, study
 
 from monosem.results.rows import Line
 from monosem.results.stats import areas, estimate
@@ -19,7 +19,7 @@ def test_a_frame_has_a_row_for_each_number_and_a_column_for_each_binding():
     frame = to_frame(rows)
     assert list(frame) == [
         "experiment", "curve", "severity", "repeat", "metric", "value", "n", "axis",
-        "Pretrain.seed", "TopK.k",
+        "point", "Pretrain.seed", "TopK.k",
     ]  # fmt: skip
     assert frame["value"].tolist() == [row.value for row in rows]
     assert frame["TopK.k"].isna().tolist() == [row.experiment == "simclr" for row in rows]
@@ -116,6 +116,64 @@ def test_the_area_of_differences_is_the_difference_of_areas():
     of_base = estimate(areas(table.samples(base, "gaussian"))).mean
     difference = estimate(areas(table.differences(line, "gaussian"))).mean
     assert difference == pytest.approx(own - of_base)
+
+
+def named_value(rows, experiment, name, seed, repeat):
+    """The mean over severities, by a plain loop."""
+    values = [
+        one.value
+        for one in rows
+        if (one.experiment, one.point, one.repeat) == (experiment, name, repeat)
+        and dict(one.swept)["Pretrain.seed"] == seed
+    ]
+    return sum(values) / len(values)
+
+
+def test_named_points_are_by_name_in_order_of_appearance_and_means_over_their_severities():
+    rows = [*study("a"), *named_study("a")]
+    table = Table(rows)
+    assert table.named == {"common": ["clean", "snow", "fog"]}
+    samples = table.samples(table.lines[0], "common")
+    assert list(samples) == ["clean", "snow", "fog"]
+    for name, sample in samples.items():
+        assert len(sample) == len(SEEDS) * len(REPEATS)
+        for (seeds, repeat), value in sample.items():
+            expected = named_value(rows, "a", name, dict(seeds)["Pretrain.seed"], repeat)
+            assert value == pytest.approx(expected)
+    assert list(table.samples(table.lines[0], "gaussian")) == [0.0, 0.5]
+
+
+def test_a_unit_that_lacks_a_severity_of_a_name_has_no_mean_of_it():
+    rows = named_study("a")
+    last = rows.pop()
+    sample = Table(rows).samples(Table(rows).lines[0], "common")["fog"]
+    assert (last.swept, last.repeat) not in sample
+    assert len(sample) == len(SEEDS) * len(REPEATS) - 1
+
+
+def test_differences_of_names_are_paired_and_over_the_severities_that_both_have():
+    rows = [*named_study("a"), *named_study("b", shift=2.0)]
+    table = Table(rows)
+    differences = table.differences(table.lines[1], "common")
+    assert list(differences) == ["clean", "snow", "fog"]
+    for (seeds, repeat), value in differences["fog"].items():
+        seed = int(dict(seeds)["Pretrain.seed"])
+        assert value == pytest.approx(2 * (1 + 0.1 * seed + 0.01 * repeat))
+    fewer = [one for one in rows if one.experiment == "a" or one.severity != 5.0]
+    table = Table(fewer)
+    assert estimate(table.differences(table.lines[1], "common")["fog"]).mean == pytest.approx(2.22)
+
+
+def test_the_area_of_named_points_is_their_mean_without_the_clean_one():
+    rows = named_study("a")
+    table = Table(rows)
+    areas_of_units = areas(table.samples(table.lines[0], "common"))
+    for (seeds, repeat), value in areas_of_units.items():
+        seed = dict(seeds)["Pretrain.seed"]
+        means = [named_value(rows, "a", name, seed, repeat) for name in ("snow", "fog")]
+        assert value == pytest.approx(sum(means) / 2)
+    only_clean = Table([one for one in rows if one.point == "clean"])
+    assert areas(only_clean.samples(only_clean.lines[0], "common")) == {}
 
 
 def test_reading_a_spec_does_not_import_pandas():
