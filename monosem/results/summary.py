@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from monosem.results.corruption_error import corruption_error_table
 from monosem.results.formatting import (
     format_difference,
     format_key,
@@ -55,6 +56,7 @@ def overview(table: Table) -> str:
 def _overview(table: Table, compared: Sequence[Comparison]) -> str:
     parts = (
         area_table(table),
+        corruption_error_table(table),
         significance_list(compared),
         monosemanticity_table(table),
     )
@@ -318,12 +320,12 @@ def area_table(table: Table) -> str:
         for line in table.lines
     ]
     seeds, repeats = sample_sizes(table)
-    note = (
-        "Area under the curve over its width, in percent, "
-        f"over {seeds} x {repeats} encoders and draws"
-    )
-    if named := [curve for curve in shared if curve in table.named]:
-        note += f"; of {', '.join(named)} the plain mean over all named points but {CLEAN}"
+    named = [curve for curve in shared if curve in table.named]
+    kinds = ["Area under the curve over its width"] if len(named) < len(shared) else []
+    if named:
+        kinds.append(f"of {', '.join(named)} the plain mean over all named points but {CLEAN}")
+    note = f"{'; '.join(kinds)}, in percent, over {seeds} x {repeats} encoders and draws"
+    note = note[0].upper() + note[1:]
     if len(body) > 1:
         note += "; behind it the paired difference to the baseline, p uncorrected"
     return f"{markdown_table([heading, *shared], body)}\n\n{note}."

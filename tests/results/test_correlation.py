@@ -53,6 +53,29 @@ def accuracies(swept, clean):
     ]
 
 
+def named_accuracies(swept, clean):
+    """Two repeats that differ by 2, clean and at two named points whose mean is 5 below it."""
+    return [
+        Row("sae", "sets", 0.0, repeat, "top1", value, 360, "set", name, swept)
+        for name, lost in (("clean", 0), ("mnist", 2), ("usps", 8))
+        for repeat, value in enumerate((clean - lost + 1, clean - lost - 1))
+    ]
+
+
+def test_of_named_points_robustness_is_the_mean_without_the_clean_one():
+    rows = []
+    for k in range(5):
+        swept = (("TopK.k", str(k)),)
+        rows += measured(swept, class_consistency=0.1 * k, l0=1.0 * k)
+        rows += named_accuracies(swept, 60.0 + k)
+    points = encoder_points(Table(rows), ("sets",))
+    assert points.clean["sets"] == pytest.approx([60, 61, 62, 63, 64])
+    assert points.robustness["sets"] == pytest.approx([55, 56, 57, 58, 59])
+    claim = Claim(curves=("sets",), controls=())
+    report = correlation_report(Table(rows), claim)
+    assert "The area of sets is the mean over all named points but the clean." in report.text
+
+
 # Correlations
 
 

@@ -56,3 +56,16 @@ def test_a_cell_that_is_not_finished_is_last_and_never_the_best():
     assert ranking(text) == ["k=8", "k=4"]
     assert "not finished" in text
     assert "No cell is within the bounds" in search(cells("4"), [], GOAL)
+
+
+def test_a_goal_may_be_a_named_point_at_a_severity():
+    rows = []
+    for k, values in (("4", (80.0, 60.0)), ("8", (75.0, 70.0))):
+        for severity, value in zip((1.0, 5.0), values, strict=True):
+            where = {"curve": "common", "point": "fog", "severity": severity}
+            rows.append(row(value, {"TopK.k": k}, **where))
+    goal = Goal(curve="common", point="fog", severity=5.0)
+    text = search(cells("4", "8"), rows, goal)
+    assert ranking(text) == ["k=8", "k=4"]
+    assert "top1 of common at fog 5" in text
+    assert "not finished" in search(cells("4"), rows, Goal(curve="common", severity=5.0))

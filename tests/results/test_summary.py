@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from made_rows import MEASURED, SINGLE_RUN, row, study
+from made_rows import MEASURED, SINGLE_RUN, named_study, row, study
 
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
@@ -85,3 +85,23 @@ def test_monosemanticity_of_several_seeds_has_an_interval():
         for seed, value in (("0", 0.2), ("1", 0.3), ("2", 0.4))
     ]
     assert "0.3 ± 0.25" in overview(Table([*study("a"), *measured]))
+
+
+def test_named_points_have_their_names_in_the_place_of_severities():
+    text = tables(Table([*named_study("a"), *named_study("b", shift=2.0)]))
+    names = re.findall(r"^\| common \| (\w+)", text, re.MULTILINE)
+    assert names[:6] == ["clean", "snow", "fog"] * 2
+    assert "by name:" in text
+    assert "- b against a: common higher at snow, fog, without spread to test at clean\n" in text
+    assert "crossing" not in text
+
+
+def test_the_area_of_named_points_is_their_mean_and_the_note_says_so():
+    rows = [*named_study("a"), *named_study("b", shift=2.0)]
+    text = overview(Table(rows))
+    values = [one.value for one in rows if one.experiment == "a" and one.point != "clean"]
+    assert f"| {sum(values) / len(values):.1f} ± " in text
+    assert "Of common the plain mean over all named points but clean, in percent" in text
+    both = overview(Table([*study("a"), *study("b", shift=2.0), *rows]))
+    assert "Area under the curve over its width; of common the plain mean" in both
+    assert "by severity or name:" in both

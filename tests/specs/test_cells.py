@@ -65,6 +65,31 @@ def test_what_no_cell_has_is_one_line_with_the_nearest_name(read_sweep, typed, s
     assert "\n" not in str(info.value)
 
 
+NAMED = "Sweep.specs = ('gin/common_corruptions/simclr.gin',)\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "Goal.point = 'shot_nose'\nGoal.severity = 3",
+            "did you mean top1 of common at shot_noise 3",
+        ),
+        ("Goal.point = 'shot_noise'", "there is no top1 of common at shot_noise; did you mean"),
+    ],
+)
+def test_a_named_point_that_no_cell_has_is_one_line_with_the_nearest_one(read_sweep, typed, said):
+    with pytest.raises(SpecError) as info:
+        read_sweep(f"{NAMED}Sweep.goal = @Goal()\nGoal.curve = 'common'\n{typed}")
+    assert said in str(info.value)
+
+
+def test_goals_and_claims_may_be_of_named_points(read_sweep):
+    goal = "Sweep.goal = @Goal()\nGoal.curve = 'common'\nGoal.point = 'shot_noise'"
+    assert read_sweep(f"{NAMED}{goal}\nGoal.severity = 3").sweep.goal.point == "shot_noise"
+    assert read_sweep(f"{NAMED}Sweep.claim = @Claim()\nClaim.curves = ('common',)").sweep.claim
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
