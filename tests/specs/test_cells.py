@@ -65,7 +65,7 @@ def test_what_no_cell_has_is_one_line_with_the_nearest_name(read_sweep, typed, s
     assert "\n" not in str(info.value)
 
 
-NAMED = "Sweep.specs = ('gin/common_corruptions/simclr.gin',)\n"
+NAMED = "Sweep.specs = ('gin/ncl.gin', 'gin/common_corruptions/simclr.gin')\n"
 
 
 @pytest.mark.parametrize(
