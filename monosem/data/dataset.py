@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -54,7 +54,11 @@ class Dataset(Part):
 
     A subclass says how to `load` them and how stored inputs become what a network takes.
     `ImageDataset` does the latter for images.
+
+    splits: those that it has. One that is only tested on has ("test",).
     """
+
+    splits: ClassVar[tuple[SplitName, ...]] = SPLITS
 
     def load(self, split: SplitName) -> Examples:
         """Read or make a split. Called once a process."""
@@ -102,12 +106,12 @@ class Dataset(Part):
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one stored input."""
-        return tuple(self.split("train").inputs.shape[1:])
+        return tuple(self.split(self.splits[0]).inputs.shape[1:])
 
     @property
     def classes(self) -> int:
         """How many there are."""
-        return int(self.split("train").labels.max()) + 1
+        return int(self.split(self.splits[0]).labels.max()) + 1
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,10 +124,21 @@ class Dataset(Part):
         It begins with a verb, as in "must hold int64 labels": "Curve.data" is put in front. It
         finds the mistakes of datasets that somebody has just written.
         """
+        if "train" not in self.splits:
+            return "has no training split: it can only be a set of Shift.sets"
         for name in SPLITS:
             if problem := self._problem_of_split(name):
                 return problem
         return self._problem_of_classes()
+
+    def problem_of_test(self) -> str | None:
+        """Why it cannot be tested on, if it cannot: as `problem`, of the test split alone."""
+        if problem := self._problem_of_split("test"):
+            return problem
+        classes = int(self.split("test").labels.max()) + 1
+        if classes <= len(self.class_names):
+            return None
+        return f"must have a name for each of its {classes} classes, got {len(self.class_names)}"
 
     def _problem_of_split(self, name: SplitName) -> str | None:
         where = f"the {name} split"

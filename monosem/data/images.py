@@ -60,7 +60,11 @@ class ImageDataset(Dataset):
         return 1 / torch.tensor(self.std, device=device())[:, None, None]
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        return self.normalise(self.crop_for_evaluation(inputs).to(device()).float() / 255)
+        return self.prepare_uncropped(self.crop_for_evaluation(inputs))
+
+    def prepare_uncropped(self, inputs: Tensor) -> Tensor:
+        """As `prepare`, of pixels that are already the part that an evaluation sees."""
+        return self.normalise(inputs.to(device()).float() / 255)
 
     def augment(
         self, inputs: Tensor, views: Sequence[Augmentation], generator: Generator

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from monosem.core.fields import NotInKey, PathField
 from monosem.core.files import atomic_write, file_digest, lock, write_synced
 from monosem.core.identity import digest
-from monosem.data.dataset import SPLITS, Examples, SplitName
+from monosem.data.dataset import Examples, SplitName
 from monosem.data.images import ImageDataset
 
 VERSION = 1  # of the format; a pack of another version is made again
@@ -128,7 +128,7 @@ class Packed(ImageDataset):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return open_packs(self)["train"].class_names or super().class_names
+        return open_packs(self)[self.splits[0]].class_names or super().class_names
 
     def content(self) -> str:
         return digest([pack.digest for pack in open_packs(self).values()])
@@ -166,12 +166,12 @@ class Packed(ImageDataset):
 
 @functools.lru_cache(maxsize=8)
 def open_packs(data: Packed) -> dict[SplitName, Pack]:
-    """Both splits, opened once a process.
+    """All splits that there are, opened once a process.
 
     So the content in the key is that which is loaded later, even if the files change meanwhile.
     """
-    packs = {split: data.pack(split) for split in SPLITS}
-    if packs["train"].digest == packs["test"].digest:
+    packs = {split: data.pack(split) for split in data.splits}
+    if len(packs) > 1 and packs["train"].digest == packs["test"].digest:
         data.refuse(
             data.origin("test"),
             "must be of other images than the training split, got the same ones for both",

@@ -23,6 +23,7 @@ from monosem import (
     metrics,
     models,
     probes,
+    shifts,
 )
 from monosem.core.fields import FieldError, Part
 from monosem.core.stage import closure, key
@@ -73,6 +74,7 @@ register(
     common_corruptions,
     models,
     probes,
+    shifts,
     evaluation,
 )
 
