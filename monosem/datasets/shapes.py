@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import gin
 import torch
@@ -104,13 +104,52 @@ class Shapes(ImageDataset):
         images = torch.empty(n, 3, self.size, self.size, dtype=torch.uint8)
         levels = torch.empty(n, len(FACTORS), dtype=torch.int64)
         for block, start in enumerate(range(0, n, len(CLASSES))):
-            draw = draw_classes(generator("Shapes", split, self.seed, block))
+            draw = self.draw_block(split, block)
             end = min(start + len(CLASSES), n)
             images[start:end] = render(draw, self.size)[: end - start]
             levels[start:end] = draw.levels[: end - start]
         factors = dict(zip(FACTORS, levels.T.contiguous(), strict=True))
         labels = factors["shape"] * len(TEXTURES) + factors["texture"]
         return Examples(images, labels, factors)
+
+    def draw_block(self, split: SplitName, block: int) -> Draw:
+        """One image of every class."""
+        return draw_classes(generator("Shapes", split, self.seed, block))
+
+
+@gin.register
+@dataclass(frozen=True)
+class ShapesOfLevels(Shapes):
+    """Shapes of which one nuisance factor has some of its levels only.
+
+    Everything else about an image is that of Shapes with the same seed. So two of these that have
+    levels apart make a shift in one factor whose size is known.
+
+    factor: one of FACTORS that is not part of the class.
+    levels: which of its levels there are, drawn uniformly; numbers from 0, as in FACTORS.
+    """
+
+    factor: Literal["colour", "size", "position", "rotation", "background"] = "background"
+    levels: tuple[Annotated[int, Range(0)], ...] = (0, 1, 2, 3)
+
+    def validate(self) -> None:
+        super().validate()
+        names = FACTORS[self.factor]
+        if not self.levels or len(set(self.levels)) < len(self.levels):
+            self.refuse("levels", f"must hold one or more that differ, got {self.levels}")
+        if max(self.levels) >= len(names):
+            self.refuse(
+                "levels",
+                f"must be below {len(names)}, the levels of {self.factor}, got {self.levels}",
+            )
+
+    def draw_block(self, split: SplitName, block: int) -> Draw:
+        draw = super().draw_block(split, block)
+        levels = torch.tensor(self.levels)
+        own = generator("ShapesOfLevels", split, self.seed, block)
+        chosen = levels[torch.randint(len(levels), (len(draw.levels),), generator=own)]
+        draw.levels[:, list(FACTORS).index(self.factor)] = chosen
+        return draw
 
 
 class Draw(NamedTuple):

@@ -56,6 +56,14 @@ class ShiftedSets(Part):
         return {}
 
 
+def refuse_repeated(part: Part, *names: str) -> None:
+    """Refuse fields that hold nothing, or something twice."""
+    for name in names:
+        values = getattr(part, name)
+        if not values or len(set(values)) < len(values):
+            part.refuse(name, f"must hold one or more that differ, got {values}")
+
+
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class OtherSet(ShiftedSets):

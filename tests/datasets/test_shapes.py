@@ -17,6 +17,7 @@ from monosem.datasets.shapes import (
     SHAPES,
     TEXTURES,
     Shapes,
+    ShapesOfLevels,
     draw_classes,
     render,
     scene,
@@ -172,3 +173,28 @@ def test_fewer_images_than_classes_are_refused(field):
     message = f"Shapes.{field} must be 100 or more, an image for every class, got 99"
     with pytest.raises(FieldError, match=message):
         Shapes(**{field: 99})
+
+
+def test_shapes_of_some_levels_differ_from_all_shapes_in_that_factor_alone():
+    whole = Shapes(train=200, test=100).load("train")
+    some = ShapesOfLevels(train=200, test=100, factor="colour", levels=(2, 5)).load("train")
+    assert set(some.factors["colour"].tolist()) == {2, 5}
+    for name in set(FACTORS) - {"colour"}:
+        assert torch.equal(some.factors[name], whole.factors[name])
+    same = whole.factors["colour"] == some.factors["colour"]
+    assert same.any() and torch.equal(whole.inputs[same], some.inputs[same])
+    assert (whole.inputs[~same] != some.inputs[~same]).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"levels": ()}, "must hold one or more that differ"),
+        ({"levels": (1, 1)}, "must hold one or more that differ"),
+        ({"levels": (8,)}, "must be below 8, the levels of background"),
+        ({"factor": "shape"}, "must be one of"),
+    ],
+)
+def test_levels_that_there_are_not_are_refused(fields, message):
+    with pytest.raises(FieldError, match=f"ShapesOfLevels.* {message}"):
+        ShapesOfLevels(**fields)
