@@ -16,6 +16,7 @@ from PIL import Image
 
 import monosem
 from monosem.results.rows import read_table
+from monosem.shifts.cifar_shifts import CIFAR10_NAMES, CIFAR100_NAMES, FIFTEEN
 from monosem.specs import load as loading
 from monosem.specs.load import load
 
@@ -63,7 +64,7 @@ def save_cifar(folder: Path, published: Any, images: int) -> None:
     classes, key = (100, b"fine_labels") if fine else (10, b"labels")
     save_batches(home, published.train_list, np.arange(classes).repeat(images), key)
     save_batches(home, published.test_list, np.arange(20) % classes, key)
-    names = [f"class {index}" for index in range(classes)]
+    names = list(CIFAR100_NAMES if fine else CIFAR10_NAMES)
     meta = pickle.dumps({published.meta["key"]: names}, protocol=2)
     (home / published.meta["filename"]).write_bytes(meta)
 
@@ -88,6 +89,23 @@ def save_imagenet(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.JPEG")
 
 
+def save_shifted(place: Path) -> None:
+    """Test sets of another domain: a few images of each, in the published layouts."""
+    draw = np.random.default_rng(2)
+    pixels = draw.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    home = place / "cifar_c"
+    home.mkdir()
+    for name, images in (*((name, pixels) for name in FIFTEEN), ("cifar10.1_v6_data", pixels)):
+        np.save(home / f"{name}.npy", images)
+    for name in ("labels", "cifar10.1_v6_labels"):
+        np.save(home / f"{name}.npy", np.arange(10))
+    names = sorted(path.name for path in (place / "imagenet" / "val").iterdir())
+    for name in names[:2]:
+        for folder in ("sketch", "stylized", *(f"c/{kind}/1" for kind in FIFTEEN)):
+            (place / folder / name).mkdir(parents=True)
+            Image.fromarray(pixels[0]).save(place / folder / name / "0.JPEG")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Small sets, a checkpoint, and a store that all files share."""
@@ -97,6 +115,7 @@ def place(tmp_path_factory):
     save_cifar(place / "cifar10", CIFAR10, 10)
     save_cifar(place / "cifar100", CIFAR100, 2)
     save_imagenet(place / "imagenet")
+    save_shifted(place)
     save_checkpoint(place)
     return place
 
@@ -121,6 +140,21 @@ def where(file: str, place: Path) -> list[str]:
     return [f"{name}.folder = '{place / name.lower()}'", f"{name}.original = False"]
 
 
+def shifted_where(file: str, place: Path) -> list[str]:
+    """Where the sets of another domain are, of which one severity is there."""
+    if "shift" not in file:
+        return []
+    if "imagenet" in file:
+        return [
+            f"ImageNetSketch.folder = '{place / 'sketch'}'",
+            f"StylizedImageNet.folder = '{place / 'stylized'}'",
+            f"ImageNetC.folder = '{place / 'c'}'",
+            "ImageNetC.severities = (1,)",
+        ]
+    sets = ["CIFAR100C"] if "cifar100" in file else ["CIFAR10C", "CIFAR101"]
+    return [f"{name}.folder = '{place / 'cifar_c'}'" for name in sets]
+
+
 def bindings(file: str, place: Path, network: str = "SmallConv") -> list[str]:
     """What makes a file quick: few epochs, few points, small networks.
 
@@ -128,6 +162,7 @@ def bindings(file: str, place: Path, network: str = "SmallConv") -> list[str]:
     """
     return [
         *where(file, place),
+        *shifted_where(file, place),
         *NETWORKS,
         *_of_the_encoder(file, place, network),
         *(AUTOENCODER if "sae" in file else []),
@@ -149,6 +184,8 @@ def _of_the_encoder(file: str, place: Path, network: str) -> Iterator[str]:
 def _of_the_evaluation(file: str) -> list[str]:
     if "selection" in file:
         return [*PROBE, *SELECTION]
+    if "shift" in file:
+        return [*PROBE, "Shift.repeats = 1"]
     share = "finetune" in file or "imagenet" in file  # of the training images, not shots per class
     few_shot = f"few_shot/Curve.severities = ({'0.5' if share else '1'},)"
     own = FINE_TUNING if "finetune" in file else [*PROBE, *INPUT_NOISE]
