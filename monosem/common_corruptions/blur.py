@@ -245,12 +245,12 @@ class ZoomBlur(CommonCorruption):
         factors = [1 + step * count for count in range(math.ceil((end - 1) / step))]
         total = pixels.clone()
         for factor in factors:
-            rows, columns = _zoom_matrix(height, factor), _zoom_matrix(width, factor)
+            rows, columns = zoom_matrix(height, factor), zoom_matrix(width, factor)
             total += rows.to(pixels) @ pixels @ columns.to(pixels).T
         return total / (len(factors) + 1)
 
 
-def _zoom_matrix(side: int, factor: float) -> Tensor:
+def zoom_matrix(side: int, factor: float) -> Tensor:
     """(side, side): zooms into the middle of a column of pixels by a product, linearly."""
     crop = math.ceil(side / factor)
     zoomed = round(crop * factor)

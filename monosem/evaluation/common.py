@@ -46,7 +46,7 @@ class CommonCorruptions(Series):
 
     data: images; the probe is trained on them and tested on their corrupted test split.
     corruptions: without others, the seven noises and blurs of the published fifteen; the eight of
-        weather and digital processing are not written yet.
+        weather and digital processing are to be named here.
     severities: whole numbers from 1 to 5.
     repeats: independent draws of the random corruptions and of the probe.
 
