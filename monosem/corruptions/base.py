@@ -49,8 +49,13 @@ class Corruption(Part):
         """
         return seeded_generator(type(self).__name__, repeat, data)
 
-    def labels(self, labels: Tensor, classes: int, severity: float, generator: Generator) -> Tensor:
-        """(n,) true training labels -> (n,) the labels that the probe sees."""
+    def labels(
+        self, labels: Tensor, data: Dataset, severity: float, generator: Generator
+    ) -> Tensor:
+        """(n,) true training labels -> (n,) the labels that the probe sees.
+
+        data: the dataset that they are from: its training inputs, how many classes it has.
+        """
         return labels
 
     def examples(self, labels: Tensor, severity: float, generator: Generator) -> Tensor:
@@ -100,5 +105,5 @@ def training_set(
     if corruption is None:
         return TrainingSet(torch.arange(len(labels)), labels)
     examples = corruption.examples(labels, severity, corruption.draw(repeat, data))
-    noisy_labels = corruption.labels(labels, data.classes, severity, corruption.draw(repeat, data))
+    noisy_labels = corruption.labels(labels, data, severity, corruption.draw(repeat, data))
     return TrainingSet(examples, noisy_labels)

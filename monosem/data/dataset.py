@@ -118,6 +118,11 @@ class Dataset(Part):
         """What people call the classes, by label."""
         return tuple(map(str, range(self.classes)))
 
+    @property
+    def groupings(self) -> Mapping[str, tuple[int, ...]]:
+        """Ways to group the classes: by the name of each, the group of every class, from 0 on."""
+        return MappingProxyType({})
+
     def problem(self) -> str | None:
         """Why the dataset cannot be used, if it cannot.
 

@@ -12,7 +12,7 @@ import shutil
 import socket
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ from monosem.data.packed import (
     kind_of,
     path_hint,
 )
+from monosem.datasets.superclasses import superclass_of_every_class
 
 _downloads_allowed = ContextVar("_downloads_allowed", default=True)
 
@@ -213,6 +214,11 @@ class CIFAR100(CIFAR10):
         from torchvision.datasets import CIFAR100
 
         return CIFAR100
+
+    @property
+    def groupings(self) -> Mapping[str, tuple[int, ...]]:
+        """superclass: the 20 published ones, five classes each."""
+        return {"superclass": superclass_of_every_class()}
 
 
 def downloads_allowed() -> bool:

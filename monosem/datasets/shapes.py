@@ -14,7 +14,7 @@ and some freedom inside a level. Nothing is downloaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -97,6 +97,15 @@ class Shapes(ImageDataset):
     @property
     def class_names(self) -> tuple[str, ...]:
         return CLASSES
+
+    @property
+    def groupings(self) -> Mapping[str, tuple[int, ...]]:
+        """shape: classes of one shape; texture: classes of one texture."""
+        labels = range(len(CLASSES))
+        return {
+            "shape": tuple(label // len(TEXTURES) for label in labels),
+            "texture": tuple(label % len(TEXTURES) for label in labels),
+        }
 
     def load(self, split: SplitName) -> Examples:
         """Drawn in blocks of one image a class, each with a generator of its own."""

@@ -13,6 +13,7 @@ from monosem.core.device import device
 from monosem.core.fields import Count
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
+from monosem.corruptions.label_record import WRONG_LABELS, label_record
 from monosem.evaluation.code_movement import (
     MOVEMENT,
     OUTCOMES,
@@ -40,9 +41,13 @@ class Curve(SeverityCurve):
         corrupted.
     consistency_of_right, consistency_of_wrong: the class consistency of the most active dimension
         of the test images that the probe gets right and wrong, where training labels are wrong.
+    Where training labels are wrong, of any probe (corruptions/label_record.py):
+    wrong_labels: how many of the training labels that the probe saw are wrong. The artifact has
+        beside it `confusion`, (severities, repeats, classes, classes) int32, and `label_digest`,
+        (severities, repeats, 32) uint8.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     probe: Probe
     corruption: Corruption
@@ -52,7 +57,8 @@ class Curve(SeverityCurve):
     def metrics(self) -> tuple[str, ...]:
         movement = MOVEMENT if self.probe.frozen and self.task.touches_inputs else ()
         outcomes = OUTCOMES if self.probe.frozen and self.task.touches_labels else ()
-        return ("top1", "top5", *movement, *outcomes)
+        labels = (WRONG_LABELS,) if self.task.touches_labels else ()
+        return ("top1", "top5", *movement, *outcomes, *labels)
 
     @property
     def axis(self) -> str:
@@ -88,7 +94,8 @@ class Curve(SeverityCurve):
 
     def run(self, job: Job) -> Artifact:
         labels = self.data.split("test").labels.to(device())
-        columns: dict[str, list[float]] = {metric: [] for metric in self.metrics}
+        measured = [metric for metric in self.metrics if metric != WRONG_LABELS]
+        columns: dict[str, list[float]] = {metric: [] for metric in measured}
         of_code = self._measure_of_code(job, labels)
         passes = 0
         for predictions in self.probe.predictions(self.task, job):
@@ -102,7 +109,22 @@ class Curve(SeverityCurve):
             passes += predictions.passes
         job.log(1, 1, encoder_passes=passes)
         by_metric = {metric: self._by_severity(column) for metric, column in columns.items()}
-        return {**by_metric, "passes": torch.tensor(passes)}
+        return {**by_metric, **self._label_records(), "passes": torch.tensor(passes)}
+
+    def _label_records(self) -> Artifact:
+        """Of the labels that the probes saw, where some are wrong: (severities, repeats, ...)."""
+        if not self.task.touches_labels:
+            return {}
+        clean, classes = self.data.split("train").labels, self.data.classes
+        records = []
+        for probe in self.task.probe_specs():
+            seen = probe.examples
+            records.append(label_record(clean[seen], probe.labels[seen], classes))
+        stacked = {name: torch.stack([record[name] for record in records]) for name in records[0]}
+        return {
+            name: values.reshape(-1, self.repeats, *values.shape[1:])
+            for name, values in stacked.items()
+        }
 
     def _measure_of_code(
         self, job: Job, labels: Tensor

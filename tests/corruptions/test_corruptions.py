@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from samples import Classes
 from torch.testing import assert_close
 
 from monosem.core.identity import generator
@@ -29,13 +30,13 @@ def noisy(corruption, images, severity):
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_label_noise_flips_exactly_the_given_fraction_and_never_to_the_true_class(rate, classes):
     labels = torch.arange(1000) % classes
-    noisy_labels = LabelNoise().labels(labels, classes, rate, generator("x"))
+    noisy_labels = LabelNoise().labels(labels, Classes(classes), rate, generator("x"))
     assert (noisy_labels != labels).sum() == round(rate * 1000)
     assert noisy_labels.min() >= 0 and noisy_labels.max() < classes
 
 
 def test_labels_wrong_at_ten_percent_are_among_those_wrong_at_twenty():
-    ten, twenty = (LabelNoise().labels(LABELS, 10, rate, generator("x")) for rate in (0.1, 0.2))
+    ten, twenty = (LabelNoise().labels(LABELS, DATA, rate, generator("x")) for rate in (0.1, 0.2))
     wrong = ten != LABELS
     assert wrong.sum() == 20 and torch.equal(ten[wrong], twenty[wrong])
 
@@ -46,7 +47,7 @@ def test_label_noise_is_uniform_over_the_other_classes_as_in_the_reference(golde
     classes, n, rate = len(confusion), int(confusion.sum()), float(g["noise_rate"])
     members = confusion.sum(1)
     labels = torch.arange(classes).repeat_interleave(members.long())
-    noisy_labels = LabelNoise().labels(labels, classes, rate, generator("x"))
+    noisy_labels = LabelNoise().labels(labels, Classes(classes), rate, generator("x"))
     assert (noisy_labels != labels).sum() == int(g["changed_count"])
     ours = torch.zeros_like(confusion)
     ours.index_put_((labels, noisy_labels), torch.ones(n, dtype=torch.float64), accumulate=True)
@@ -126,7 +127,7 @@ class Dark(Corruption):
 
 def test_a_new_corruption_overrides_one_hook_and_nothing_else():
     assert torch.equal(noisy(Dark(), IMAGES, 0.5), IMAGES - 0.5)
-    assert torch.equal(Dark().labels(LABELS, 10, 0.5, generator("x")), LABELS)
+    assert torch.equal(Dark().labels(LABELS, DATA, 0.5, generator("x")), LABELS)
     assert torch.equal(Dark().examples(LABELS, 0.5, generator("x")), torch.arange(200))
 
 

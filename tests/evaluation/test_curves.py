@@ -15,7 +15,7 @@ from monosem.core.stage import StageError, key
 from monosem.core.store import Store
 from monosem.corruptions.few_shot import FewShot
 from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
-from monosem.corruptions.label_noise import LabelNoise
+from monosem.corruptions.label_noise import LabelNoise, PairFlip
 from monosem.datasets.digits import Digits
 from monosem.datasets.shapes import Shapes
 from monosem.evaluation.curves import Curve
@@ -111,6 +111,35 @@ def test_a_curve_that_leaves_images_alone_needs_no_encoder_once_the_features_are
     assert {type(stage) for stage in upstream} == {Features}
     upstream = a_curve(GaussianNoise(), (0.1,)).upstream()
     assert {type(stage) for stage in upstream} == {Features, type(PRETRAIN)}
+
+
+# Which labels were wrong
+
+
+def test_the_labels_that_probes_saw_are_kept_as_a_rate_a_confusion_and_a_digest(store):
+    curve = a_curve(LabelNoise(), (0.0, 0.3))
+    artifact = store.get(curve)
+    assert artifact["wrong_labels"][0].tolist() == [0, 0]
+    assert_close(artifact["wrong_labels"][1], torch.full((2,), 100 * 431 / 1437).double())
+    assert artifact["confusion"].shape == (2, 2, 10, 10)
+    assert artifact["confusion"].sum((2, 3)).tolist() == [[1437] * 2] * 2
+    kept_right = artifact["confusion"][1, 0].diagonal().sum()
+    assert kept_right == 1437 - 431
+    clean, noisy = artifact["label_digest"].tolist()
+    assert clean[0] == clean[1] and noisy[0] != noisy[1] != clean[0]
+    rows = [result for result in curve.results(artifact) if result.metric == "wrong_labels"]
+    assert [round(row.value) for row in rows] == [0, 0, 30, 30]
+
+
+def test_two_encoders_saw_the_same_labels_by_their_digests(store):
+    one = store.get(a_curve(PairFlip(), (0.3,)))
+    other = store.get(a_curve(PairFlip(), (0.3,), encoder=PRETRAIN))
+    assert torch.equal(one["label_digest"], other["label_digest"])
+
+
+def test_a_curve_of_true_labels_keeps_none_of_this(store):
+    curve = a_curve(FewShot(), (5,))
+    assert not {"wrong_labels", "confusion", "label_digest"} & {*curve.metrics, *store.get(curve)}
 
 
 # Paired noise
