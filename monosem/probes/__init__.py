@@ -1,6 +1,6 @@
 """Probes: classifiers of a representation, fitted many at once or fine-tuned.
 
-    batched_probes < base < linear, finetune
+    losses < batched_probes < base < linear, finetune
 
 A curve describes its question as a `Task`; a `Probe` names the stages that it needs and predicts.
 This folder knows corruptions, representations and data. It must not know curves, experiments,

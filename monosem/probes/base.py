@@ -23,6 +23,7 @@ from monosem.models.representation import Representation
 from monosem.probes.batched_probes import (
     ProbeSpec,
 )
+from monosem.probes.losses import CrossEntropy, ProbeLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,7 @@ class MinibatchProbe(Probe):
     epochs: passes over the training split.
     batch_size: images a step.
     views: augmentations of the training images; none takes them as they are.
+    loss: what is minimised.
     """
 
     optimizer: Optimizer
@@ -161,6 +163,7 @@ class MinibatchProbe(Probe):
     epochs: Count = 50
     batch_size: Count = 256
     views: tuple[Augmentation, ...] = ()
+    loss: ProbeLoss = CrossEntropy()  # noqa: RUF009, frozen
 
     def check_data(self, data: Dataset) -> None:
         if mismatch := views_mismatch(self.views, data):

@@ -25,13 +25,13 @@ from typing import Annotated, Any, NamedTuple
 
 import gin
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from monosem.core.fields import Part, Range
 from monosem.core.identity import generator
 from monosem.core.stage import StageError
 from monosem.learning.optimizers import Optimizer, Schedule
+from monosem.probes.losses import CrossEntropy, ProbeLoss
 
 
 class ProbeSpec(NamedTuple):
@@ -116,6 +116,10 @@ class FitSettings(NamedTuple):
         (Srivastava et al., JMLR 2014). A fresh draw for every example of a minibatch; probes that
         share the minibatch share the draw.
     stopping: which epoch's weights are taken; None takes those of the last epoch.
+    loss: what is minimised. The held-out loss of early stopping is the same, without mixup.
+    mixup: alpha of Beta(alpha, alpha), 0 for none. Of every minibatch one draw is the share that a
+        row keeps; the rest is another row of the minibatch, and so is the loss. Probes that share
+        the minibatch share the draw.
     """
 
     optimizer: Optimizer
@@ -125,6 +129,8 @@ class FitSettings(NamedTuple):
     rescale: bool
     dropout: float = 0.0
     stopping: EarlyStopping | None = None
+    loss: ProbeLoss = CrossEntropy()
+    mixup: float = 0.0
 
     def steps_per_epoch(self, examples: int) -> int:
         """examples: in the whole training split, however few of them a probe sees."""
@@ -223,6 +229,34 @@ def drop_features(rows: Tensor, share: float, draws: Sequence[Generator]) -> Ten
         return rows
     uniform = [torch.rand(rows.shape[1:], generator=draw, device=rows.device) for draw in draws]
     return rows * (torch.stack(uniform) >= share) / (1 - share)
+
+
+class Mixing(NamedTuple):
+    """How the rows of a minibatch are mixed, for every group.
+
+    share: (groups, 1, 1), how much of itself a row keeps, in [0, 1].
+    partner: (groups, batch), the position in the minibatch of what is mixed in.
+    """
+
+    share: Tensor
+    partner: Tensor
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """(groups, batch, d) -> the same, mixed."""
+        others = rows.gather(1, self.partner[:, :, None].expand_as(rows))
+        return self.share * rows + (1 - self.share) * others
+
+
+def draw_mixing(
+    alpha: float, batch: int, draws: Sequence[Generator], device: torch.device
+) -> Mixing:
+    """draws: a generator for each group, on the CPU."""
+    from scipy.special import betaincinv  # here, as scipy takes long to import
+
+    uniform = torch.cat([torch.rand(1, generator=draw, dtype=torch.float64) for draw in draws])
+    share = torch.from_numpy(betaincinv(alpha, alpha, uniform.numpy())).float()
+    partner = torch.stack([torch.randperm(batch, generator=draw) for draw in draws])
+    return Mixing(share[:, None, None].to(device), partner.to(device))
 
 
 class ProbeTrainer:
@@ -372,24 +406,35 @@ class ProbeGroups:
         draws = [
             generator("dropout of a probe", seed, epoch, on=features.device) for seed in self.seeds
         ]
+        mixing_draws = [generator("mixup of a probe", seed, epoch) for seed in self.seeds]
         total = torch.zeros(self.labels.shape[:2], device=features.device)
         first_step = epoch * self.steps_per_epoch
         for step in range(first_step, first_step + self.steps_per_epoch):
             examples = self.order[:, step * batch : (step + 1) * batch].long()
-            rows = drop_features(features[examples], self.settings.dropout, draws)
-            total += self.step(rows, examples, step)
+            rows, mixing = features[examples], None
+            if self.settings.mixup:
+                mixing = draw_mixing(self.settings.mixup, batch, mixing_draws, features.device)
+                rows = mixing.rows(rows)
+            rows = drop_features(rows, self.settings.dropout, draws)
+            total += self.step(rows, examples, step, mixing)
         if self.best:
             self.best.update(self.held_out_losses(features, self.best), self.weight, self.bias)
         return total.flatten() / self.steps_per_epoch
 
-    def step(self, rows: Tensor, examples: Tensor, step: int) -> Tensor:
+    def step(
+        self, rows: Tensor, examples: Tensor, step: int, mixing: Mixing | None = None
+    ) -> Tensor:
         """One step of the optimiser.
 
         rows: (groups, batch, d)
         examples: (groups, batch), which ones the rows are of
+        mixing: how the rows have been mixed, if they have.
         Returns the mean loss of every probe before the step, (groups, probes).
         """
         losses = self.losses(rows, examples)
+        if mixing is not None:
+            others = self.losses(rows, examples.gather(1, mixing.partner))
+            losses = mixing.share * losses + (1 - mixing.share) * others
         rate = self.settings.schedule.rate(self.base_rate, step, self.steps, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -399,7 +444,7 @@ class ProbeGroups:
         return losses.detach().mean(1)
 
     def losses(self, rows: Tensor, examples: Tensor) -> Tensor:
-        """Cross-entropy with the labels that each probe sees.
+        """The loss with the labels that each probe sees.
 
         rows: (groups, batch, d)
         examples: (groups, batch), which ones the rows are of
@@ -409,9 +454,7 @@ class ProbeGroups:
         index = examples[:, None].expand(-1, probes, -1)
         labels = self.labels.gather(2, index).transpose(1, 2)
         logits = torch.baddbmm(self.bias.flatten(2), rows, self.weight.flatten(2))
-        flat = F.cross_entropy(
-            logits.reshape(-1, self.classes), labels.reshape(-1), reduction="none"
-        )
+        flat = self.settings.loss(logits.reshape(-1, self.classes), labels.reshape(-1))
         return flat.reshape(labels.shape)
 
     @torch.no_grad()

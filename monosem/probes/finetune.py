@@ -175,7 +175,7 @@ class Tuned(Learning):
         def losses(views: Tensor, labels: Tensor) -> dict[str, Tensor]:
             logits = network(views)
             return {
-                "loss": F.cross_entropy(logits, labels),
+                "loss": probe.loss.mean(logits, labels),
                 "accuracy": (logits.argmax(1) == labels).float().mean(),
             }
 

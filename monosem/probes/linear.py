@@ -48,6 +48,8 @@ class LinearProbe(MinibatchProbe):
         are fitted together, and stores none.
     dropout: the share of features that is dropped at every step.
     stopping: which epoch's weights are taken; None takes those of the last epoch.
+    mixup: alpha of the Beta(alpha, alpha) that features and losses are mixed by (Zhang et al. 2018,
+        arXiv:1710.09412), one draw a minibatch; 0 mixes nothing.
     """
 
     frozen = True
@@ -56,6 +58,7 @@ class LinearProbe(MinibatchProbe):
     cached: Count | None = None
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
     stopping: EarlyStopping | None = None
+    mixup: Annotated[float, Range(0, 100)] = 0.0
 
     def validate(self) -> None:
         if self.cached is not None and not self.views:
@@ -80,6 +83,8 @@ class LinearProbe(MinibatchProbe):
             rescale=self.rescale,
             dropout=self.dropout,
             stopping=self.stopping,
+            loss=self.loss,
+            mixup=self.mixup,
         )
 
     def fit(self, features: Tensor, classes: int, probes: Sequence[ProbeSpec]) -> BatchedProbes:
