@@ -69,6 +69,10 @@ class Measurement(Stage):
         """The numbers that the stage left."""
         raise NotImplementedError
 
+    def remarks(self, artifact: Artifact) -> Iterator[str]:
+        """What a reader of these numbers must know, for summary.md."""
+        yield from ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series(Measurement):

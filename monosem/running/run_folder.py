@@ -19,7 +19,7 @@ from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.measurement import Series
+from monosem.evaluation.measurement import Measurement, Series
 from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.metrics.base import PerDimension, from_artifact, numbers_from_artifact
 from monosem.models.features import Features
@@ -46,6 +46,8 @@ def describe_experiment(experiment: Experiment, store: Store) -> str:
     for stage in stages:
         lines += _training(stage)
         lines += _encoder_passes(stage, store)
+        if isinstance(stage, Measurement):
+            lines += [f"{stage.name}: {remark}" for remark in stage.remarks(store.get(stage))]
     lines += _hardware(stages, store)
     return "\n".join(f"- {line}" for line in lines)
 
