@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from conftest import tiny_curve, tiny_pretrain
@@ -9,14 +11,18 @@ from conftest import tiny_curve, tiny_pretrain
 from monosem.core.fields import FieldError
 from monosem.core.stage import StageError
 from monosem.core.store import Store
+from monosem.data.dataset import Dataset, Examples
 from monosem.datasets.digits import Digits
 from monosem.evaluation.adversarial import Adversarial, pixel_scale
+from monosem.evaluation.experiment import Experiment
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
+from monosem.metrics.space import Dimensions
 from monosem.models.representation import Representation
 from monosem.probes.attacks import FGSM, PGD, look
 from monosem.probes.finetune import FineTune
 from monosem.probes.linear import LinearProbe
+from monosem.running.local import run
 
 DATA = Digits(size=8)
 ENCODER = tiny_pretrain(objective=Contrastive())
@@ -164,6 +170,32 @@ def test_features_without_a_gradient_stop_the_stage_in_one_line(store):
 def test_impossible_epsilons_are_refused(fields, message):
     with pytest.raises(FieldError, match=message):
         attacked(**fields).preflight()
+
+
+@dataclass(frozen=True)
+class Sounds(Dataset):
+    """No images."""
+
+    def load(self, split):
+        return Examples(torch.zeros(8, 5), torch.arange(8) % 2)
+
+    def prepare(self, inputs):
+        return inputs
+
+
+def test_data_that_are_no_images_are_refused_before_any_work():
+    message = "Adversarial.data must be of images, whose pixels an attack changes"
+    with pytest.raises(FieldError, match=message):
+        attacked(data=Sounds(), encoder=HalfSilent()).preflight()
+
+
+def test_what_a_reader_must_know_is_in_the_summary(tmp_path):
+    curve = attacked(encoder=HalfSilent(), severities=(0.0, 0.1), repeats=1)
+    experiment = Experiment(name="x", curves=(curve,), metrics=(Dimensions(),))
+    summary = run(experiment, tmp_path / "store").summary
+    assert "- adversarial: up to 50.0 % of the attacked images have a gradient of exactly 0" in (
+        summary
+    )
 
 
 def test_an_l2_norm_may_be_above_1():
