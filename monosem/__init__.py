@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.corruptions.base import Corruption
     from monosem.data.dataset import Augmentation, Dataset, Examples
     from monosem.data.images import ImageDataset
-    from monosem.evaluation.curves import Curve
     from monosem.evaluation.experiment import Experiment
     from monosem.learning.encoders import Encoder
     from monosem.learning.objectives import Objective
@@ -28,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
     from monosem.models.representation import Representation
     from monosem.probes.base import Probe
+    from monosem.robustness.curves import Curve
     from monosem.running.local import features, run
     from monosem.specs.errors import SpecError
     from monosem.specs.load import load
@@ -42,7 +42,7 @@ __all__ = [
 _HOMES = {
     "Augmentation": "data.dataset",
     "Corruption": "corruptions.base",
-    "Curve": "evaluation.curves",
+    "Curve": "robustness.curves",
     "Dataset": "data.dataset",
     "Declaration": "metrics.base",
     "Encoder": "learning.encoders",

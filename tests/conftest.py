@@ -18,13 +18,13 @@ from monosem.cli import main
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import ColorJitter, GaussianBlur, RandomResizedCrop, RandomRotation
 from monosem.datasets.digits import Digits
-from monosem.evaluation.curves import Curve
 from monosem.learning.encoders import Projector, SmallConv
 from monosem.learning.objectives import NonNegative
 from monosem.learning.optimizers import SGD, Constant, WarmupCosine
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Embedding
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.curves import Curve
 from monosem.specs.study import Study, read
 
 # Ray puts its processes last in line (15): where something else is busy they would starve.

@@ -15,13 +15,13 @@ from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.evaluation.dashboard import FeatureDashboard
-from monosem.evaluation.measurement import Measurement, Series
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
 from monosem.models.baselines import Pixels
 from monosem.models.representation import Representation
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
+from monosem.robustness.measurement import Measurement, Series
 
 
 @gin.register

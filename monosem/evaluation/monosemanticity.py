@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from monosem.core.device import device
 from monosem.core.fields import FieldError
 from monosem.core.stage import Artifact, Job, Stage, StageError
-from monosem.evaluation.measurement import Measurement, Result
 from monosem.metrics.base import (
     Declaration,
     FeatureBatch,
@@ -25,6 +24,7 @@ from monosem.metrics.factors import GROUND_TRUTH
 from monosem.models.features import Features
 from monosem.models.representation import Representation
 from monosem.results.stats import rank_correlation
+from monosem.robustness.measurement import Measurement, Result
 
 
 @dataclass(frozen=True, kw_only=True)

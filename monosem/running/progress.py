@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from monosem.core.stage import Stage, key, title
 from monosem.core.store import Callback, LogEntry, Store
-from monosem.evaluation.measurement import Series
 from monosem.models.training import Learning
+from monosem.robustness.measurement import Series
 
 TERMINAL_SECONDS = 0.3  # between two updates on a terminal
 PLAIN_SECONDS = 10  # between two lines elsewhere

@@ -19,7 +19,6 @@ from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.measurement import Measurement, Series
 from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.metrics.base import PerDimension, from_artifact, numbers_from_artifact
 from monosem.models.features import Features
@@ -30,6 +29,7 @@ from monosem.results.correlation import CorrelationReport
 from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
+from monosem.robustness.measurement import Measurement, Series
 from monosem.running.gallery import gallery_encoders, gallery_files, write_experiment_gallery
 
 EVENTS = "events.out.tfevents.*"

@@ -18,12 +18,12 @@ from monosem.core.fields import Part
 from monosem.core.stage import Stage, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.measurement import Series
 from monosem.models.features import Features
 from monosem.models.training import Learning
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.results.stats import areas, estimate
 from monosem.results.table import Table
+from monosem.robustness.measurement import Series
 
 ACCURACIES = ("top1", "top5", "precision_at_10")
 SEVERITY_STEPS = 1000  # TensorBoard's steps are whole: a severity is told in thousandths

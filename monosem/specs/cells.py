@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
-from monosem.evaluation.measurement import Point
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept, place_text
 from monosem.results.search import Goal, Quantity
 from monosem.results.stats import CLEAN
+from monosem.robustness.measurement import Point
 from monosem.specs.bindings import Binding
 from monosem.specs.errors import SpecError, nearest
 from monosem.specs.sweep import Sweep

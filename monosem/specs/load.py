@@ -23,6 +23,7 @@ from monosem import (
     metrics,
     models,
     probes,
+    robustness,
     shifts,
 )
 from monosem.core.fields import FieldError, Part
@@ -75,6 +76,7 @@ register(
     models,
     probes,
     shifts,
+    robustness,
     evaluation,
 )
 

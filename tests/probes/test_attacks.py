@@ -11,11 +11,11 @@ from monosem.core.fields import FieldError
 from monosem.core.stage import StageError
 from monosem.core.store import Store
 from monosem.datasets.digits import Digits
-from monosem.evaluation.adversarial import pixel_scale
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
 from monosem.probes.attacks import FGSM, PGD, PixelScale, look
 from monosem.probes.finetune import FineTune
+from monosem.robustness.adversarial import pixel_scale
 
 DATA = Digits(size=8)
 SCALE = pixel_scale(DATA)

@@ -18,7 +18,6 @@ from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
 from monosem.datasets.digits import Digits
-from monosem.evaluation.curves import Curve
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Adam, Constant
 from monosem.learning.sparse import TopK
@@ -26,6 +25,7 @@ from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding, Projection, Representation
 from monosem.probes.base import Task
 from monosem.probes.finetune import FineTune, Tuned
+from monosem.robustness.curves import Curve
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(objective=Contrastive())

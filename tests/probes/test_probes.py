@@ -22,7 +22,6 @@ from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
 from monosem.data.packed import Packed
 from monosem.datasets.digits import Digits
-from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Adam, Constant
@@ -31,6 +30,7 @@ from monosem.models.representation import Embedding
 from monosem.probes import linear
 from monosem.probes.batched_probes import EarlyStopping, fit_probes, topk_accuracy
 from monosem.probes.linear import FittedProbes, LinearProbe
+from monosem.robustness.curves import Curve
 from monosem.specs import load as loading
 
 DATA = Digits(size=8)

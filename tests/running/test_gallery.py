@@ -18,7 +18,6 @@ from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.dataset import Dataset, Examples
 from monosem.data.images import ImageDataset
 from monosem.datasets.digits import Digits
-from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment, Gallery
 from monosem.figures.gallery_page import read_gallery
 from monosem.learning.optimizers import SGD, Constant
@@ -28,6 +27,7 @@ from monosem.models.baselines import Pixels
 from monosem.models.features import Features
 from monosem.models.representation import Embedding, Projection, Representation
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.curves import Curve
 from monosem.running.gallery import (
     draw_encoder,
     gallery_encoder,

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from monosem.datasets.digits import Digits
 from monosem.evaluation.experiment import Experiment, Gallery
-from monosem.evaluation.measurement import Point, Result, Series
 from monosem.metrics.space import EffectiveRank
 from monosem.models.baselines import Pixels
 from monosem.results.rows import read_table, table_text
+from monosem.robustness.measurement import Point, Result, Series
 from monosem.running.local import run
 from monosem.running.run_folder import figure_names
 

@@ -14,13 +14,13 @@ from monosem.core.store import Store
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.dataset import Examples
 from monosem.datasets.digits import Digits
-from monosem.evaluation.curves import Curve
-from monosem.evaluation.shift import Shift
 from monosem.learning.optimizers import SGD, Constant
 from monosem.models.features import encode
 from monosem.models.representation import Embedding
 from monosem.probes.finetune import FineTune
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.curves import Curve
+from monosem.robustness.shift import Shift
 from monosem.shifts.base import OtherSet
 
 DATA = Digits(size=8)

@@ -17,11 +17,11 @@ from monosem.core.device import device
 from monosem.core.fields import Count, Range
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
-from monosem.evaluation.measurement import Point, Result, Series
 from monosem.models.features import encode
 from monosem.probes.base import Classifier, Probe, Task
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.probes.linear import LinearClassifier
+from monosem.robustness.measurement import Point, Result, Series
 
 CLEAN = Point("clean", 0)
 PUBLISHED: tuple[CommonCorruption, ...] = (

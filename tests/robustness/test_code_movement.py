@@ -13,16 +13,17 @@ from monosem.core.store import Store
 from monosem.corruptions.few_shot import FewShot
 from monosem.corruptions.input_noise import GaussianNoise
 from monosem.corruptions.label_noise import LabelNoise
-from monosem.evaluation.code_movement import (
+from monosem.corruptions.label_record import WRONG_LABELS
+from monosem.learning.optimizers import SGD, Constant
+from monosem.models.features import Features
+from monosem.models.representation import Embedding
+from monosem.probes.finetune import FineTune
+from monosem.robustness.code_movement import (
     by_outcome,
     code_movement,
     top_consistency,
     top_dimension,
 )
-from monosem.learning.optimizers import SGD, Constant
-from monosem.models.features import Features
-from monosem.models.representation import Embedding
-from monosem.probes.finetune import FineTune
 
 FINE_TUNE = FineTune(optimizer=SGD(lr=0.01), schedule=Constant(), epochs=1)
 MOVES = ("cosine", "stay_active", "same_top_dimension")
@@ -101,11 +102,11 @@ def test_the_most_active_dimension_is_that_of_the_largest_magnitude():
     ("fields", "metrics"),
     [
         ({"corruption": GaussianNoise()}, MOVES),
-        ({"corruption": LabelNoise()}, BY_OUTCOME),
+        ({"corruption": LabelNoise()}, (*BY_OUTCOME, WRONG_LABELS)),
         ({"corruption": FewShot(), "severities": (1, 5)}, ()),
         ({"corruption": GaussianNoise(), "severities": (0.0,)}, ()),
         ({"corruption": GaussianNoise(), "probe": FINE_TUNE}, ()),
-        ({"corruption": LabelNoise(), "probe": FINE_TUNE}, ()),
+        ({"corruption": LabelNoise(), "probe": FINE_TUNE}, (WRONG_LABELS,)),
     ],
 )
 def test_a_curve_measures_the_code_where_something_can_be_told_of_it(fields, metrics):

@@ -11,8 +11,6 @@ from monosem.core.store import Store
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
 from monosem.datasets.digits import Digits
-from monosem.evaluation.curves import Curve
-from monosem.evaluation.selection import FeatureSelection, Retrieval
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics.neighbours import precision_at
@@ -20,6 +18,8 @@ from monosem.metrics.space import by_activity
 from monosem.models.features import Features
 from monosem.models.representation import Embedding
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.curves import Curve
+from monosem.robustness.selection import FeatureSelection, Retrieval
 
 DATA = Digits(size=8)
 ENCODER = Embedding(tiny_pretrain(objective=Contrastive()))  # 16 dimensions

@@ -14,17 +14,17 @@ from monosem.core.fields import Count
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.corruptions.label_record import WRONG_LABELS, label_record
-from monosem.evaluation.code_movement import (
+from monosem.models.features import Features
+from monosem.probes.base import Predictions, Probe, Task
+from monosem.probes.batched_probes import topk_accuracy
+from monosem.robustness.code_movement import (
     MOVEMENT,
     OUTCOMES,
     by_outcome,
     code_movement,
     top_consistency,
 )
-from monosem.evaluation.measurement import SeverityCurve
-from monosem.models.features import Features
-from monosem.probes.base import Predictions, Probe, Task
-from monosem.probes.batched_probes import topk_accuracy
+from monosem.robustness.measurement import SeverityCurve
 
 
 @gin.register

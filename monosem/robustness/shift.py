@@ -17,10 +17,10 @@ from monosem.core.fields import Count
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
-from monosem.evaluation.common import CLEAN
-from monosem.evaluation.measurement import Point, Result, Series
 from monosem.probes.base import Probe, Task
 from monosem.probes.batched_probes import topk_accuracy
+from monosem.robustness.common import CLEAN
+from monosem.robustness.measurement import Point, Result, Series
 from monosem.shifts.base import (
     LEFT_OUT,
     ClassMatch,

@@ -13,7 +13,6 @@ from monosem.core.stage import StageError
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset, Examples
 from monosem.datasets.digits import Digits
-from monosem.evaluation.adversarial import Adversarial, pixel_scale
 from monosem.evaluation.experiment import Experiment
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
@@ -22,6 +21,7 @@ from monosem.models.representation import Representation
 from monosem.probes.attacks import FGSM, PGD, look
 from monosem.probes.finetune import FineTune
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.adversarial import Adversarial, pixel_scale
 from monosem.running.local import run
 
 DATA = Digits(size=8)

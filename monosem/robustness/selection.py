@@ -14,12 +14,12 @@ from monosem.core.device import device
 from monosem.core.fields import Count
 from monosem.core.identity import seed_for
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.evaluation.measurement import SeverityCurve
 from monosem.metrics.neighbours import precision_at
 from monosem.metrics.space import by_activity
 from monosem.models.features import Features
 from monosem.probes.batched_probes import ProbeSpec, topk_accuracy
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.measurement import SeverityCurve
 
 NEIGHBOURS = 10  # that retrieval looks for
 

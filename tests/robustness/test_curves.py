@@ -18,7 +18,6 @@ from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
 from monosem.corruptions.label_noise import LabelNoise, PairFlip
 from monosem.datasets.digits import Digits
 from monosem.datasets.shapes import Shapes
-from monosem.evaluation.curves import Curve
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.learning.objectives import Contrastive
@@ -33,6 +32,7 @@ from monosem.models.features import Features, encode
 from monosem.models.representation import Embedding, Representation
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.curves import Curve
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(epochs=1)

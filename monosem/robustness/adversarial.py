@@ -17,10 +17,10 @@ from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.images import ImageDataset
-from monosem.evaluation.measurement import SeverityCurve
 from monosem.models.features import CHUNK
 from monosem.probes.attacks import Attack, PixelScale, look
 from monosem.probes.base import Probe, Task
+from monosem.robustness.measurement import SeverityCurve
 
 MANY = 1.0  # percent of images without a gradient, above which the summary says so
 

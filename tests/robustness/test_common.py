@@ -11,12 +11,12 @@ from monosem.common_corruptions.noise import CommonGaussianNoise, SpeckleNoise
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
 from monosem.datasets.digits import Digits
-from monosem.evaluation.common import PUBLISHED, CommonCorruptions
-from monosem.evaluation.curves import Curve
 from monosem.learning.optimizers import SGD, Constant
 from monosem.models.representation import Embedding
 from monosem.probes.finetune import FineTune
 from monosem.probes.linear import LinearProbe
+from monosem.robustness.common import PUBLISHED, CommonCorruptions
+from monosem.robustness.curves import Curve
 
 DATA = Digits(size=8)
 PROBE = LinearProbe(SGD(lr=1.0), Constant(), epochs=2)
