@@ -11,8 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from monosem.common_corruptions.base import SEVERITIES, CommonCorruption
-from monosem.common_corruptions.blur import DefocusBlur, GlassBlur, MotionBlur, ZoomBlur
-from monosem.common_corruptions.noise import CommonGaussianNoise, ImpulseNoise, ShotNoise
+from monosem.common_corruptions.blur import (
+    CommonGaussianBlur,
+    DefocusBlur,
+    GlassBlur,
+    MotionBlur,
+    ZoomBlur,
+)
+from monosem.common_corruptions.digital import (
+    Contrast,
+    ElasticTransform,
+    JPEGCompression,
+    Pixelate,
+    Saturate,
+)
+from monosem.common_corruptions.noise import (
+    CommonGaussianNoise,
+    ImpulseNoise,
+    ShotNoise,
+    SpeckleNoise,
+)
+from monosem.common_corruptions.weather import Brightness, Fog, Frost, Snow, Spatter
 from monosem.core.device import device
 from monosem.core.fields import Count, Range
 from monosem.core.stage import Artifact, Job, Stage
@@ -24,7 +43,7 @@ from monosem.probes.linear import LinearClassifier
 from monosem.robustness.measurement import Point, Result, Series
 
 CLEAN = Point("clean", 0)
-PUBLISHED: tuple[CommonCorruption, ...] = (
+PUBLISHED: tuple[CommonCorruption, ...] = (  # in the order of the paper's tables
     CommonGaussianNoise(),
     ShotNoise(),
     ImpulseNoise(),
@@ -32,6 +51,20 @@ PUBLISHED: tuple[CommonCorruption, ...] = (
     GlassBlur(),
     MotionBlur(),
     ZoomBlur(),
+    Snow(),
+    Frost(),
+    Fog(),
+    Brightness(),
+    Contrast(),
+    ElasticTransform(),
+    Pixelate(),
+    JPEGCompression(),
+)
+EXTRA: tuple[CommonCorruption, ...] = (  # to choose settings on; no part of the published mean
+    SpeckleNoise(),
+    CommonGaussianBlur(),
+    Spatter(),
+    Saturate(),
 )
 Reader = tuple[nn.Module, Callable[[Tensor], Tensor]]  # a network, then logits of its features
 
@@ -45,8 +78,8 @@ class CommonCorruptions(Series):
     then every corruption by its published name, at every severity.
 
     data: images; the probe is trained on them and tested on their corrupted test split.
-    corruptions: without others, the seven noises and blurs of the published fifteen; the eight of
-        weather and digital processing are to be named here.
+    corruptions: the published fifteen, unless others are listed. The four extra ones (appendix B of
+        the paper) are listed in gin/common_corruptions/extra.gin.
     severities: whole numbers from 1 to 5.
     repeats: independent draws of the random corruptions and of the probe.
 

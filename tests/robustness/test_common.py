@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_pretrain
 
 from monosem.common_corruptions.blur import DefocusBlur
-from monosem.common_corruptions.noise import CommonGaussianNoise, SpeckleNoise
+from monosem.common_corruptions.noise import CommonGaussianNoise
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
 from monosem.datasets.digits import Digits
@@ -15,8 +15,9 @@ from monosem.learning.optimizers import SGD, Constant
 from monosem.models.representation import Embedding
 from monosem.probes.finetune import FineTune
 from monosem.probes.linear import LinearProbe
-from monosem.robustness.common import PUBLISHED, CommonCorruptions
+from monosem.robustness.common import EXTRA, PUBLISHED, CommonCorruptions
 from monosem.robustness.curves import Curve
+from monosem.specs.load import load
 
 DATA = Digits(size=8)
 PROBE = LinearProbe(SGD(lr=1.0), Constant(), epochs=2)
@@ -84,6 +85,18 @@ def test_severities_and_corruptions_are_checked_before_any_work():
         a_measurement(data=two_channels).preflight()
 
 
-def test_the_published_set_has_no_extra_ones():
-    names = [corruption.published for corruption in PUBLISHED]
-    assert len(set(names)) == len(names) and SpeckleNoise.published not in names
+def test_the_published_set_is_the_paper_s_fifteen_in_its_order_and_four_more_are_extra():
+    names = " ".join(corruption.published for corruption in PUBLISHED)
+    assert names == (
+        "gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur "
+        "snow frost fog brightness contrast elastic_transform pixelate jpeg_compression"
+    )
+    extra = [corruption.published for corruption in EXTRA]
+    assert extra == ["speckle_noise", "gaussian_blur", "spatter", "saturate"]
+    assert CommonCorruptions(**SHARED).corruptions == PUBLISHED
+
+
+def test_a_gin_file_names_the_extra_ones():
+    files = [f"gin/common_corruptions/{name}.gin" for name in ("simclr", "extra")]
+    (measurement,) = load(files, []).experiment.curves
+    assert measurement.corruptions == EXTRA
