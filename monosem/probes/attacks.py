@@ -6,14 +6,15 @@ pixels. Nothing here knows of datasets, curves or how the classifier was fitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import gin
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from monosem.core.fields import AtLeastZero, Count, Fraction, Part, Range, conform
 from monosem.core.stage import StageError
@@ -46,6 +47,40 @@ def look(network: nn.Module, inputs: Tensor, labels: Tensor) -> Attacked:
     return Attacked(losses.detach(), logits.argmax(1) == labels, gradient)
 
 
+def is_flat(gradient: Tensor) -> Tensor:
+    """(n, ...) -> (n,) whether the gradient of an image is exactly 0."""
+    return (gradient == 0).flatten(1).all(1)
+
+
+class LeakingRectifiers(TorchFunctionMode):
+    """Inside, torch's rectifiers have their values, and gradients as if they leaked.
+
+    Where all rectifiers but one are silent and features are normalised, or all are, a classifier
+    is flat around an image. An attack by true gradients stops there, though a larger change would
+    succeed: that is gradient masking. Backward pass differentiable approximation (Athalye et al.,
+    arXiv:1802.00420, section 4) keeps the forward pass and takes gradients of something smoother.
+
+    slope: of the gradient below 0.
+    """
+
+    def __init__(self, slope: float):
+        super().__init__()
+        self.slope = slope
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func not in (F.relu, torch.relu, Tensor.relu):
+            return func(*args, **(kwargs or {}))
+        x: Tensor = args[0] if args else (kwargs or {})["input"]
+        leaked = self.slope * x.clamp(max=0)
+        return x.clamp(min=0) + leaked - leaked.detach()
+
+
 class PixelScale(NamedTuple):
     """How prepared inputs are made of pixels; each is (c, 1, 1).
 
@@ -71,6 +106,11 @@ class Attack(Part):
     def axis(self) -> str:
         """What epsilon is, with its unit."""
         return "epsilon (largest change of a pixel, pixel units)"
+
+    @property
+    def where_flat(self) -> str:
+        """What it did with images without a gradient."""
+        return "could not move there"
 
     def check_epsilon(self, epsilon: float) -> None:
         """Raise ValueError, with what is allowed."""
@@ -117,8 +157,8 @@ class FGSM(Attack):
 class PGD(Attack):
     """Projected gradient descent on the negative loss (Madry et al., arXiv:1706.06083, section 2).
 
-    From random starts; of the restarts an image keeps one that makes the classifier wrong, and
-    among those the one of the largest loss.
+    From random starts. Of all points that are visited, an image keeps one that makes the
+    classifier wrong, and among those the one of the largest loss.
 
     norm: of the change of an image; epsilon bounds it. 'linf' is its largest pixel, 'l2' the root
         of the sum of its squared pixels.
@@ -126,16 +166,23 @@ class PGD(Attack):
     step_size: the length of a step in the norm, in units of epsilon, above 0. Most of a ball lies
         near its surface, so a start may have to cross it: steps * step_size should be well above 2.
     restarts: how many random starts, uniform in the ball of epsilon.
+    leak: the slope of rectifiers below 0 where a gradient is exactly 0; see `LeakingRectifiers`.
+        0 follows true gradients alone, and stops where there is none.
     """
 
     norm: Literal["linf", "l2"] = "linf"
     steps: Count = 20
     step_size: Annotated[float, Range(0, 10, open=True)] = 0.2
     restarts: Count = 2
+    leak: Fraction = 0.1
 
     @property
     def axis(self) -> str:
         return super().axis if self.norm == "linf" else "epsilon (L2 norm, pixel units)"
+
+    @property
+    def where_flat(self) -> str:
+        return "followed leaking rectifiers there" if self.leak else super().where_flat
 
     def check_epsilon(self, epsilon: float) -> None:
         conform(epsilon, Fraction if self.norm == "linf" else AtLeastZero)
@@ -149,16 +196,16 @@ class PGD(Attack):
         pixels: PixelScale,
         generator: Generator,
     ) -> Tensor:
-        starts = self.starts(inputs, generator)
-        worst = self.climb(network, inputs, labels, epsilon, pixels, next(starts))
-        losses, right, _ = look(network, worst, labels)
-        for start in starts:
-            other = self.climb(network, inputs, labels, epsilon, pixels, start)
-            other_losses, other_right, _ = look(network, other, labels)
-            is_worse = torch.where(other_right == right, other_losses > losses, right)
-            worst = torch.where(is_worse[:, None, None, None], other, worst)
-            losses = torch.where(is_worse, other_losses, losses)
-            right = right & other_right
+        worst, right = inputs, torch.ones_like(labels, dtype=torch.bool)
+        losses = torch.full(labels.shape, -torch.inf, device=inputs.device)
+        for start in self.starts(inputs, generator):
+            first = pixels.moved(inputs, epsilon * start)
+            for points, outcome in self.climb(network, inputs, labels, epsilon, pixels, first):
+                is_larger = outcome.losses > losses
+                is_worse = torch.where(outcome.right == right, is_larger, right)
+                worst = torch.where(is_worse[:, None, None, None], points, worst)
+                losses = torch.where(is_worse, outcome.losses, losses)
+                right = right & outcome.right
         return worst
 
     def starts(self, inputs: Tensor, generator: Generator) -> Iterator[Tensor]:
@@ -183,16 +230,28 @@ class PGD(Attack):
         labels: Tensor,
         epsilon: float,
         pixels: PixelScale,
-        start: Tensor,
-    ) -> Tensor:
-        """The attacked inputs of one start."""
-        points = pixels.moved(inputs, epsilon * start)
+        points: Tensor,
+    ) -> Iterator[tuple[Tensor, Attacked]]:
+        """The points of one restart, from the first to the last, and what they come to."""
         for _ in range(self.steps):
-            gradient = look(network, points, labels).gradient * pixels.unit
+            outcome = look(network, points, labels)
+            yield points, outcome
+            gradient = self.way_up(network, points, labels, outcome.gradient) * pixels.unit
             step = self.step_size * epsilon * self.direction(gradient)
             change = (points - inputs) / pixels.unit + step
             points = pixels.moved(inputs, self.project(change, epsilon))
-        return points
+        yield points, look(network, points, labels)
+
+    def way_up(
+        self, network: nn.Module, points: Tensor, labels: Tensor, gradient: Tensor
+    ) -> Tensor:
+        """The gradient; of leaking rectifiers where it is 0."""
+        flat = is_flat(gradient)
+        if not self.leak or not flat.any():
+            return gradient
+        with LeakingRectifiers(self.leak):
+            leaked = look(network, points[flat], labels[flat]).gradient
+        return gradient.index_put((flat,), leaked)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Where the loss grows most for a step of norm 1; 0 where the gradient is 0."""

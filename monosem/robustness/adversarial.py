@@ -17,11 +17,11 @@ from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.images import ImageDataset
-from monosem.models.features import CHUNK
-from monosem.probes.attacks import Attack, PixelScale, look
+from monosem.probes.attacks import Attack, PixelScale, is_flat, look
 from monosem.probes.base import Probe, Task
 from monosem.robustness.measurement import SeverityCurve
 
+IMAGES = 120  # attacked at a time, as a pass that keeps all for gradients fills memory
 MANY = 1.0  # percent of images without a gradient, above which the summary says so
 
 
@@ -56,8 +56,8 @@ class Adversarial(SeverityCurve):
         unattacked, counts as wrong at every larger one: what was found there is allowed here.
     loss: the mean cross-entropy of this epsilon's attack alone, in nats. It should grow.
     zero_gradient: percent of the attacked images whose gradient is exactly 0 in floating point,
-        as behind a silent rectifier or a saturated softmax. An attack is blind there; it is no
-        robustness.
+        as behind a silent rectifier or a saturated softmax. True gradients are blind there; it is
+        no robustness. PGD.leak is against that.
     """
 
     probe: Probe
@@ -133,13 +133,12 @@ class Adversarial(SeverityCurve):
         assert isinstance(self.data, ImageDataset), "preflight refuses others"
         inputs, labels, _ = self.data.split("test")
         scale = pixel_scale(self.data)
-        for images, classes in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
+        for images, classes in zip(inputs.split(IMAGES), labels.split(IMAGES), strict=True):
             points, targets = self.data.prepare(images), classes.to(device())
             if epsilon:
                 points = self.attack.perturb(network, points, targets, epsilon, scale, draw)
             attacked = look(network, points, targets)
-            flat = (attacked.gradient == 0).flatten(1).all(1)
-            yield UnderAttack(attacked.right, attacked.losses, flat)
+            yield UnderAttack(attacked.right, attacked.losses, is_flat(attacked.gradient))
 
     def remarks(self, artifact: Artifact) -> Iterator[str]:
         losses = dict(zip(self.severities, artifact["loss"].mean(1).tolist(), strict=True))
@@ -154,8 +153,8 @@ class Adversarial(SeverityCurve):
         flat = artifact["zero_gradient"].mean(1).max().item()
         if flat > MANY:
             yield (
-                f"up to {flat:.1f} % of the attacked images have a gradient of exactly 0, which "
-                "hides them from the attack: that is no robustness"
+                f"up to {flat:.1f} % of the attacked images have a gradient of exactly 0; "
+                f"the attack {self.attack.where_flat}, and a better one may find more"
             )
 
 

@@ -13,7 +13,7 @@ from monosem.core.store import Store
 from monosem.datasets.digits import Digits
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
-from monosem.probes.attacks import FGSM, PGD, PixelScale, look
+from monosem.probes.attacks import FGSM, PGD, LeakingRectifiers, PixelScale, look
 from monosem.probes.finetune import FineTune
 from monosem.robustness.adversarial import pixel_scale
 
@@ -101,21 +101,84 @@ def test_random_starts_are_uniform_in_the_ball(norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_more_restarts_keep_the_worst_image_by_image(network, norm):
+def test_of_all_points_of_all_restarts_the_worst_is_kept_image_by_image(network, norm):
     attack = PGD(norm, steps=3, restarts=3)
     epsilon = 0.15 if norm == "linf" else 0.8
     together = look(
         network, attack.perturb(network, INPUTS, LABELS, epsilon, SCALE, draw()), LABELS
     )
-    single = [
-        look(network, attack.climb(network, INPUTS, LABELS, epsilon, SCALE, start), LABELS)
-        for start in attack.starts(INPUTS, draw())
-    ]
+    single = []
+    for start in attack.starts(INPUTS, draw()):
+        first = SCALE.moved(INPUTS, epsilon * start)
+        visited = attack.climb(network, INPUTS, LABELS, epsilon, SCALE, first)
+        single += [look(network, points, LABELS) for points, _ in visited]
+    assert len(single) == 3 * (3 + 1)
     for image in range(len(LABELS)):
         wrong = [one.losses[image] for one in single if not one.right[image]]
         losses = wrong or [one.losses[image] for one in single]
         assert bool(together.right[image]) is (not wrong)
         assert together.losses[image].item() == pytest.approx(max(losses).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_noise_of_the_same_size_never_breaks_what_pgd_does_not(network, norm):
+    attack, epsilon = PGD(norm, steps=2), 0.2 if norm == "linf" else 1.0
+    attacked = attack.perturb(network, INPUTS, LABELS, epsilon, SCALE, draw())
+    withstands = look(network, attacked, LABELS).right
+    for start in attack.starts(INPUTS, draw()):
+        noisy = look(network, SCALE.moved(INPUTS, epsilon * start), LABELS)
+        assert not (withstands & ~noisy.right).any()
+    assert accuracy(network, attacked) < 100 * noisy.right.double().mean() - 5
+
+
+# Gradient masking
+
+
+class OneHot(nn.Module):
+    """The rectified unit vector of (x, 1): as long as x is below 0 it is constant."""
+
+    def __init__(self, rectify):
+        super().__init__()
+        self.rectify = rectify
+
+    def forward(self, inputs):
+        x = inputs.flatten(1)
+        return nn.functional.normalize(self.rectify(torch.cat([x, torch.ones_like(x)], 1)))
+
+
+@pytest.mark.parametrize(
+    "rectify", [torch.relu, nn.functional.relu, torch.Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True)]
+)
+def test_a_leak_finds_what_silent_rectifiers_hide_from_gradients(rectify):
+    network, labels = OneHot(rectify), torch.ones(4, dtype=torch.int64)
+    wide = torch.full((1, 1, 1), 100.0)
+    scale = PixelScale(wide / 100, -wide, wide)
+    inputs = torch.full((4, 1, 1, 1), -4.0)
+    right = {
+        leak: look(
+            network, PGD(leak=leak).perturb(network, inputs, labels, 6.0, scale, draw()), labels
+        ).right
+        for leak in (0.0, 0.1)
+    }
+    assert right[0.0].any()  # the random starts break some
+    assert not right[0.1].any()
+
+
+def test_leaking_rectifiers_have_the_values_of_rectifiers_and_a_slope_below_zero():
+    x = torch.tensor([-2.0, 3.0], requires_grad=True)
+    with LeakingRectifiers(0.25):
+        y = nn.ReLU()(x)
+    assert y.tolist() == [0, 3]
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0.25, 1]
+    assert torch.autograd.grad(torch.relu(x).sum(), x)[0].tolist() == [0, 1]
+
+
+def test_a_leak_changes_nothing_where_there_are_gradients(network):
+    plain, leaking = (
+        PGD(leak=leak, steps=3).perturb(network, INPUTS, LABELS, 0.1, SCALE, draw())
+        for leak in (0.0, 1.0)
+    )
+    assert torch.equal(plain, leaking)
 
 
 # Linear networks, of which the best attack is known
@@ -166,7 +229,7 @@ def test_a_network_that_does_not_depend_on_its_inputs_cannot_be_attacked():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"norm": "l1"}, {"steps": 0}, {"restarts": 0}, {"step_size": 0.0}]
+    "fields", [{"norm": "l1"}, {"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"leak": 1.1}]
 )
 def test_impossible_attacks_are_refused(fields):
     (name,) = fields
@@ -205,8 +268,8 @@ JUDGES = pytest.mark.parametrize("judge", [torchattacks_pgd, foolbox_pgd])
 @pytest.mark.filterwarnings("ignore")
 def test_from_the_image_itself_pgd_goes_where_the_judge_goes(network, judge, norm, epsilon):
     expected = as_pixels(DATA.normalise(judge(norm, network, epsilon, starts=False)))
-    start = torch.zeros_like(INPUTS)
-    own = as_pixels(PGD(norm).climb(network, INPUTS, LABELS, epsilon, SCALE, start))
+    *_, (last, _) = PGD(norm).climb(network, INPUTS, LABELS, epsilon, SCALE, INPUTS)
+    own = as_pixels(last)
     is_same = ((own - expected).abs().flatten(1).amax(1) < 1e-3).double().mean().item()
     assert is_same > 0.8  # a sign of nearly nothing is rounding, which later steps multiply
     own_accuracy, judged = (accuracy(network, DATA.normalise(x)) for x in (own, expected))

@@ -111,7 +111,10 @@ def test_a_loss_that_falls_is_remarked_and_one_that_grows_is_not():
     (remark,) = curve.remarks({"loss": grows.flip(0), "zero_gradient": flat})
     assert remark.startswith("the loss under attack falls from 2 at epsilon 0.05 to 1 at 0.2, so")
     (remark,) = curve.remarks({"loss": grows, "zero_gradient": flat + 7})
-    assert remark.startswith("up to 7.0 % of the attacked images have a gradient of exactly 0")
+    assert remark.startswith("up to 7.0 % of the attacked images have a gradient of exactly 0; the")
+    assert "followed leaking rectifiers there" in remark
+    (remark,) = attacked(attack=FGSM()).remarks({"loss": grows, "zero_gradient": flat + 7})
+    assert "could not move there" in remark
 
 
 class Silent(torch.nn.Module):
