@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 
-from monosem.figures.style import MANY_LINES, MARKERS, line_color, open_frame, save, sizes_title
+from monosem.figures.style import (
+    MANY_LINES,
+    MARKERS,
+    line_color,
+    line_marker,
+    open_frame,
+    save,
+    sizes_title,
+)
 from monosem.results.correlation import NOTHING, ScatterPanel
 from monosem.results.formatting import metric_label
 from monosem.results.rows import Line
@@ -52,7 +60,7 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
 
 
 def _draw_curve(panel: Any, table: Table, curve: str, interval_alpha: float) -> None:
-    for position, line in enumerate(table.lines):
+    for line in table.lines:
         samples = severities_only(table.samples(line, curve))
         if not samples:
             continue
@@ -61,7 +69,7 @@ def _draw_curve(panel: Any, table: Table, curve: str, interval_alpha: float) -> 
         means = np.array([point.mean for point in points])
         halves = np.array([0 if math.isnan(point.half) else point.half for point in points])
         color = line_color(table.lines, line)
-        marker = MARKERS[position % len(MARKERS)]
+        marker = line_marker(table.lines, line)
         panel.plot(severities, means, color=color, marker=marker, markersize=4, label=line.label)
         panel.fill_between(
             severities,

@@ -32,10 +32,21 @@ def line_color(lines: Sequence[Line], line: Line) -> Color:
     if len(lines) <= COLORS:
         return to_rgb(f"C{lines.index(line)}")
     experiments = list(dict.fromkeys(other.experiment for other in lines))
-    siblings = [other for other in lines if other.experiment == line.experiment]
+    siblings = _siblings(lines, line)
     paler = 0.7 * siblings.index(line) / len(siblings)
     color = to_rgb(f"C{experiments.index(line.experiment)}")
     return tuple(paler + (1 - paler) * part for part in color)
+
+
+def line_marker(lines: Sequence[Line], line: Line) -> str:
+    """One for each line; where an experiment has one colour, in turn for its lines."""
+    among = lines if len(lines) <= COLORS else _siblings(lines, line)
+    return MARKERS[among.index(line) % len(MARKERS)]
+
+
+def _siblings(lines: Sequence[Line], line: Line) -> list[Line]:
+    """The lines of the same experiment."""
+    return [other for other in lines if other.experiment == line.experiment]
 
 
 def open_frame(panel: Any) -> None:

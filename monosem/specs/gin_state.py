@@ -7,7 +7,7 @@ That state is global to a process: a second load clears the first.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -89,6 +89,22 @@ def references(value: object) -> Iterator[Reference]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from references(item)
+
+
+def replace_objects(value: object, replacement: Callable[[type, str], object]) -> object:
+    """A value with other values for its @Name(), inside tuples and dictionaries too.
+
+    replacement: what stands for an object of a class that is typed so; None leaves it.
+    """
+    if isinstance(value, dict):
+        return {key: replace_objects(item, replacement) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(replace_objects(item, replacement) for item in value)
+    if isinstance(value, gin.config.ConfigurableReference) and value.evaluate:
+        target: Any = gin.get_configurable(value.configurable.selector)
+        if isinstance(target, type):  # a macro is none
+            return replacement(target, repr(value)) or value
+    return value
 
 
 def parameters(selector: str) -> list[str] | None:

@@ -93,8 +93,28 @@ def _rounded(value: float, low: float, high: float) -> float:
     return min(max(float(f"{value:.4g}"), low), high)
 
 
+@dataclass(frozen=True)
+class TypedReference:
+    """An @scope/Name() among the values of an axis. Every cell builds it by its own bindings.
+
+    text: as it is typed.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def __str__(self) -> str:
+        """For tables and folders: the scope, or else the name."""
+        scope, _, name = self.text.removeprefix("@").removesuffix("()").rpartition("/")
+        return scope or name
+
+
 def is_plain(value: object) -> bool:
     """Whether a value can be typed into a binding again and means the same."""
+    if isinstance(value, TypedReference):
+        return True
     if isinstance(value, tuple | list):
         return all(map(is_plain, value))
     if isinstance(value, float):
@@ -146,11 +166,13 @@ def _axis_values(key: object, values: object) -> tuple[object, ...] | Space:
         raise ValueError(f"must give {key!r} {choices}, got {values!r}")
     for value in values:
         if not is_plain(value):
-            kinds = "plain data (numbers, strings, True, False, None or tuples of them)"
-            shown = f"{type(value).__name__}()" if isinstance(value, Part) else repr(value)
-            raise ValueError(f"must give {key!r} {kinds}, got {shown}")
+            kinds = "numbers, strings, True, False, None, objects as @Name() or tuples of them"
+            raise ValueError(f"must give {key!r} {kinds}, got {value!r}")
     if any(_same(one, other) for one, other in itertools.combinations(values, 2)):
         raise ValueError(f"must give {key!r} different values, got {values!r}")
+    references = [value for value in values if isinstance(value, TypedReference)]
+    if len(set(map(str, references))) < len(references):
+        raise ValueError(f"must give {key!r} objects of different scopes, got {values!r}")
     return tuple(values)
 
 

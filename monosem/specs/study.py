@@ -11,11 +11,12 @@ from typing import NamedTuple
 from monosem.evaluation.experiment import Experiment
 from monosem.results.rows import Swept, cell_name
 from monosem.specs import gin_state
-from monosem.specs.bindings import Unread
+from monosem.specs.bindings import Bindings, Unread
 from monosem.specs.cells import Cell, check_cells
 from monosem.specs.errors import SpecError
 from monosem.specs.gin_reader import GinReader, Source
 from monosem.specs.gin_state import Address
+from monosem.specs.grid import Space, TypedReference
 from monosem.specs.load import Spec, build, experiment_of, spec_of
 from monosem.specs.sweep import Assignment, Sweep
 
@@ -59,6 +60,7 @@ def study_of(reader: GinReader, files: Sequence[str], bindings: Sequence[str]) -
     Raises SpecError for everything that can be known to be wrong, with the cell named.
     """
     reader.check_macros()
+    _leave_objects_to_cells(reader.bindings)
     sweep = build(Sweep, reader.bindings)
     shared = reader.bindings.typed
     own = reader.bindings.lookups().deciding
@@ -72,6 +74,18 @@ def study_of(reader: GinReader, files: Sequence[str], bindings: Sequence[str]) -
     check_cells(sweep, loader.cells, shared.get(name))
     cells = _baseline_first(sweep, list(loader.cells.values()))
     return Study(sweep, cells, tuple(dict.fromkeys(loader.modules)))
+
+
+def _leave_objects_to_cells(bindings: Bindings) -> None:
+    """The objects of Sweep.grid stay as they are typed; only the spaces are the sweep's own."""
+    address = gin_state.parse_address("Sweep.grid")
+    if address in bindings.typed:
+        grid = bindings.typed[address].value
+        gin_state.bind(address, gin_state.replace_objects(grid, _as_typed))
+
+
+def _as_typed(kind: type, text: str) -> TypedReference | None:
+    return None if issubclass(kind, Space) else TypedReference(text)
 
 
 class _CellLoader:
@@ -159,7 +173,7 @@ def _check_axes(sweep: Sweep, own: Collection[Address]) -> None:
 def _typed_values(assignment: Assignment) -> Swept:
     """The bindings of an assignment, each with its value as it stands in tables."""
     return tuple(
-        (name, value if isinstance(value, str) else repr(value))
+        (name, str(value) if isinstance(value, str | TypedReference) else repr(value))
         for axis, value in assignment
         for name in axis.names
     )

@@ -115,6 +115,7 @@ class Sweep(Part):
     name: of the folder under runs/.
     specs: Gin files of experiments, each with a name of its own.
     grid: bindings and the values that each takes in turn: {'Pretrain.seed': (0, 1, 2)}.
+        A value may be an object, which every cell builds by its own bindings: @LabelSmoothing().
         A tuple of bindings takes one value at a time; a space such as @LogUniform() is drawn from.
     num_samples: draws from the spaces, at every point of the rest of the grid.
     seed: names the draws; more samples keep the first.

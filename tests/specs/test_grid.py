@@ -40,12 +40,12 @@ WRONG = [  # what is typed, and what is said
         "must give 'TopK.k' different values, got (4, 4)",
     ),
     (
-        "Sweep.grid = {'SparseAutoencoder.sparsity': (@TopK(),)}",
-        "of them), got TopK()",
+        "Sweep.grid = {'SparseAutoencoder.sparsity': (@TopK,)}",
+        "numbers, strings, True, False, None, objects as @Name() or tuples of them, got ",
     ),
     (
-        "Sweep.grid = {'SparseAutoencoder.sparsity': (@TopK,)}",
-        "plain data",
+        "Sweep.grid = {'SparseAutoencoder.sparsity': (@a/TopK(), @a/L1())}",
+        "objects of different scopes, got (@a/TopK(), @a/L1())",
     ),
     (
         "Sweep.grid = {3: (4,)}",

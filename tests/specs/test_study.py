@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from conftest import ROOT, TINY
 
 from monosem.core.stage import closure, key
+from monosem.probes.losses import SymmetricCrossEntropy
 from monosem.specs.errors import SpecError
 from monosem.specs.gin_reader import GinReader
 from monosem.specs.load import load
@@ -39,6 +42,19 @@ WRONG = [  # what is typed, and what is said
         "Sweep.grid = {'TopK.k': (4, 512)}",
         "cell gin/sae.gin with TopK.k = 512: TopK.k must be at most the number of latents, "
         "256, got 512",
+    ),
+    (
+        "Sweep.grid = {'LinearProbe.loss': (@CrossEntropy(), @TopK())}",
+        "with LinearProbe.loss = @TopK(): LinearProbe.loss must be a ProbeLoss, got TopK()",
+    ),
+    (
+        "Sweep.grid = {'LinearProbe.loss': (@LabelSmoothing(),)}\nLabelSmoothing.epsilon = 2.0",
+        "with LinearProbe.loss = @LabelSmoothing(): LabelSmoothing.epsilon must be between 0 and "
+        "1, got 2.0 (",
+    ),
+    (
+        "Sweep.grid = {'LinearProbe.loss': (@CrossEntropy(),)}\nLabelSmoothing.epsilon = 0.2",
+        "LabelSmoothing.epsilon = 0.2 has no effect: nothing in any spec of the sweep reads it",
     ),
     (
         "Sweep.grid = {'Pretrain.epochs': (1, 'x')}",
@@ -106,6 +122,18 @@ def test_an_axis_multiplies_only_the_specs_that_read_it(read_sweep):
     sweep = read_sweep("Sweep.grid = {'TopK.k': (4, 8)}")
     assert names(sweep) == ["simclr", "sae,k=4", "sae,k=8"]
     assert [cell.swept for cell in sweep.cells] == [(), (("TopK.k", "4"),), (("TopK.k", "8"),)]
+
+
+def test_an_axis_may_hold_objects_that_every_cell_builds_by_its_own_bindings(read_sweep):
+    sweep = read_sweep(
+        "Sweep.grid = {'Curve.probe': (@LinearProbe(), @robust/LinearProbe())}\n"
+        "robust/LinearProbe.loss = @SymmetricCrossEntropy()\n"
+        "SymmetricCrossEntropy.A = -6.0\n"
+    )
+    assert names(sweep)[:2] == ["simclr,probe=LinearProbe", "simclr,probe=robust"]
+    plain, robust = (cell.experiment.curves[0].probe for cell in sweep.cells[:2])
+    assert robust == replace(plain, loss=SymmetricCrossEntropy(A=-6.0))
+    assert sweep.cells[1].swept == (("Curve.probe", "robust"),)
 
 
 def test_bindings_that_go_together_take_one_value_at_a_time(read_sweep):
