@@ -99,4 +99,4 @@ def luma(colours: Tensor) -> Tensor:
 
 def to_8_bits(pixels: Tensor) -> Tensor:
     """Clip to [0, 1] and cut down to whole grey levels, still in [0, 1]."""
-    return (pixels.clamp(0, 1) * 255 + ROUNDING_ERROR).floor() / 255
+    return pixels.clamp(0, 1).mul_(255).add_(ROUNDING_ERROR).floor_().div_(255)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from monosem.common_corruptions.base import CommonCorruption, to_8_bits
 
 TRUNCATE = 4.0  # deviations that a Gaussian reaches, as in scipy.ndimage
+NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 HALF_OF_SMALL_KERNEL = 8  # pixels from the middle of a disk kernel to its edge, at least
 LARGEST_ANGLE = 45.0  # degrees, of motion to either side
 
@@ -36,15 +37,36 @@ def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     return matrix.scatter_add_(1, sources, (weights / weights.sum()).expand(side, -1))
 
 
-def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
-    """Every channel filtered by a kernel (k, k), k odd; mirrored at the middle of border pixels."""
-    n, channels, height, width = pixels.shape
-    radius = kernel.shape[0] // 2
+def mirror_padded(pixels: Tensor, radius: int) -> Tensor:
+    """With a border of `radius` pixels, mirrored at the middle of the pixels at the edge."""
+    height, width = pixels.shape[-2:]
     rows = mirrored(torch.arange(-radius, height + radius), height).to(pixels.device)
     columns = mirrored(torch.arange(-radius, width + radius), width).to(pixels.device)
-    padded = pixels[:, :, rows][:, :, :, columns]
-    planes = padded.reshape(n * channels, 1, *padded.shape[-2:])
-    return F.conv2d(planes, kernel[None, None].to(pixels)).reshape(pixels.shape)
+    return pixels[:, :, rows][:, :, :, columns]
+
+
+def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
+    """Every channel filtered by a kernel (k, k), k odd; mirrored at the middle of border pixels.
+
+    The kernel is taken apart into a sum of outer products, few for a kernel with symmetries: each
+    of them filters along rows and columns by a product.
+    """
+    height, width = pixels.shape[-2:]
+    left, sizes, right = torch.linalg.svd(kernel.double())
+    total = torch.zeros_like(pixels)
+    for number in range(int((sizes > NO_SIZE * sizes[0]).sum())):
+        rows = _mirroring_matrix(height, left[:, number] * sizes[number]).to(pixels)
+        columns = _mirroring_matrix(width, right[number]).to(pixels)
+        total += rows @ pixels @ columns.T
+    return total
+
+
+def _mirroring_matrix(side: int, weights: Tensor) -> Tensor:
+    """(side, side): filters a column of pixels by a product."""
+    radius = len(weights) // 2
+    sources = mirrored(torch.arange(side)[:, None] + torch.arange(-radius, radius + 1), side)
+    matrix = torch.zeros(side, side, dtype=weights.dtype)
+    return matrix.scatter_add_(1, sources, weights.expand(side, -1))
 
 
 def mirrored(positions: Tensor, side: int) -> Tensor:
@@ -124,12 +146,13 @@ class GlassBlur(CommonCorruption):
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         sigma, distance, rounds = strength
         n, _, height, width = pixels.shape
-        shuffled = to_8_bits(gaussian_blur(pixels, sigma)).flatten(2)
+        blurred = to_8_bits(gaussian_blur(pixels, sigma)).flatten(2)
+        places = torch.arange(height * width).expand(n, -1)
         for _ in range(rounds):
             uniform = torch.rand(2, n, height, width, generator=generator)
             offsets = (uniform * 2 * distance).long() - distance
-            sources = sources_of_walk(offsets, distance)[:, None].to(pixels.device)
-            shuffled = shuffled.gather(2, sources.expand_as(shuffled))
+            places = places.gather(1, sources_of_walk(offsets, distance))
+        shuffled = blurred.gather(2, places[:, None].to(pixels.device).expand_as(blurred))
         return gaussian_blur(shuffled.reshape(pixels.shape), sigma)
 
 
@@ -144,7 +167,7 @@ def sources_of_walk(offsets: Tensor, distance: int) -> Tensor:
     distance: the walk leaves out so many rows and columns at the end, and one more at the start.
     Returns (n, h * w), places in reading order.
     """
-    _, n, height, width = offsets.shape
+    height, width = offsets.shape[2:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
     place = rows * width + columns
     walked = _is_walked(rows, height, distance) & _is_walked(columns, width, distance)
@@ -157,12 +180,11 @@ def sources_of_walk(offsets: Tensor, distance: int) -> Tensor:
         & _is_walked(source_column, width, distance)
         & walked
     )
-    count = height * width  # link: first the pixels as they were, then the pixels after the walk
-    before = torch.arange(count).expand(n, -1)
-    link = torch.cat([before, (source + count * is_copied_before).flatten(1)], 1)
-    while (link[:, count:] >= count).any():
-        link = link.gather(1, link)
-    return link[:, count:]
+    # link: the copy that a copy is of, or itself if its source is a pixel as it was
+    link = torch.where(is_copied_before, source, place).flatten(1)
+    while not torch.equal(link, further := link.gather(1, link)):
+        link = further
+    return source.flatten(1).gather(1, link)
 
 
 def _is_walked(positions: Tensor, side: int, distance: int) -> Tensor:
@@ -189,7 +211,7 @@ class MotionBlur(CommonCorruption):
 
 
 def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Tensor:
-    """Blur every image along a line.
+    """Blur every image along a line, by a Fourier transform.
 
     pixels: (n, c, h, w)
     radius: half the length of the line, in pixels.
@@ -201,16 +223,31 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
     weights = torch.exp(-0.5 * (steps / sigma).double() ** 2)
     weights = weights / weights.sum()
     radians = angles.double().deg2rad()[:, None]
-    down = (steps * radians.sin() - 0.5).ceil().long()  # (n, steps)
-    right = (steps * radians.cos() - 0.5).ceil().long()
-    rows = (torch.arange(height) + down[..., None]).clamp(0, height - 1).to(pixels.device)
-    columns = (torch.arange(width) + right[..., None]).clamp(0, width - 1).to(pixels.device)
-    image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
-    last = pixels.permute(0, 2, 3, 1).contiguous()  # channels last: one look-up a pixel
-    blurred = torch.zeros_like(last)
-    for step, weight in enumerate(weights.tolist()):
-        blurred += weight * last[image, rows[:, step, :, None], columns[:, step, None]]
-    return blurred.permute(0, 3, 1, 2)
+    down = (steps * radians.sin() - 0.5).ceil().long().clamp(1 - height, height - 1)  # (n, steps)
+    right = (steps * radians.cos() - 0.5).ceil().long().clamp(1 - width, width - 1)
+    top, bottom = max(-int(down.min()), 0), max(int(down.max()), 0)
+    before, after = max(-int(right.min()), 0), max(int(right.max()), 0)
+    padded = F.pad(pixels, (before, after, top, bottom), mode="replicate")
+    sides = (_fast_side(top + height + bottom), _fast_side(before + width + after))
+    lines = torch.zeros(len(pixels), sides[0] * sides[1], dtype=torch.float64)
+    lines.scatter_add_(1, down % sides[0] * sides[1] + right % sides[1], weights.expand_as(down))
+    kernels = torch.fft.rfft2(lines.reshape(-1, 1, *sides).to(pixels)).conj()
+    blurred = torch.fft.irfft2(torch.fft.rfft2(padded, s=sides) * kernels, s=sides)
+    return blurred[..., top : top + height, before : before + width]
+
+
+def _fast_side(side: int) -> int:
+    """The next side whose only factors are 2, 3 and 5, and even: fast to transform."""
+    while _without_factors(side) > 1 or side % 2:
+        side += 1
+    return side
+
+
+def _without_factors(number: int) -> int:
+    for factor in (2, 3, 5):
+        while number % factor == 0:
+            number //= factor
+    return number
 
 
 @gin.register

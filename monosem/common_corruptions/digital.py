@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from monosem.common_corruptions.base import CommonCorruption
-from monosem.common_corruptions.colour import join_hue, split_hue
 
 SIDE_OF_LARGE = 244 / 224  # the authors' program takes 244 for the side of 224 pixels
 REACH = 3.0  # deviations that the Gaussian of the elastic displacement reaches
@@ -170,7 +169,7 @@ class JPEGCompression(CommonCorruption):
     is_random: ClassVar[bool] = False
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        levels = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        levels = (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
         images = np.stack([_through_jpeg(image, strength) for image in levels])
         return torch.from_numpy(images).permute(0, 3, 1, 2).to(pixels) / 255
 
@@ -201,5 +200,10 @@ class Saturate(CommonCorruption):
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         factor, offset = strength
-        value, saturation, hue = split_hue(pixels)
-        return join_hue(value, (factor * saturation + offset).clamp(0, 1), hue)
+        value, lowest = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
+        spread = value - lowest
+        before = spread / value.clamp(min=1e-12)
+        lowered = value * (factor * before + offset).clamp(0, 1)  # of the lowest channel
+        coloured = value - (value - pixels) * (lowered / spread)
+        red = torch.tensor([0.0, 1.0, 1.0]).to(pixels)[:, None, None]
+        return torch.where(spread > 0, coloured, value - lowered * red)

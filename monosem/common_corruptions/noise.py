@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from monosem.common_corruptions.base import CommonCorruption
+
+LEVELS = 256
+BINS = 1024  # of U[0, 1), each with the first count of photons that is to be tried
 
 
 def normal_field(pixels: Tensor, generator: Generator) -> Tensor:
@@ -32,36 +36,72 @@ class CommonGaussianNoise(CommonCorruption):
     large: ClassVar[tuple[Any, ...]] = (0.08, 0.12, 0.18, 0.26, 0.38)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        return pixels + strength * normal_field(pixels, generator)
+        return pixels.add(normal_field(pixels, generator), alpha=strength)
 
 
 @gin.register
 @dataclass(frozen=True)
 class ShotNoise(CommonCorruption):
-    """Poisson(strength * x) / strength: the strength is how many photons white is."""
+    """Poisson(strength * x) / strength: the strength is how many photons white is.
 
+    The count of a pixel is the quantile of one uniform draw, which all severities share.
+    """
+
+    VERSION = 2
     published: ClassVar[str] = "shot_noise"
     small: ClassVar[tuple[Any, ...]] = (500, 250, 100, 75, 50)
     large: ClassVar[tuple[Any, ...]] = (60, 25, 12, 5, 3)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        photons = torch.poisson(strength * pixels.cpu(), generator=generator)
-        return photons.to(pixels) / strength
+        levels = (pixels * (LEVELS - 1)).round().long()
+        return photons(levels, uniform_field(pixels, generator), strength).to(pixels) / strength
+
+
+def photons(levels: Tensor, uniform: Tensor, white: float) -> Tensor:
+    """The quantiles of Poisson(white * level / 255) at draws from U[0, 1): whole numbers.
+
+    A count is tried from where the bin of the draw begins, and one more as long as the draw is not
+    below its cumulative probability.
+    """
+    below, first = (table.to(levels.device) for table in _poisson_tables(white))
+    level, draw = levels.flatten(), uniform.flatten()
+    counts = first[level * BINS + (draw * BINS).long()]
+    start = level * below.shape[1]
+    tried = (draw >= below.flatten()[start + counts]).nonzero().squeeze(1)
+    while len(tried):
+        counts[tried] += 1
+        tried = tried[draw[tried] >= below.flatten()[start[tried] + counts[tried]]]
+    return counts.reshape(levels.shape)
+
+
+@functools.cache
+def _poisson_tables(white: float) -> tuple[Tensor, Tensor]:
+    """Of all levels: cumulative probabilities (levels, counts), first counts (levels * bins,)."""
+    mean = white * torch.arange(LEVELS, dtype=torch.float64)[:, None] / (LEVELS - 1)
+    counts = torch.arange(int(white + 10 * white**0.5 + 20), dtype=torch.float64)
+    chances = torch.exp(torch.xlogy(counts, mean) - mean - torch.lgamma(counts + 1))
+    below = chances.cumsum(1).float()
+    below[:, -1] = 1  # above every draw
+    edges = torch.arange(BINS) / BINS
+    return below, torch.searchsorted(below, edges.repeat(LEVELS, 1), right=True).flatten()
 
 
 @gin.register
 @dataclass(frozen=True)
 class ImpulseNoise(CommonCorruption):
-    """Salt and pepper: a share of all values, the strength, becomes 0 or 1, half of it each."""
+    """Salt and pepper: a share of all values, the strength, becomes 0 or 1, half of it each.
 
+    What is salt at a severity is salt at every larger one.
+    """
+
+    VERSION = 2
     published: ClassVar[str] = "impulse_noise"
     small: ClassVar[tuple[Any, ...]] = (0.01, 0.02, 0.03, 0.05, 0.07)
     large: ClassVar[tuple[Any, ...]] = (0.03, 0.06, 0.09, 0.17, 0.27)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        chosen = uniform_field(pixels, generator) < strength
-        salt = (uniform_field(pixels, generator) < 0.5).to(pixels.dtype)
-        return torch.where(chosen, salt, pixels)
+        side = uniform_field(pixels, generator) * 2 - 1  # pepper below 0, salt above
+        return torch.where(side.abs() < strength, (side > 0).to(pixels.dtype), pixels)
 
 
 @gin.register
@@ -74,4 +114,4 @@ class SpeckleNoise(CommonCorruption):
     large: ClassVar[tuple[Any, ...]] = (0.15, 0.2, 0.35, 0.45, 0.6)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        return pixels + strength * pixels * normal_field(pixels, generator)
+        return pixels.addcmul(pixels, normal_field(pixels, generator), value=strength)

@@ -16,7 +16,6 @@ from monosem.common_corruptions.base import (
     to_8_bits,
 )
 from monosem.common_corruptions.blur import gaussian_blur, motion_blur, zoom_matrix
-from monosem.common_corruptions.colour import join_hue, split_hue
 from monosem.common_corruptions.textures import frost_crops, plasma, water
 
 FROST_SHRINK = 0.2  # of the textures for small images
@@ -157,8 +156,10 @@ class Brightness(CommonCorruption):
     is_random: ClassVar[bool] = False
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        value, saturation, hue = split_hue(pixels)
-        return join_hue((value + strength).clamp(max=1), saturation, hue)
+        value = pixels.amax(1, keepdim=True)
+        brighter = (value + strength).clamp(max=1)
+        # hue and saturation stay: the channels keep their ratios, and black becomes grey
+        return torch.where(value > 0, pixels * (brighter / value), brighter)
 
 
 @gin.register

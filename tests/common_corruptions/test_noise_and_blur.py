@@ -25,6 +25,7 @@ from monosem.common_corruptions.noise import (
     ImpulseNoise,
     ShotNoise,
     SpeckleNoise,
+    photons,
 )
 from monosem.core.identity import generator
 from monosem.datasets.digits import Digits
@@ -157,6 +158,24 @@ def test_severities_share_their_draws():
     assert_close(5 * one, five)
     few, many = (ImpulseNoise().corrupt(grey, s, generator("x")) != grey for s in (0.1, 0.2))
     assert torch.equal(few & many, few)
+
+
+@pytest.mark.parametrize("white", [*ShotNoise.small, *ShotNoise.large])
+def test_photons_are_the_quantiles_of_scipy(white):
+    stats = pytest.importorskip("scipy.stats")
+    levels = torch.arange(256).repeat(100)
+    uniform = torch.rand(levels.shape, generator=generator("x"))
+    ours = photons(levels, uniform, white)
+    expected = stats.poisson.ppf(uniform.double(), white * levels.double() / 255).clip(min=0)
+    assert (ours.numpy() != expected).mean() < 2e-4  # draws and chances have 24 bits
+
+
+def test_more_photons_where_more_are_drawn_and_salt_stays_salt():
+    grey = torch.full((4, 3, 32, 32), 128 / 255)
+    one, five = (ShotNoise().corrupt(grey, s, generator("x")) - grey for s in (500, 50))
+    assert torch.corrcoef(torch.stack([one.flatten(), five.flatten()]))[0, 1] > 0.9
+    few, many = (ImpulseNoise().corrupt(grey, s, generator("x")) for s in (0.1, 0.2))
+    assert torch.equal(few[few != grey], many[few != grey])
 
 
 # Blur, by plain loops

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 
 from monosem.common_corruptions import textures
 from monosem.common_corruptions.base import SEVERITIES
-from monosem.common_corruptions.colour import join_hue, split_hue
 from monosem.common_corruptions.weather import Brightness, Fog, Frost, Snow, Spatter, snow_layer
 from monosem.core.identity import generator
 from monosem.datasets.digits import Digits
@@ -86,13 +85,6 @@ def test_brightness_is_that_of_imagecorruptions(severity):
     image = torch.from_numpy(random_pixels(1, 3, 66, 66)).float() / 255
     theirs = as_image(judge.brightness(as_array(image[0]), severity))
     assert distance(Brightness().corrupted(image, severity, generator("x"))[0], theirs) < 0.05
-
-
-def test_a_hue_that_was_split_off_and_joined_again_gives_the_image():
-    pixels = torch.from_numpy(random_pixels(2, 3, 9, 9)).float() / 255
-    pixels[0, :, 0] = torch.tensor([0.0, 0.5, 1.0])[:, None]
-    pixels[1, :, 0] = 0.5
-    assert_close(join_hue(*split_hue(pixels)), pixels)
 
 
 # Fog
