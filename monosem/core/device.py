@@ -91,6 +91,19 @@ def seeded(*what: object) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def draws_of_layers() -> Iterator[None]:
+    """Inside, `seed_layers` may be called; outside, torch's own generators are untouched."""
+    devices = [torch.cuda.current_device()] if device().type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def seed_layers(*what: object) -> None:
+    """Seed what dropout draws from: torch's own generators, as no other can be handed to it."""
+    torch.manual_seed(seed_for(*what))
+
+
 class BatchLoader:
     """Inputs by index, on the device.
 

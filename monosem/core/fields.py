@@ -8,12 +8,14 @@ a verb, as in "must be above 0, got -1"; the name of the field is put in front.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import math
 import os
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Union
 
@@ -241,3 +243,15 @@ class Part:
         reason: begins with a verb, as in "must be above 0": "TopK.k" is put in front.
         """
         raise FieldError(type(self).__name__, field, getattr(self, field), reason)
+
+
+# Names
+
+
+def nearest(word: str, candidates: Iterable[str], phrase: str, cutoff: float = 0.6) -> str:
+    """`phrase`, with {} replaced by the candidate that looks most like `word`; '' if none does.
+
+    cutoff: how alike they must be, from 0 to 1.
+    """
+    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
+    return phrase.format(matches[0]) if matches else ""

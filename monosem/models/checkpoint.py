@@ -101,8 +101,7 @@ class Checkpoint(Stage, Pretrained):
             self.refuse("objective", "must be set: Embedding asks what it compares")
         return self.objective.embed(raw)
 
-    def _build(self) -> Network:
-        """The architecture, with weights that mean nothing."""
+    def blank(self) -> Network:
         backbone = self.encoder.build((self.channels,))
         if self.projector is None:
             return Network(backbone, nn.Identity())
@@ -115,7 +114,7 @@ class Checkpoint(Stage, Pretrained):
     def _read(self) -> Artifact:
         path = Path(self.path)
         with torch.device("meta"):
-            wanted = self._build().state_dict()
+            wanted = self.blank().state_dict()
         try:
             return matched(weights.read(path), wanted, path)
         except WeightsError as error:
@@ -125,7 +124,7 @@ class Checkpoint(Stage, Pretrained):
         return self._read()
 
     def trained(self, get: GetArtifact) -> Network:
-        network = self._build()
+        network = self.blank()
         network.load_state_dict(get(self))
         return network
 

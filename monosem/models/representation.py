@@ -57,6 +57,13 @@ class Representation(Part):
                     stages += part.stages
         return tuple(stages)
 
+    def skeleton(self) -> nn.Module | None:
+        """The network with weights that mean nothing; None where it is not known beforehand.
+
+        Asked before anything is trained, on torch's meta device, for the names of its layers.
+        """
+        return None
+
     def network(self, get: GetArtifact) -> nn.Module:
         """The map from prepared inputs to features: on the device, in evaluation mode, frozen.
 
@@ -95,6 +102,10 @@ class Pretrained(Representation):
     As a representation: the features of its backbone.
     """
 
+    def blank(self) -> Network:
+        """The network with weights that mean nothing."""
+        raise NotImplementedError
+
     def trained(self, get: GetArtifact) -> Network:
         """The network with its weights, in training mode, on the device where it was built."""
         raise NotImplementedError
@@ -107,6 +118,9 @@ class Pretrained(Representation):
     def projection_width(self) -> int | None:
         """The number of features of a projection; None where there is no projector."""
         raise NotImplementedError
+
+    def skeleton(self) -> nn.Module:
+        return self.blank().backbone
 
     def network(self, get: GetArtifact) -> nn.Module:
         return freeze(self.trained(get).backbone)
@@ -137,10 +151,14 @@ class Projected(Representation):
         """(n, d) raw projections -> (n, d) features."""
         raise NotImplementedError
 
+    def skeleton(self) -> nn.Module:
+        return self._on_top_of(self.encoder.blank())
+
     def network(self, get: GetArtifact) -> nn.Module:
-        trained = self.encoder.trained(get)
-        projected = Composed(trained.backbone, trained.projector)
-        return freeze(Composed(projected, self.after))
+        return freeze(self._on_top_of(self.encoder.trained(get)))
+
+    def _on_top_of(self, network: Network) -> nn.Module:
+        return Composed(Composed(network.backbone, network.projector), self.after)
 
 
 @gin.register

@@ -7,8 +7,9 @@ classifier to fit. Nothing here knows of curves, experiments or tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -97,11 +98,13 @@ class Predictions(NamedTuple):
     logits: (n, classes)
     passes: how many inputs passed through the encoder for these predictions alone
     features: (n, d) of the representation, from a probe that leaves it as it is
+    measures: `Probe.measures` by name
     """
 
     logits: Tensor
     passes: int
     features: Tensor | None = None
+    measures: Mapping[str, float] = MappingProxyType({})
 
 
 class Classifier:
@@ -125,6 +128,11 @@ class Probe(Part):
     """
 
     frozen: ClassVar[bool] = False
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of what it measures beside its predictions, on the test split."""
+        return ()
 
     def check_data(self, data: Dataset) -> None:
         """Refuse fields that do not go with a training split, for example with its size."""

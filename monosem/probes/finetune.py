@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,12 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monosem.core.device import BatchLoader, Precision, device, seeded, to_device
-from monosem.core.fields import Positive, Seed
+from monosem.core.device import (
+    BatchLoader,
+    Precision,
+    device,
+    draws_of_layers,
+    seed_layers,
+    seeded,
+    to_device,
+)
+from monosem.core.fields import FieldError, Positive, Seed
 from monosem.core.identity import generator
-from monosem.core.stage import Artifact, Job, Stage
+from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.corruptions.base import Corruption, TrainingSet, training_set
 from monosem.data.dataset import Dataset
+from monosem.learning.adapters import MEASURES, Adapter, watched
 from monosem.learning.loop import TrainingLoop
 from monosem.models.features import encode
 from monosem.models.representation import GetArtifact, Representation, backbone_of
@@ -42,14 +52,23 @@ class FineTune(MinibatchProbe):
         statistics of its batches either way, as it does there.
     precision: as of Pretrain.
     clip: as of Pretrain.
+    adapter: learns in place of the network, which stays as it is, batch norm's statistics too.
+        Then only the adapter and the classifier are in the artifact.
     """
 
     rectify: bool = False
     whole: bool = False
     precision: Precision = "float32"
     clip: Positive | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return MEASURES if self.adapter else ()
 
     def validate(self) -> None:
+        if self.whole and self.adapter:
+            self.refuse("whole", "must be False with an adapter, which learns in its place")
         if self.batch_size < 2:
             self.refuse(
                 "batch_size",
@@ -78,7 +97,10 @@ class FineTune(MinibatchProbe):
         for severity, repeat in task.draws:
             network = self.tuned(task, severity, repeat).network(job.get)
             corrupt = task.corrupt(severity, repeat)
-            yield Predictions(encode(network, task.data, inputs, corrupt), len(inputs))
+            with watched(network) as measures:
+                logits = encode(network, task.data, inputs, corrupt)
+                measured = measures() if self.adapter else {}
+            yield Predictions(logits, len(inputs), measures=measured)
 
     def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
         for severity, repeat in task.draws:
@@ -131,6 +153,9 @@ class Tuned(Learning):
         draw of the corruption. So encoders are paired.
 
     Artifact: the state of all that learns, by name, batch norm's statistics among it.
+
+    With an adapter its measures (learning/adapters.py) are logged in every epoch, of the first
+    batch.
     """
 
     probe: FineTune
@@ -143,6 +168,10 @@ class Tuned(Learning):
     def upstream(self) -> tuple[Stage, ...]:
         return self.encoder.stages
 
+    def preflight(self) -> None:
+        if self.probe.adapter and (skeleton := _skeleton(self.encoder)):
+            self.probe.adapter.chosen(skeleton)
+
     def training_set(self) -> TrainingSet:
         return training_set(self.data, self.corruption, self.severity, self.repeat)
 
@@ -151,15 +180,24 @@ class Tuned(Learning):
         features = self.encoder.network(get)
         with seeded("FineTune", "weights", self.repeat):
             classifier = nn.Linear(self.encoder.width, self.data.classes)
+        learns = self._what_learns(features).requires_grad_()
         network = to_device(ClassifierOnFeatures(features, classifier, self.probe.rectify))
-        learns = features if self.probe.whole else backbone_of(features)
-        learns.requires_grad_()
         return network, nn.ModuleDict({"learns": learns, "classifier": network.classifier})
+
+    def _what_learns(self, features: nn.Module) -> nn.Module:
+        """The part of the representation's network that learns; an adapter is put in."""
+        if self.probe.adapter:
+            try:
+                with seeded("FineTune", "adapter", self.repeat):
+                    return self.probe.adapter.attach(features)
+            except FieldError as error:  # of a network that has no skeleton
+                raise StageError(str(error)) from None
+        return features if self.probe.whole else backbone_of(features)
 
     def run(self, job: Job) -> Artifact:
         probe = self.probe
         network, learner = self.learner(job.get)
-        network.train()
+        self._train_mode(network)
         examples, labels = (tensor.to(device()) for tensor in self.training_set())
         batch_size = min(probe.batch_size, len(examples))
         steps_per_epoch = len(examples) // batch_size
@@ -167,6 +205,7 @@ class Tuned(Learning):
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
             draw = generator("FineTune", "order and views", self.repeat, epoch, on=device())
+            seed_layers("FineTune", "dropout", self.repeat, epoch)
             shuffled = examples[torch.randperm(len(examples), generator=draw, device=device())]
             order = shuffled[: steps_per_epoch * batch_size].split(batch_size)
             for index, batch in zip(order, loader(order), strict=True):
@@ -178,6 +217,15 @@ class Tuned(Learning):
                 "loss": probe.loss.mean(logits, labels),
                 "accuracy": (logits.argmax(1) == labels).float().mean(),
             }
+
+        @torch.no_grad()
+        def describe(views: Tensor, labels: Tensor) -> dict[str, float]:
+            if not probe.adapter:
+                return {}
+            with watched(network.eval()) as measures:
+                network(views)
+            self._train_mode(network)
+            return measures()
 
         optimizer = probe.optimizer.for_batches(probe.batch_size).build(
             [{"params": [*part.parameters()]} for part in learner.values()]
@@ -191,14 +239,30 @@ class Tuned(Learning):
             batch_size=batch_size,
             batches=batches,
             losses=losses,
+            describe=describe,
             precision=probe.precision,
             clip=probe.clip,
         )
-        loop.run(job)
+        with draws_of_layers():
+            loop.run(job)
         return learner.state_dict()
+
+    def _train_mode(self, network: nn.Module) -> None:
+        """With an adapter, the statistics of batch norm are the network's, and stay."""
+        network.train()
+        for module in network.modules():
+            if self.probe.adapter and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
     def network(self, get: GetArtifact) -> nn.Module:
         """From prepared inputs to logits, in evaluation mode."""
         network, learner = self.learner(get)
         learner.load_state_dict(get(self))
         return network.eval().requires_grad_(False)
+
+
+@functools.lru_cache(maxsize=8)
+def _skeleton(encoder: Representation) -> nn.Module | None:
+    """Asked by every fine-tuned network of a curve."""
+    with torch.device("meta"):
+        return encoder.skeleton()

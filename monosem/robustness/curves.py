@@ -41,6 +41,8 @@ class Curve(SeverityCurve):
         corrupted.
     consistency_of_right, consistency_of_wrong: the class consistency of the most active dimension
         of the test images that the probe gets right and wrong, where training labels are wrong.
+    adapter_sparsity, dead_ranks, update_norm: of a FineTune with an adapter, on the test split
+        (learning/adapters.py).
     Where training labels are wrong, of any probe (corruptions/label_record.py):
     wrong_labels: how many of the training labels that the probe saw are wrong. The artifact has
         beside it `confusion`, (severities, repeats, classes, classes) int32, and `label_digest`,
@@ -58,7 +60,7 @@ class Curve(SeverityCurve):
         movement = MOVEMENT if self.probe.frozen and self.task.touches_inputs else ()
         outcomes = OUTCOMES if self.probe.frozen and self.task.touches_labels else ()
         labels = (WRONG_LABELS,) if self.task.touches_labels else ()
-        return ("top1", "top5", *movement, *outcomes, *labels)
+        return ("top1", "top5", *self.probe.measures, *movement, *outcomes, *labels)
 
     @property
     def axis(self) -> str:
@@ -102,6 +104,7 @@ class Curve(SeverityCurve):
             values = {
                 "top1": topk_accuracy(predictions.logits, labels, 1),
                 "top5": topk_accuracy(predictions.logits, labels, 5),
+                **predictions.measures,
                 **of_code(predictions),
             }
             for metric, column in columns.items():

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from monosem.core.fields import FieldError, conform
+from monosem.core.fields import FieldError, conform, nearest
 from monosem.specs import gin_state
-from monosem.specs.errors import SpecError, nearest
+from monosem.specs.errors import SpecError
 from monosem.specs.gin_state import MACRO, Address, Reference, deciding, references
 
 MOST_CHOICES = 10  # that a message lists

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from monosem.core.fields import nearest
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
 from monosem.results.correlation import Claim
@@ -13,7 +14,7 @@ from monosem.results.search import Goal, Quantity
 from monosem.results.stats import CLEAN
 from monosem.robustness.measurement import Point
 from monosem.specs.bindings import Binding
-from monosem.specs.errors import SpecError, nearest
+from monosem.specs.errors import SpecError
 from monosem.specs.sweep import Sweep
 
 EVENTS = "events.out.tfevents"  # how TensorBoard's files begin

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import gin
 from gin import config_parser
 
+from monosem.core.fields import nearest
 from monosem.specs import gin_state
 from monosem.specs.bindings import Bindings, as_typed
-from monosem.specs.errors import SpecError, nearest
+from monosem.specs.errors import SpecError
 from monosem.specs.gin_state import MACRO
 
 PACKAGE = Path(__file__).resolve().parent.parent

@@ -18,6 +18,7 @@ from monosem.corruptions.input_noise import GaussianNoise, UniformNoise
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.data.augment import RandomResizedCrop
 from monosem.datasets.digits import Digits
+from monosem.learning.adapters import MEASURES, Gaussian, LoRA, MonoLoRA
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Adam, Constant
 from monosem.learning.sparse import TopK
@@ -36,6 +37,10 @@ TUNE = FineTune(
     batch_size=32,
     views=(RandomResizedCrop(scale=(0.5, 1.0)),),
 )
+
+PROJECTION = Projection(PRETRAIN)
+LORA = LoRA(targets=("then.0", "then.2"), dropout=0.5)  # the two layers of the projector
+MONO = MonoLoRA(targets=("then.0", "then.2"), dropout=0.5, up=Gaussian(0.1))
 
 
 def task(corruption: Corruption, *severities: float, encoder: Representation = PRETRAIN) -> Task:
@@ -148,8 +153,10 @@ class KillAtStep(Callback):
             raise Killed
 
 
-def test_a_killed_fine_tuning_goes_on_with_the_same_bits(store, tmp_path: Path):
-    tuned = Tuned(probe=TUNE, encoder=PRETRAIN, data=DATA, corruption=None, severity=0.0, repeat=5)
+@pytest.mark.parametrize(("encoder", "adapter"), [(PRETRAIN, None), (PROJECTION, MONO)])
+def test_a_killed_fine_tuning_goes_on_with_the_same_bits(store, tmp_path: Path, encoder, adapter):
+    probe = replace(TUNE, adapter=adapter)
+    tuned = Tuned(probe=probe, encoder=encoder, data=DATA, corruption=None, severity=0.0, repeat=5)
     whole = store.get(tuned)
     other = Store(tmp_path, callbacks=(KillAtStep(3),))
     with pytest.raises(Killed):
@@ -170,3 +177,82 @@ def test_batches_larger_than_the_training_split_are_refused():
         FieldError, match=r"FineTune.batch_size must be at most 1437, the training images"
     ):
         replace(TUNE, batch_size=2000).check_data(Digits())
+
+
+# With an adapter
+
+
+def adapted_curve(adapter, encoder=PROJECTION):
+    probe = replace(TUNE, adapter=adapter, epochs=2, batch_size=128)
+    corruption = LabelNoise()
+    return Curve(
+        encoder=encoder,
+        data=DATA,
+        probe=probe,
+        corruption=corruption,
+        severities=(0.0,),
+        repeats=1,
+    )
+
+
+@pytest.mark.parametrize("adapter", [LORA, MONO], ids=lambda adapter: type(adapter).__name__)
+def test_an_adapter_learns_and_its_measures_are_in_history_and_tables(store, adapter):
+    curve = adapted_curve(adapter)
+    curve.preflight()
+    rows = {row.metric: row.value for row in curve.results(store.get(curve))}
+    assert {*MEASURES} < rows.keys()
+    assert 0 <= rows["dead_ranks"] <= 100 and rows["update_norm"] > 0
+    if adapter is LORA:
+        assert rows["adapter_sparsity"] < 0.1
+    else:
+        assert 5 < rows["adapter_sparsity"] < 95
+    history = store.history(curve.probe.tuned(curve.task, 0.0, 0))
+    assert all({*MEASURES} < entry.scalars.keys() for entry in history)
+    assert history[-1].scalars["loss"] < history[0].scalars["loss"]
+    assert history[-1].scalars["update_norm"] > history[0].scalars["update_norm"]
+
+
+def test_with_an_adapter_everything_else_stays_and_is_not_in_the_artifact(store):
+    curve = adapted_curve(MONO)
+    tuned = curve.probe.tuned(curve.task, 0.0, 0)
+    artifact = store.get(tuned)
+    assert {name.split(".")[0] for name in artifact} == {"learns", "classifier"}
+    assert {name.split(".")[-2] for name in artifact} == {"down", "up", "classifier"}
+    adapted = tuned.network(store.get).features.state_dict()
+    for name, before in PROJECTION.network(store.get).state_dict().items():
+        layer, _, leaf = name.rpartition(".")
+        name = f"{layer}.layer.{leaf}" if ".then." in name else name
+        assert torch.equal(adapted[name], before)
+
+
+def test_what_an_adapter_adds_depends_on_no_other_draw(store, tmp_path: Path):
+    curve = adapted_curve(LORA)
+    first = store.get(curve)
+    torch.manual_seed(1)
+    torch.rand(7)
+    before = torch.get_rng_state()
+    second = Store(tmp_path).get(curve)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "encoder", "complaint"),
+    [
+        (replace(LORA, targets=("then.1",)), PROJECTION, "LoRA.targets has 'then.1', which is no"),
+        (replace(LORA, targets=("than.0",)), PROJECTION, "did you mean 'then.0'"),
+        (replace(LORA, rank=17), PROJECTION, "LoRA.rank must be at most 16, the smaller side of"),
+        (LORA, PRETRAIN, "LoRA.targets must name linear layers, and the encoder has none"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_trained(
+    adapter, encoder, complaint
+):
+    (tuned,) = adapted_curve(adapter, encoder).upstream()[-1:]
+    with pytest.raises(FieldError, match=complaint):
+        tuned.preflight()
+
+
+def test_an_adapter_in_a_whole_that_learns_is_refused():
+    with pytest.raises(FieldError, match="FineTune.whole must be False with an adapter"):
+        replace(TUNE, whole=True, adapter=LORA)
