@@ -186,6 +186,8 @@ def _of_the_evaluation(file: str) -> list[str]:
         return [*PROBE, *SELECTION]
     if "shift" in file:
         return [*PROBE, "Shift.repeats = 1"]
+    if "attack" in file:
+        return [*PROBE, "PGD.steps = 2"]
     share = "finetune" in file or "imagenet" in file  # of the training images, not shots per class
     few_shot = f"few_shot/Curve.severities = ({'0.5' if share else '1'},)"
     own = FINE_TUNING if "finetune" in file else [*PROBE, *INPUT_NOISE]

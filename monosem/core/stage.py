@@ -61,6 +61,13 @@ class Stage(Part):
     def preflight(self) -> None:
         """Check what cannot be checked without the data. Called for all stages before any runs."""
 
+    def stand_in(self) -> Artifact | None:
+        """What it might leave, for a trial before any work: names and shapes count, values do not.
+
+        None where it cannot be known before it runs.
+        """
+        return None
+
     def run(self, job: Job) -> Artifact:
         raise NotImplementedError
 

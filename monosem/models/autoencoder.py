@@ -72,6 +72,9 @@ class SparseAutoencoder(Training, Representation):
         with seeded("SparseAutoencoder", "weights", self.seed):
             return Autoencoder(self.encoder.width, self.latents, self.sparsity)
 
+    def stand_in(self) -> Artifact:
+        return self.build().state_dict()
+
     def losses(self, autoencoder: Autoencoder, inputs: Tensor) -> dict[str, Tensor]:
         """The loss of a step, and scalars to watch. Updates `autoencoder.idle`.
 

@@ -78,6 +78,9 @@ class Pretrain(Training, Pretrained):
             classifier = self.classifier.build(self.width, self.data.classes)
             return Network(backbone, projector, classifier)
 
+    def stand_in(self) -> Artifact:
+        return self.build().state_dict()
+
     def losses(
         self, network: Network, views: Tensor, targets: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:

@@ -52,6 +52,27 @@ def is_flat(gradient: Tensor) -> Tensor:
     return (gradient == 0).flatten(1).all(1)
 
 
+def has_gradient(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether an attack on any classifier of the network's outputs could move one of these inputs.
+
+    Rectifiers that are silent for all of them hide nothing here.
+    """
+    points = inputs.detach().requires_grad_()
+    try:
+        with torch.enable_grad(), LeakingRectifiers(1.0):
+            outputs = network(points)
+            weights = torch.linspace(1, 2, outputs.numel(), device=outputs.device)
+            loss = (outputs.flatten() * weights).sum()
+        if not loss.requires_grad:
+            return False
+    except RuntimeError as error:
+        if "requires grad" in str(error):  # it left torch, by .numpy() for example
+            return False
+        raise
+    (gradient,) = torch.autograd.grad(loss, points, allow_unused=True)
+    return gradient is not None and not bool(is_flat(gradient).all())
+
+
 class LeakingRectifiers(TorchFunctionMode):
     """Inside, torch's rectifiers have their values, and gradients as if they leaked.
 

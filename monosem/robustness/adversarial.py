@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.images import ImageDataset
-from monosem.probes.attacks import Attack, PixelScale, is_flat, look
+from monosem.models.representation import Representation
+from monosem.probes.attacks import Attack, PixelScale, has_gradient, is_flat, look
 from monosem.probes.base import Probe, Task
 from monosem.robustness.measurement import SeverityCurve
 
 IMAGES = 120  # attacked at a time, as a pass that keeps all for gradients fills memory
+TRIED = 8  # images, before any work
 MANY = 1.0  # percent of images without a gradient, above which the summary says so
 
 
@@ -80,6 +83,23 @@ class Adversarial(SeverityCurve):
         if not isinstance(self.data, ImageDataset):
             self.refuse("data", "must be of images, whose pixels an attack changes")
         self.probe.check_data(self.data)
+        if type(self.probe).classifiers is Probe.classifiers:
+            kind = type(self.probe).__name__
+            self.refuse("probe", f"must give its classifiers, to be attacked; {kind} does not")
+        if not holds_pixels(self.data):
+            kind = type(self.data).__name__
+            self.refuse(
+                "data",
+                "must be prepared as its mean and std say, or epsilon has no unit; "
+                f"{kind} leaves the range of pixels",
+            )
+        if has_gradients(self.encoder, self.data) is False:
+            kind = type(self.encoder).__name__
+            self.refuse(
+                "encoder",
+                "must have gradients, which an attack follows; "
+                f"the features of {kind} have none for the images",
+            )
 
     @property
     def task(self) -> Task:
@@ -156,6 +176,26 @@ class Adversarial(SeverityCurve):
                 f"up to {flat:.1f} % of the attacked images have a gradient of exactly 0; "
                 f"the attack {self.attack.where_flat}, and a better one may find more"
             )
+
+
+def holds_pixels(data: ImageDataset) -> bool:
+    """Whether prepared images lie where its mean and std put the pixels 0 and 1."""
+    points = data.prepare(data.split("test").inputs[:TRIED])
+    scale = pixel_scale(data)
+    return torch.allclose(scale.moved(points, torch.zeros_like(points)), points, atol=1e-4)
+
+
+@functools.cache
+def has_gradients(encoder: Representation, data: ImageDataset) -> bool | None:
+    """Whether features have gradients for the pixels; None where only trained weights can tell.
+
+    Tried with the first weights of a training. So it is known before any work.
+    """
+    artifacts = {stage: stage.stand_in() for stage in encoder.stages}
+    if None in artifacts.values():
+        return None
+    network = encoder.network(lambda stage: artifacts[stage] or {})
+    return has_gradient(network, data.prepare(data.split("test").inputs[:TRIED]))
 
 
 def pixel_scale(data: ImageDataset) -> PixelScale:

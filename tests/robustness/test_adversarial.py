@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import tiny_curve, tiny_pretrain
 
 from monosem.core.fields import FieldError
-from monosem.core.stage import StageError
+from monosem.core.stage import Stage, StageError
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset, Examples
 from monosem.datasets.digits import Digits
 from monosem.evaluation.experiment import Experiment
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
+from monosem.learning.sparse import TopK
 from monosem.metrics.space import Dimensions
-from monosem.models.representation import Representation
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.baselines import PCA, Pixels, RandomProjection
+from monosem.models.representation import Embedding, Projection, Representation
 from monosem.probes.attacks import FGSM, PGD, look
+from monosem.probes.base import Probe
 from monosem.probes.finetune import FineTune
 from monosem.probes.linear import LinearProbe
-from monosem.robustness.adversarial import Adversarial, pixel_scale
+from monosem.robustness.adversarial import Adversarial, has_gradients, pixel_scale
 from monosem.running.local import run
 
 DATA = Digits(size=8)
 ENCODER = tiny_pretrain(objective=Contrastive())
+SAE = SparseAutoencoder(
+    data=DATA,
+    encoder=Embedding(ENCODER),
+    sparsity=TopK(4),
+    latents=32,
+    optimizer=SGD(lr=0.05),
+    schedule=Constant(),
+    epochs=1,
+    batch_size=256,
+)
 PROBE = LinearProbe(SGD(lr=1.0), Constant(), epochs=20)
 LABELS = DATA.split("test").labels
 
@@ -133,8 +148,11 @@ class HalfSilent(Representation):
         return Silent()
 
 
+@dataclass(frozen=True)
 class Unmoved(Representation):
-    width = 64
+    """Cut from its inputs."""
+
+    width: ClassVar[int] = 64
 
     def network(self, get):
         return lambda_module(lambda inputs: inputs.detach().flatten(1))
@@ -149,6 +167,88 @@ def lambda_module(function):
 def test_images_without_a_gradient_are_counted(store):
     artifact = store.get(attacked(encoder=HalfSilent(), severities=(0.0, 0.1), repeats=1))
     assert artifact["zero_gradient"].flatten().tolist() == [50, 50]
+
+
+@dataclass(frozen=True)
+class SilentStage(Stage, Unmoved):
+    """A stage of somebody else, of which nothing is known before it has run."""
+
+    def run(self, job):
+        return {}
+
+
+@dataclass(frozen=True)
+class Signs(Unmoved):
+    """Differentiable by the letter, and flat everywhere."""
+
+    def network(self, get):
+        return lambda_module(lambda inputs: inputs.flatten(1).sign())
+
+
+@dataclass(frozen=True)
+class ByNumpy(Unmoved):
+    def network(self, get):
+        return lambda_module(lambda inputs: torch.from_numpy(inputs.numpy()).flatten(1))
+
+
+@pytest.mark.parametrize("encoder", [Unmoved(), Signs(), ByNumpy()])
+def test_features_without_a_gradient_are_refused_before_any_work(encoder):
+    kind = type(encoder).__name__
+    message = f"^Adversarial.encoder must have gradients, [^\n]* {kind} have none for the images$"
+    with pytest.raises(FieldError, match=message):
+        attacked(encoder=encoder).preflight()
+
+
+def encoders():
+    small = Embedding(ENCODER)
+    yield from (ENCODER, small, Projection(ENCODER, "relu"), SAE)
+    yield from (Pixels(DATA), HalfSilent(), PCA(encoder=small, features=4, data=DATA))
+    yield from (RandomProjection(encoder=Pixels(DATA), features=8, sparsity=TopK(2)),)
+
+
+@pytest.mark.parametrize("encoder", [*encoders()], ids=lambda encoder: type(encoder).__name__)
+def test_what_has_gradients_is_known_without_training(encoder):
+    assert has_gradients(encoder, DATA) is True
+
+
+@pytest.mark.parametrize("encoder", [ENCODER, SAE], ids=["network", "sae"])
+def test_a_stand_in_has_the_names_and_shapes_of_what_a_stage_leaves(encoder, store):
+    left, stand_in = store.get(encoder), encoder.stand_in()
+    shapes = [{name: tensor.shape for name, tensor in one.items()} for one in (left, stand_in)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_stage_of_which_nothing_is_known_passes_and_stops_when_it_runs(store):
+    curve = attacked(encoder=SilentStage())
+    curve.preflight()
+    with pytest.raises(StageError, match="^cannot be attacked: the logits have no gradient"):
+        store.get(curve)
+
+
+@dataclass(frozen=True)
+class NoClassifier(Probe):
+    """It only predicts."""
+
+    def upstream(self, task):
+        return ()
+
+
+def test_a_probe_without_a_classifier_is_refused():
+    with pytest.raises(FieldError, match="^Adversarial.probe must give its classifiers"):
+        attacked(probe=NoClassifier()).preflight()
+
+
+@dataclass(frozen=True)
+class Stretched(Digits):
+    """Prepared otherwise than its mean and std say."""
+
+    def prepare(self, inputs):
+        return 2 * super().prepare(inputs)
+
+
+def test_data_whose_pixels_lie_elsewhere_are_refused():
+    with pytest.raises(FieldError, match="^Adversarial.data must be prepared as its mean and std"):
+        attacked(data=Stretched(size=8), encoder=HalfSilent()).preflight()
 
 
 def test_features_without_a_gradient_stop_the_stage_in_one_line(store):
