@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import gin
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from monosem.common_corruptions.base import CommonCorruption, to_8_bits
@@ -53,12 +52,12 @@ def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
     """
     height, width = pixels.shape[-2:]
     left, sizes, right = torch.linalg.svd(kernel.double())
-    total = torch.zeros_like(pixels)
-    for number in range(int((sizes > NO_SIZE * sizes[0]).sum())):
-        rows = _mirroring_matrix(height, left[:, number] * sizes[number]).to(pixels)
-        columns = _mirroring_matrix(width, right[number]).to(pixels)
-        total += rows @ pixels @ columns.T
-    return total
+    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
+    rows = [_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms]
+    columns = [_mirroring_matrix(width, right[term]).T for term in terms]
+    filtered = torch.stack(rows, 1).flatten(0, 1).to(pixels) @ pixels  # rows of all terms
+    filtered = filtered.reshape(*pixels.shape[:-1], len(terms) * width)
+    return filtered @ torch.cat(columns).to(pixels)
 
 
 def _mirroring_matrix(side: int, weights: Tensor) -> Tensor:
@@ -225,15 +224,27 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
     radians = angles.double().deg2rad()[:, None]
     down = (steps * radians.sin() - 0.5).ceil().long().clamp(1 - height, height - 1)  # (n, steps)
     right = (steps * radians.cos() - 0.5).ceil().long().clamp(1 - width, width - 1)
-    top, bottom = max(-int(down.min()), 0), max(int(down.max()), 0)
-    before, after = max(-int(right.min()), 0), max(int(right.max()), 0)
-    padded = F.pad(pixels, (before, after, top, bottom), mode="replicate")
-    sides = (_fast_side(top + height + bottom), _fast_side(before + width + after))
-    lines = torch.zeros(len(pixels), sides[0] * sides[1], dtype=torch.float64)
+    padded = _continued(_continued(pixels, down, 2), right, 3)
+    sides = padded.shape[-2:]
+    lines = torch.zeros(len(pixels), sides.numel(), dtype=torch.float64)
     lines.scatter_add_(1, down % sides[0] * sides[1] + right % sides[1], weights.expand_as(down))
     kernels = torch.fft.rfft2(lines.reshape(-1, 1, *sides).to(pixels)).conj()
-    blurred = torch.fft.irfft2(torch.fft.rfft2(padded, s=sides) * kernels, s=sides)
-    return blurred[..., top : top + height, before : before + width]
+    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * kernels, s=sides)
+    return blurred[..., :height, :width]
+
+
+def _continued(pixels: Tensor, steps: Tensor, axis: int) -> Tensor:
+    """With more pixels at the end of an axis, up to a side that is fast to transform.
+
+    They repeat the border that an image's steps (n, steps) reach: the last one, or the first one
+    where they go backwards, as to a transform the end lies before the start too.
+    """
+    side = pixels.shape[axis]
+    more = _fast_side(side + int(steps.abs().max())) - side
+    backwards = (steps.amin(1) < 0).to(pixels.device)[:, None, None, None]
+    first, last = pixels.narrow(axis, 0, 1), pixels.narrow(axis, side - 1, 1)
+    border = torch.where(backwards, first, last)
+    return torch.cat([pixels, border.repeat_interleave(more, axis)], axis)
 
 
 def _fast_side(side: int) -> int:

@@ -30,8 +30,7 @@ class Contrast(CommonCorruption):
     is_random: ClassVar[bool] = False
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        means = pixels.mean((2, 3), keepdim=True)
-        return means + strength * (pixels - means)
+        return pixels.mean((2, 3), keepdim=True).lerp(pixels, strength)
 
 
 @gin.register
@@ -83,11 +82,13 @@ def affine(pixels: Tensor, moves: Tensor) -> Tensor:
     points = middle + arm * corners
     ones = torch.ones(n, 3, 1, dtype=torch.float64)
     back = torch.linalg.solve(torch.cat([points + moves, ones], 2), points.expand(n, -1, -1))
-    down, right = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([right, down, torch.ones_like(right)], -1).double()
-    sources = places.flatten(0, 1) @ back  # (n, h * w, 2)
-    steps = torch.tensor([max(width - 1, 1), max(height - 1, 1)])
-    grid = (2 * sources / steps - 1).reshape(n, height, width, 2).to(pixels)
+    half = torch.tensor([width - 1, height - 1], dtype=torch.float64) / 2
+    middle = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
+    to_pixels = torch.cat([torch.cat([half.diag(), half[None]]), middle], 1)  # from -1 to 1
+    theta = to_pixels @ back / half.clamp(min=0.5) - middle
+    grid = F.affine_grid(
+        theta.transpose(1, 2).to(pixels), [n, 1, height, width], align_corners=True
+    )
     return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=True)
 
 
