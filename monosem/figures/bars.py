@@ -37,7 +37,7 @@ def draw_bars(table: Table, curve: str, path: Path) -> None:
     for line in shown:
         offset, height = _slot(shown, line)
         _draw_means(panels[0], table, line, keys, samples[line], offset, height)
-    panels[0].set_xlabel(f"{metric_label(table.metrics[curve])} (%)")
+    panels[0].set_xlabel(_mean_label(table, shown, curve))
     if compared:
         panels[1].axvline(0, color="0.4", linewidth=0.8)
         for line in compared:
@@ -137,6 +137,17 @@ def _draw_differences(
         elinewidth=1.2,
         color=line_color(table.lines, line),
     )
+
+
+def _mean_label(table: Table, lines: Sequence[Line], curve: str) -> str:
+    """What a bar is; of points with several severities it is a mean over them."""
+    severities: dict[str, set[float]] = {}
+    for line in lines:
+        for name, severity in table.at_places(line, curve):
+            severities.setdefault(name, set()).add(severity)
+    label = f"{metric_label(table.metrics[curve])} (%)"
+    several = any(len(of_name) > 1 for of_name in severities.values())
+    return f"{label}, mean over severities" if several else label
 
 
 def _difference_label(table: Table, compared: Sequence[Line]) -> str:

@@ -129,8 +129,10 @@ def _ratios(units: Sequence[Unit], corrupted: Sequence[Pairs], measured: Measure
 NOTE = (
     "Mean corruption error (mCE), in percent of the baseline's errors: less is better, 100 is the "
     "baseline.\nRelative mCE is the same of the accuracy that is lost against the clean point. "
-    "Ratios are of each encoder and draw by\nitself, so their mean is not quite the ratio of means "
-    "(Hendrycks and Dietterich, 2019, section 4)."
+    "Ratios are of each encoder and draw by\nitself and of the baseline's under the same noise, so "
+    "their mean is not quite the ratio of means (Hendrycks and\nDietterich, 2019, section 4). "
+    "± is half of the 95 % interval over encoders and draws: where it holds 100, no difference is "
+    "shown."
 )
 
 
