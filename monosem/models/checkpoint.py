@@ -121,7 +121,7 @@ class Checkpoint(Stage, Pretrained):
             self.refuse("path", f"cannot be used: {error}")
 
     def stand_in(self) -> Artifact:
-        return self._build().state_dict()
+        return self.blank().state_dict()
 
     def run(self, job: Job) -> Artifact:
         return self._read()

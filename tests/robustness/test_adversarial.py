@@ -15,12 +15,14 @@ from monosem.core.store import Store
 from monosem.data.dataset import Dataset, Examples
 from monosem.datasets.digits import Digits
 from monosem.evaluation.experiment import Experiment
+from monosem.learning.encoders import SmallConv
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
 from monosem.learning.sparse import TopK
 from monosem.metrics.space import Dimensions
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import PCA, Pixels, RandomProjection
+from monosem.models.checkpoint import Checkpoint
 from monosem.models.representation import Embedding, Projection, Representation
 from monosem.probes.attacks import FGSM, PGD, look
 from monosem.probes.base import Probe
@@ -209,6 +211,13 @@ def encoders():
 @pytest.mark.parametrize("encoder", [*encoders()], ids=lambda encoder: type(encoder).__name__)
 def test_what_has_gradients_is_known_without_training(encoder):
     assert has_gradients(encoder, DATA) is True
+
+
+def test_what_a_checkpoint_holds_is_tried_as_well(tmp_path):
+    path = tmp_path / "backbone.pth"
+    encoder = SmallConv(channels=4, features=16)
+    torch.save(encoder.build((1,)).state_dict(), path)
+    assert has_gradients(Checkpoint(path=str(path), encoder=encoder, channels=1), DATA) is True
 
 
 @pytest.mark.parametrize("encoder", [ENCODER, SAE], ids=["network", "sae"])
