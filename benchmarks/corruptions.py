@@ -13,7 +13,7 @@ Gave, on one thread of an Intel Xeon (model 207) under a load of 6, 5 rounds: 6.
 median corruption; 156 for frost, 33 brightness, 32 zoom blur, 18 saturate, 15 fog, 12 gaussian
 blur, 10 contrast, snow and elastic transform, 3 to 6 for the other noises and blurs, 2 pixelate, 1
 for spatter and for JPEG, whose codec is the same on both sides. Normal draws alone limit Gaussian
-noise to about 7 times.
+noise to about 6 times.
 """
 
 from __future__ import annotations
