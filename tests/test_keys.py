@@ -19,6 +19,7 @@ from monosem.data.packed import Packed
 from monosem.datasets.mnist import MNIST
 from monosem.evaluation.experiment import Experiment
 from monosem.models.checkpoint import Checkpoint
+from monosem.shifts.base import PublishedSets
 from monosem.specs import load as loading
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,7 @@ def keys_of(file: str) -> dict[str, list[str]]:
     with (
         mock.patch.object(Packed, "content", lambda self: "content"),
         mock.patch.object(MNIST, "content", lambda self: "content"),
+        mock.patch.object(PublishedSets, "absence", lambda self: None),
         mock.patch.object(Checkpoint, "content", lambda self: "content"),
         mock.patch.object(Experiment, "preflight", lambda self: None),
         mock.patch.object(loading, "closure", lambda stages: []),  # no look at the data

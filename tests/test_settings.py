@@ -101,9 +101,14 @@ def save_shifted(place: Path) -> None:
         np.save(home / f"{name}.npy", np.arange(10))
     names = sorted(path.name for path in (place / "imagenet" / "val").iterdir())
     for name in names[:2]:
-        for folder in ("sketch", "stylized", *(f"c/{kind}/1" for kind in FIFTEEN)):
+        for folder in ("sketch", "stylized", "r", "a", *(f"c/{kind}/1" for kind in FIFTEEN)):
             (place / folder / name).mkdir(parents=True)
             Image.fromarray(pixels[0]).save(place / folder / name / "0.JPEG")
+    wnids = [*names, *(f"n{number:08d}" for number in range(1000 - len(names)))]
+    (place / "wnids.txt").write_text("\n".join(wnids))
+    position = str(sorted(wnids).index(names[0]))
+    (place / "v2" / position).mkdir(parents=True)
+    Image.fromarray(pixels[0]).save(place / "v2" / position / "0.jpeg")
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,13 @@ def shifted_where(file: str, place: Path) -> list[str]:
     """Where the sets of another domain are, of which one severity is there."""
     if "shift" not in file:
         return []
+    if "shift_others" in file:
+        return [
+            f"ImageNetR.folder = '{place / 'r'}'",
+            f"ImageNetA.folder = '{place / 'a'}'",
+            f"ImageNetV2.folder = '{place / 'v2'}'",
+            f"ImageNetV2.wnids = '{place / 'wnids.txt'}'",
+        ]
     if "imagenet" in file:
         return [
             f"ImageNetSketch.folder = '{place / 'sketch'}'",

@@ -59,7 +59,8 @@ class MNIST(ImageDataset):
         every larger one. None is all that are not held out.
     held_out: number of images of the training files that are the test split, in place of the
         published one: to choose settings without a look at that. They are none of `train`.
-    test: number of published test images, drawn once, stratified by class; None is all.
+    test: number of published test images, drawn once, stratified by class; None is all, and must be
+        where `held_out` takes their place.
     mean: that of the training images, 0.1307 at 28 x 28 as everybody has it, at the size of 32.
     std: of the same pixels, 0.3081 at 28 x 28.
     """
@@ -79,6 +80,12 @@ class MNIST(ImageDataset):
     def validate(self) -> None:
         super().validate()
         must_be_grey(self)
+        if self.test is not None and self.held_out:
+            self.refuse(
+                "test",
+                f"has no effect where held_out = {self.held_out} images of the training files "
+                f"are the test split: it must be None, got {self.test}",
+            )
 
     def published(self) -> Any:
         """torchvision's class: it knows names, addresses and MD5s of the files."""

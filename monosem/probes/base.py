@@ -20,6 +20,7 @@ from monosem.core.stage import Job, Stage
 from monosem.corruptions.base import Corruption, training_set
 from monosem.data.dataset import Augmentation, Dataset, views_mismatch
 from monosem.learning.optimizers import Optimizer, Schedule
+from monosem.models.features import encode
 from monosem.models.representation import Representation
 from monosem.probes.batched_probes import (
     ProbeSpec,
@@ -114,10 +115,6 @@ class Classifier:
         """From prepared inputs to logits, frozen, on the device. Inputs may have a gradient."""
         raise NotImplementedError
 
-    def logits(self, test: Dataset, job: Job) -> Tensor:
-        """(n, classes) of the test split of any dataset, as it is."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class Probe(Part):
@@ -150,8 +147,19 @@ class Probe(Part):
         raise NotImplementedError
 
     def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
-        """The stages, beside those of `upstream`, that `Classifier.logits` of `test` asks for."""
+        """The stages, beside those of `upstream`, that `test_logits` of `test` asks for."""
         return ()
+
+    def test_logits(
+        self, task: Task, classifiers: Sequence[Classifier], test: Dataset, job: Job
+    ) -> Iterator[Tensor]:
+        """(n, classes) of the test split of any dataset, as it is, for every classifier.
+
+        classifiers: of the task.
+        """
+        inputs = test.split("test").inputs
+        for classifier in classifiers:
+            yield encode(classifier.network(job), test, inputs)
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,7 @@ class MinibatchProbe(Probe):
 
     def check_data(self, data: Dataset) -> None:
         if mismatch := views_mismatch(self.views, data):
-            self.refuse("views", f"do not fit Curve.data, which {mismatch}")
+            self.refuse("views", f"do not fit the data of the probe, which {mismatch}")
         images = len(data.split("train").labels)
         if self.batch_size > images:
             reason = f"must be at most {images}, the training images, got {self.batch_size}"

@@ -136,9 +136,6 @@ class TunedClassifier(Classifier):
     def network(self, job: Job) -> nn.Module:
         return self.tuned.network(job.get)
 
-    def logits(self, test: Dataset, job: Job) -> Tensor:
-        return encode(self.network(job), test, test.split("test").inputs)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned(Learning):

@@ -114,6 +114,15 @@ class LinearProbe(MinibatchProbe):
     def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
         return (Features(encoder, test, "test"),)
 
+    def test_logits(
+        self, task: Task, classifiers: Sequence[Classifier], test: Dataset, job: Job
+    ) -> Iterator[Tensor]:
+        (stage,) = self.test_stages(task.encoder, test)
+        features = job.get(stage)["features"].to(device())  # read once for all of them
+        for classifier in classifiers:
+            assert isinstance(classifier, LinearClassifier), "a linear probe makes no others"
+            yield classifier.head(features)
+
     def _fitted(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
         """For every draw, fitted probes and the position of its own among them."""
         if self.sees_fresh_views:
@@ -195,9 +204,6 @@ class LinearClassifier(Classifier):
 
     def network(self, job: Job) -> nn.Module:
         return Composed(self.encoder.network(job.get), self.head)
-
-    def logits(self, test: Dataset, job: Job) -> Tensor:
-        return self.head(job.get(Features(self.encoder, test, "test"))["features"].to(device()))
 
 
 def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_type_hints
 from monosem.core.identity import digest
 
 MONOSEMANTICITY = "monosemanticity"  # in the column `curve`: measured on clean features
+FIGURES = ("claim", "curves", "gallery", "histograms", "space")  # .png, of no single curve
 
 Swept = tuple[tuple[str, str], ...]  # (binding, value) pairs that a sweep varied
 

@@ -146,7 +146,8 @@ class CommonCorruptions(Series):
         labels = self.data.split("test").labels.to(device())
         classifiers = list(self.probe.classifiers(self.task, job))
         readers = self._readers(classifiers, job)
-        values = [_accuracies(c.logits(self.data, job), labels) for c in classifiers]
+        clean = self.probe.test_logits(self.task, classifiers, self.data, job)
+        values = [_accuracies(logits, labels) for logits in clean]
         passes = 0
         for corruption, severity in self.steps:
             features: dict[tuple[nn.Module, int], Tensor] = {}  # one entry a pass

@@ -12,7 +12,7 @@ from monosem.core.fields import Label
 from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
 from monosem.models.representation import Representation
-from monosem.results.rows import MONOSEMANTICITY
+from monosem.results.rows import FIGURES, MONOSEMANTICITY
 
 LARGEST_SEVERITY = 1e9
 
@@ -94,6 +94,12 @@ class Series(Measurement):
                 "name",
                 "must be a word of letters, digits and . _ + - "
                 f"other than {MONOSEMANTICITY}, got {self.name!r}",
+            )
+        if self.name.partition("-")[0] in FIGURES:
+            self.refuse(
+                "name",
+                f"must not be that of another figure ({', '.join(FIGURES)}, and these with - and "
+                f"more), got {self.name!r}",
             )
 
 

@@ -101,7 +101,8 @@ class Shift(Series):
                 match = self._match(seen, shifted)
             except ValueError as error:
                 self.refuse("sets", f"holds {point.name}, which {error}")
-            self._say_what_is_left_out(point, seen, match)
+            if coverage := self._coverage(seen, match):
+                say_once(f"{point.name} {coverage}")
 
     @property
     def task(self) -> Task:
@@ -125,9 +126,8 @@ class Shift(Series):
         values, images = [], []
         for test in self._tests():
             known = test.labels != LEFT_OUT
-            for classifier in classifiers:
-                logits = classifier.logits(test.data, job)[known]
-                values.append(_accuracies(logits, test.labels[known], test.present))
+            for logits in self.probe.test_logits(self.task, classifiers, test.data, job):
+                values.append(_accuracies(logits[known], test.labels[known], test.present))
             images.append(int(known.sum()))
             job.log(len(images), len(self.points), images=images[-1])
         table = torch.tensor(values, dtype=torch.float64)
@@ -148,6 +148,13 @@ class Shift(Series):
 
     def _seen(self) -> Iterator[tuple[SeenAs, ShiftedSets]]:
         """Every set as the probe sees it, and the part that it comes from."""
+        absent = [absence for shifted in self.sets if (absence := shifted.absence())]
+        if absent:
+            self.refuse(
+                "sets",
+                f"needs files that are not there: {'; '.join(absent)}; get them, or leave such "
+                "sets out to measure the others",
+            )
         for shifted in self.sets:
             for point in shifted.points(self.data):
                 yield SeenAs(point.data, self.data), shifted
@@ -163,17 +170,30 @@ class Shift(Series):
             labels = match.labels[seen.split("test").labels]
             yield MeasuredSet(seen, labels.to(device()), match.present.to(device()))
 
-    def _say_what_is_left_out(self, point: Point, seen: SeenAs, match: ClassMatch) -> None:
+    def _coverage(self, seen: SeenAs, match: ClassMatch) -> str:
+        """Which classes a set has and what is left out; '' where it has all and nothing is."""
         names = self.data.class_names
         labels = match.labels[seen.split("test").labels]
         left_out = int((labels == LEFT_OUT).sum())
-        if left_out or len(match.present) < len(names):
-            present = [names[label] for label in match.present.tolist()]
-            say_once(
-                f"{point.name} has {len(present)} of the {len(names)} classes of the probe "
-                f"({first_few(present)}); {left_out} of its {len(labels)} images are of others "
-                "and are left out"
-            )
+        if not left_out and len(match.present) == len(names):
+            return ""
+        present = [names[label] for label in match.present.tolist()]
+        return (
+            f"has {len(present)} of the {len(names)} classes of the probe ({first_few(present)}); "
+            f"{left_out} of its {len(labels)} images are of others and are left out"
+        )
+
+    def remarks(self, artifact: Artifact) -> Iterator[str]:
+        """Of sets that lack classes: which they have, and the accuracy among those alone."""
+        among = artifact["top1_among_present"].mean(1).tolist()
+        sets = zip(self.points[1:], among[1:], self._seen(), strict=True)
+        for point, accuracy, (seen, shifted) in sets:
+            if coverage := self._coverage(seen, self._match(seen, shifted)):
+                name = f"{point.name} {point.severity:g}" if point.severity else point.name
+                yield (
+                    f"{name} {coverage}; where only classes that it has may be chosen, top-1 is "
+                    f"{accuracy:.1f} % (top1_among_present, {self.repeats} draws)"
+                )
 
 
 def _accuracies(logits: Tensor, labels: Tensor, present: Tensor) -> tuple[float, float, float]:

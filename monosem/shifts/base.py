@@ -55,6 +55,32 @@ class ShiftedSets(Part):
         """The class of the probe by the class of the set; empty where they have the same names."""
         return {}
 
+    def absence(self) -> str | None:
+        """What must be there and is not, and where it is published; None where all is there."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSets(ShiftedSets):
+    """Test sets of files that others published.
+
+    folder: holds the files.
+    packs: where the arrays are kept that are read later; None is `packed` in the folder.
+    """
+
+    published: ClassVar[str]
+
+    folder: PathField
+    packs: PathField | None = None
+
+    def absence(self) -> str | None:
+        path = Path(self.folder)
+        if path.exists():
+            return None
+        return (
+            f"{type(self).__name__}.folder {path}{path_hint(path)}, published at {self.published}"
+        )
+
 
 def refuse_repeated(part: Part, *names: str) -> None:
     """Refuse fields that hold nothing, or something twice."""

@@ -7,9 +7,8 @@ from typing import ClassVar, Literal
 
 import gin
 
-from monosem.core.fields import PathField
 from monosem.data.dataset import Dataset
-from monosem.shifts.base import ShiftedSets, ShiftPoint, refuse_repeated
+from monosem.shifts.base import PublishedSets, ShiftPoint, refuse_repeated
 from monosem.shifts.blocks import ArrayBlock, Severity
 
 CommonName = Literal[
@@ -44,7 +43,7 @@ CIFAR100_NAMES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptedCIFAR(ShiftedSets):
+class CorruptedCIFAR(PublishedSets):
     """The test images of CIFAR under common corruptions (Hendrycks and Dietterich 2019).
 
     <corruption>.npy has the five severities one after the other, (50000, 32, 32, 3) uint8 in all,
@@ -57,12 +56,9 @@ class CorruptedCIFAR(ShiftedSets):
     """
 
     class_labels: ClassVar[tuple[str, ...]]
-    published: ClassVar[str]
 
-    folder: PathField
     corruptions: tuple[CommonName, ...] = FIFTEEN
     severities: tuple[Severity, ...] = SEVERITIES
-    packs: PathField | None = None
 
     def validate(self) -> None:
         refuse_repeated(self, "corruptions", "severities")
@@ -111,15 +107,14 @@ class CIFAR100C(CorruptedCIFAR):
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class CIFAR101(ShiftedSets):
+class CIFAR101(PublishedSets):
     """CIFAR-10.1, version 6: 2,000 new images in the classes of CIFAR-10 (Recht et al. 2018).
 
     folder: holds cifar10.1_v6_data.npy, (2000, 32, 32, 3) uint8, and cifar10.1_v6_labels.npy.
     packs: as of CorruptedCIFAR.
     """
 
-    folder: PathField
-    packs: PathField | None = None
+    published: ClassVar[str] = "https://github.com/modestyachts/CIFAR-10.1"
 
     @property
     def names(self) -> tuple[tuple[str, float], ...]:
@@ -129,7 +124,7 @@ class CIFAR101(ShiftedSets):
         block = ArrayBlock(
             folder=self.folder,
             member_of=type(self).__name__,
-            published="https://github.com/modestyachts/CIFAR-10.1",
+            published=self.published,
             images="cifar10.1_v6_data.npy",
             labels="cifar10.1_v6_labels.npy",
             names=CIFAR10_NAMES,

@@ -19,8 +19,8 @@ from monosem.data.dataset import Dataset, SplitName
 from monosem.data.packed import FolderName, PackError, SplitSource
 from monosem.datasets.folders import read_squares
 from monosem.shifts.base import (
+    PublishedSets,
     PublishedTestSet,
-    ShiftedSets,
     ShiftPoint,
     first_few,
     refuse_repeated,
@@ -126,7 +126,7 @@ def read_wnids(path: str) -> list[str]:
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class ImageNetC(ShiftedSets):
+class ImageNetC(PublishedSets):
     """ImageNet-C: the validation images under common corruptions (Hendrycks and Dietterich 2019).
 
     <corruption>/<severity>/<WordNet id>/*, images of 224 x 224 pixels that need no crop.
@@ -137,10 +137,10 @@ class ImageNetC(ShiftedSets):
     packs: where the arrays are kept that are read later; None is `packed` in the folder.
     """
 
-    folder: PathField
+    published: ClassVar[str] = "https://zenodo.org/records/2235448"
+
     corruptions: tuple[CommonName, ...] = FIFTEEN
     severities: tuple[Severity, ...] = SEVERITIES
-    packs: PathField | None = None
 
     def validate(self) -> None:
         refuse_repeated(self, "corruptions", "severities")
@@ -154,7 +154,7 @@ class ImageNetC(ShiftedSets):
             ClassFolders,
             folder=self.folder,
             member_of=type(self).__name__,
-            published="https://zenodo.org/records/2235448",
+            published=self.published,
             like=like,
             is_cropped=True,
             packs=self.packs,
@@ -166,7 +166,7 @@ class ImageNetC(ShiftedSets):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNetVariant(ShiftedSets):
+class ImageNetVariant(PublishedSets):
     """One set of whole images in a folder for each class.
 
     folder: holds the folders of the classes.
@@ -174,10 +174,6 @@ class ImageNetVariant(ShiftedSets):
     """
 
     point: ClassVar[str]
-    published: ClassVar[str]
-
-    folder: PathField
-    packs: PathField | None = None
 
     @property
     def names(self) -> tuple[tuple[str, float], ...]:

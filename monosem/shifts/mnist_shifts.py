@@ -10,10 +10,10 @@ import gin
 import numpy as np
 import torch
 
-from monosem.core.fields import Count, PathField, Positive
+from monosem.core.fields import Count, Positive
 from monosem.data.dataset import Dataset
 from monosem.datasets.mnist import SIDE, Side, fit
-from monosem.shifts.base import ShiftedSets, ShiftPoint, refuse_repeated
+from monosem.shifts.base import PublishedSets, ShiftPoint, refuse_repeated
 from monosem.shifts.blocks import ArrayBlock
 
 MNISTCorruption = Literal[
@@ -53,7 +53,7 @@ class MNISTBlock(ArrayBlock):
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class MNISTC(ShiftedSets):
+class MNISTC(PublishedSets):
     """The test images of MNIST under 15 corruptions of one severity (Mu and Gilmer 2019).
 
     <corruption>/test_images.npy has (10000, 28, 28, 1) uint8, <corruption>/test_labels.npy their
@@ -66,11 +66,11 @@ class MNISTC(ShiftedSets):
     packs: where the arrays are kept that are read later; None is `packed` in the folder.
     """
 
-    folder: PathField
+    published: ClassVar[str] = "https://zenodo.org/records/3239543"
+
     corruptions: tuple[MNISTCorruption, ...] = PUBLISHED_AS_HARD
     crop: Side = SIDE
     size: Count = 32
-    packs: PathField | None = None
 
     def validate(self) -> None:
         refuse_repeated(self, "corruptions")
@@ -84,7 +84,7 @@ class MNISTC(ShiftedSets):
             MNISTBlock,
             folder=self.folder,
             member_of=type(self).__name__,
-            published="https://zenodo.org/records/3239543",
+            published=self.published,
             names=tuple(map(str, range(10))),
             crop=self.crop,
             size=self.size,

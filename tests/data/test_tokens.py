@@ -141,5 +141,7 @@ def test_views_and_encoders_of_images_are_refused_for_tokens(fields, reason):
 
 def test_a_probe_s_views_of_images_are_refused_for_tokens():
     probe = LinearProbe(SGD(), Constant(), views=(RandomResizedCrop(),))
-    with pytest.raises(FieldError, match="LinearProbe.views do not fit Curve.data, which must be"):
+    with pytest.raises(
+        FieldError, match="LinearProbe.views do not fit the data of the probe, which must be"
+    ):
         curve_of_sentences(probe=probe).preflight()

@@ -158,6 +158,11 @@ def test_more_training_images_than_there_are_is_refused(folder, fields, message)
         MNIST(folder=str(folder), **fields).load("train")
 
 
+def test_fewer_published_test_images_and_others_in_their_place_contradict_one_another(folder):
+    with pytest.raises(FieldError, match="MNIST.test has no effect where held_out = 20 images"):
+        MNIST(folder=str(folder), held_out=20, test=10)
+
+
 def test_more_test_images_than_there_are_is_refused(folder):
     with pytest.raises(FieldError, match="MNIST.test must be at most 20, got 21"):
         MNIST(folder=str(folder), test=21).load("test")

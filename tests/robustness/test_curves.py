@@ -32,7 +32,9 @@ from monosem.models.features import Features, encode
 from monosem.models.representation import Embedding, Representation
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.probes.linear import LinearProbe
+from monosem.results.rows import FIGURES
 from monosem.robustness.curves import Curve
+from monosem.running.gallery import figures_of
 
 DATA = Digits(size=8)
 PRETRAIN = tiny_pretrain(epochs=1)
@@ -323,6 +325,13 @@ def test_results_say_which_end_is_monosemantic_and_what_they_are():
 def test_impossible_experiments_are_refused(fields, message):
     with pytest.raises(FieldError, match=message):
         an_experiment(**fields)
+
+
+@pytest.mark.parametrize("name", ["gallery", "space-x", "curves", "claim", "histograms"])
+def test_a_curve_that_is_called_as_another_figure_is_refused(name):
+    with pytest.raises(FieldError, match="Curve.name must not be that of another figure"):
+        a_curve(LabelNoise(), (0.0,), name=name)
+    assert {*figures_of(Digits()), "curves"} <= {*FIGURES}
 
 
 def test_what_metrics_cannot_declare_is_refused_before_any_work():

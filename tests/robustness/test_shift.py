@@ -22,6 +22,8 @@ from monosem.probes.linear import LinearProbe
 from monosem.robustness.curves import Curve
 from monosem.robustness.shift import Shift
 from monosem.shifts.base import OtherSet
+from monosem.shifts.cifar_shifts import CIFAR10C, CIFAR101
+from monosem.shifts.imagenet_shifts import ImageNetSketch
 
 DATA = Digits(size=8)
 PROBE = LinearProbe(SGD(lr=1.0), Constant(), epochs=2)
@@ -127,6 +129,48 @@ def test_the_name_of_a_set_is_not_in_the_key_but_its_data_are():
     key_of = key(a_shift(sets=(FAINT,)))
     assert key(a_shift(sets=(replace(FAINT, name="other"),))) == key_of
     assert key(a_shift(sets=(replace(FAINT, data=Animals()),))) != key_of
+
+
+def test_a_set_that_lacks_classes_has_a_remark_with_the_accuracy_among_those_it_has(store):
+    shift = a_shift()
+    (remark,) = shift.remarks(store.get(shift))
+    assert "animals has 3 of the 10 classes of the probe (2, 4, 6)" in remark
+    values = values_of(shift, store, "top1_among_present")["animals"]
+    assert f"top-1 is {sum(values) / 2:.1f} % (top1_among_present, 2 draws)" in remark
+
+
+def test_a_linear_probe_reads_the_features_of_a_set_once_for_all_repeats(store):
+    asked = []
+
+    class Reading:
+        """A job that counts what is read."""
+
+        def get(self, stage):
+            asked.append(stage)
+            return store.get(stage)
+
+        def log(self, *step, **scalars):
+            pass
+
+    shift = a_shift(repeats=5)
+    store.get(shift)
+    shift.run(Reading())
+    assert len(asked) == 4 and len(set(asked)) == 4  # to train, and of three points
+
+
+def test_all_sets_whose_files_are_absent_are_named_at_once(tmp_path):
+    (tmp_path / "C").mkdir()
+    sets = (
+        CIFAR10C(folder=str(tmp_path / "C")),
+        CIFAR101(folder=str(tmp_path / "10.1")),
+        ImageNetSketch(folder=str(tmp_path / "sketch")),
+    )
+    with pytest.raises(FieldError) as refusal:
+        key(a_shift(sets=sets))
+    (line,) = str(refusal.value).splitlines()
+    assert line.startswith("Shift.sets needs files that are not there: CIFAR101.folder")
+    assert f"ImageNetSketch.folder {tmp_path / 'sketch'}" in line and "CIFAR10C" not in line
+    assert "published at https://github.com/HaohanWang/ImageNet-Sketch" in line
 
 
 def test_what_is_left_out_is_said(capsys):
