@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import importlib.util
 import math
 import os
 import sys
@@ -20,6 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Union
 
 UNIONS = (Union, types.UnionType)
+PACKAGE = "package:"  # begins a path inside an installed package
 
 
 class FieldError(ValueError):
@@ -136,8 +138,24 @@ def _conform_annotated(value: Any, annotation: Any) -> Any:
         if isinstance(mark, NotInKey) and mark.path:
             if not checked:
                 raise ValueError("must be a path, got ''")
-            checked = os.path.abspath(os.path.expanduser(checked))
+            checked = absolute_path(checked)
     return checked
+
+
+def absolute_path(typed: str) -> str:
+    """A path as it was typed, made absolute.
+
+    'package:NAME/REST' is REST in the folder of an installed package, which is not imported. Where
+    there is no such package, what was typed stays, and whoever looks for the file says so.
+    """
+    if not typed.startswith(PACKAGE):
+        return os.path.abspath(os.path.expanduser(typed))
+    name, _, rest = typed.removeprefix(PACKAGE).partition("/")
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(name)
+        if spec and spec.submodule_search_locations:
+            return os.path.join(next(iter(spec.submodule_search_locations)), rest)
+    return typed
 
 
 def _conform_union(value: Any, kinds: tuple[Any, ...]) -> Any:

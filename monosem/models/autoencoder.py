@@ -13,6 +13,7 @@ from monosem.core.fields import Count, Positive
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.learning.sparse import Autoencoder, Code, Sparsifier
+from monosem.models.features import Features
 from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 from monosem.models.training import Training
 
@@ -33,6 +34,9 @@ class LatentEncoder(nn.Module):
 class SparseAutoencoder(Training, Representation):
     """An autoencoder trained on a frozen representation of augmented views.
 
+    Without `views` it is trained on the features of the inputs as an evaluation sees them. They are
+    computed once: another encoder may cost much, as a language model does, and an epoch nothing.
+
     As a representation: its latents. It reads the same `encoder` when it is probed as when it was
     trained, and the encoder stays in evaluation mode, so that its batch norm never changes. (The
     authors' code does neither: it probes with projections that are not normalised. See Latents.)
@@ -52,8 +56,13 @@ class SparseAutoencoder(Training, Representation):
     latents: Count
     decoder_lr: Positive | None = None
 
+    @property
+    def training_features(self) -> Features:
+        """What it is trained on without views."""
+        return Features(self.encoder, self.data, "train")
+
     def upstream(self) -> tuple[Stage, ...]:
-        return self.encoder.stages
+        return self.encoder.stages if self.views else (self.training_features,)
 
     def validate(self) -> None:
         self.sparsity.check_width(self.latents)
@@ -106,8 +115,9 @@ class SparseAutoencoder(Training, Representation):
         return [{"params": others}, decoder]
 
     def run(self, job: Job) -> Artifact:
-        encoder = self.encoder.network(job.get)
         autoencoder = to_device(self.build())
+        fixed = None if self.views else job.get(self.training_features)["features"]
+        encoder = self.encoder.network(job.get) if fixed is None else nn.Identity()
 
         def losses(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
@@ -117,7 +127,8 @@ class SparseAutoencoder(Training, Representation):
         def latents_of(views: Tensor) -> Tensor:
             return autoencoder.encode(encoder(views))
 
-        self.train(job, autoencoder, self.parameter_groups(autoencoder), losses, latents_of)
+        groups = self.parameter_groups(autoencoder)
+        self.train(job, autoencoder, groups, losses, latents_of, fixed)
         return autoencoder.state_dict()
 
     def autoencoder(self, get: GetArtifact) -> Autoencoder:

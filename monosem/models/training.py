@@ -100,18 +100,23 @@ class Training(Learning):
         groups: list[dict[str, object]],
         losses: Callable[..., dict[str, Tensor]],
         represent: Callable[[Tensor], Tensor],
+        fixed: Tensor | None = None,
     ) -> None:
         """Train `module` in place, going on where the job's saved state left off.
 
         groups: of the module's parameters, for the optimiser.
         losses: views, targets, labels -> scalars by name; 'loss' is minimised.
         represent: views (2b, ...) -> features (2b, d), whose monosemanticity is logged every epoch.
+        fixed: (n, ...) what stands for both views of an input; None augments it.
         """
         inputs, labels, _ = self.data.split("train")
-        loader, labels = BatchLoader(inputs), labels.to(device())
+        loader, labels = BatchLoader(inputs if fixed is None else fixed), labels.to(device())
+
+        def augment(pairs: Tensor, draw: Generator) -> Tensor:
+            return self.data.augment(pairs, self.views, draw) if fixed is None else pairs
 
         def batches(epoch: int) -> Iterator[Batch]:
-            return self._batches(epoch, loader, labels)
+            return self._batches(epoch, loader, labels, augment)
 
         def describe(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, float]:
             return measure_batch(module, represent, views, labels)
@@ -131,10 +136,17 @@ class Training(Learning):
         )
         loop.run(job)
 
-    def _batches(self, epoch: int, loader: BatchLoader, labels: Tensor) -> Iterator[Batch]:
+    def _batches(
+        self,
+        epoch: int,
+        loader: BatchLoader,
+        labels: Tensor,
+        augment: Callable[[Tensor, Generator], Tensor],
+    ) -> Iterator[Batch]:
         """Views, targets and labels of every batch of an epoch.
 
         labels: (n,) of the training split, on the device.
+        augment: inputs (2b, ...), every one of them twice -> their views.
         """
         stage = type(self).__name__
         draw = generator(stage, "order and views", self.seed, epoch, on=device())
@@ -145,7 +157,7 @@ class Training(Learning):
         order = torch.randperm(n, generator=draw, device=device())[:whole_batches]
         indices = order.split(self.batch_size)
         for index, inputs in zip(indices, loader(indices), strict=True):
-            views = self.data.augment(torch.cat([inputs, inputs]), self.views, draw)
+            views = augment(torch.cat([inputs, inputs]), draw)
             index = index.repeat(2)
             yield views, self.targets(index, labels[index], target_draw), labels[index]
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from typing import Annotated, Literal
 
 import pytest
 from conftest import tiny_curve
 
-from monosem.core.fields import Count, FieldError, Part, Range, annotations_of, conform
+from monosem.core.fields import (
+    Count,
+    FieldError,
+    Part,
+    Range,
+    absolute_path,
+    annotations_of,
+    conform,
+)
 from monosem.corruptions.few_shot import FewShot
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.datasets.digits import Digits
@@ -113,3 +122,15 @@ def test_every_annotation_of_every_part_can_be_checked():
                 with pytest.raises(ValueError):
                     conform(object(), kind)
                 assert name
+
+
+def test_a_path_may_lie_in_an_installed_package():
+    import torch
+
+    home = os.path.dirname(torch.__file__)
+    assert absolute_path("package:torch/nn") == os.path.join(home, "nn")
+    assert absolute_path("package:torch").rstrip("/") == home
+
+
+def test_a_path_in_a_package_that_is_not_there_stays_as_it_was_typed():
+    assert absolute_path("package:no_such_package/model") == "package:no_such_package/model"

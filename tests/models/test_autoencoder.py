@@ -117,3 +117,28 @@ def test_impossible_autoencoders_are_refused():
     encoder = Embedding(tiny_pretrain(data=Shapes(train=100, test=100)))
     with pytest.raises(FieldError, match="SparseAutoencoder.data must have 3 channels"):
         tiny_sae(encoder=encoder, views=())
+
+
+def test_without_views_an_autoencoder_asks_its_encoder_once_and_learns_the_same(
+    tmp_path, monkeypatch
+):
+    """As if each of its batches had passed through the encoder: images of the size of an evaluation
+    are the same either way."""
+    sae = tiny_sae(views=())
+    store = Store(tmp_path)
+    batches = []
+    losses = SparseAutoencoder.losses
+
+    def recorded(self, autoencoder, batch):
+        batches.append(batch)
+        return losses(self, autoencoder, batch)
+
+    monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
+    state = store.get(sae)
+    assert sae.upstream() == (sae.training_features,)
+    network = sae.encoder.network(store.get)
+    features = network(sae.data.prepare(sae.data.split("train").inputs))
+    distance, _ = torch.cdist(torch.cat(batches), features).min(1)
+    assert float(distance.max()) < 1e-3
+    assert all(torch.equal(batch[: len(batch) // 2], batch[len(batch) // 2 :]) for batch in batches)
+    assert set(state) == set(sae.build().state_dict())
