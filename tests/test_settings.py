@@ -376,3 +376,26 @@ def test_the_two_papers_settings_differ_where_their_codes_do(kind, experiment):
             == "NonNegative(temperature=0.2, activation='rep_relu', regulariser=0.0, "
             "unit_first=False)"
         )
+
+
+@pytest.mark.parametrize(
+    ("file", "noise", "axes"),
+    [
+        ("cifar10/ncl", "cifar10/human_noise", ["aggre_label", "random_label1", "worse_label"]),
+        ("cifar100/sae", "cifar100/human_noise", ["noisy_label", "superclass"]),
+        (
+            "shapes/simclr",
+            "shapes/superclass_noise",
+            ["wrong", "superclass", "superclass"],
+        ),
+    ],
+)
+def test_files_of_label_noise_go_after_any_file_of_their_folder(monkeypatch, file, noise, axes):
+    monkeypatch.setattr(loading, "closure", lambda stages: [])  # no look at the data
+    monkeypatch.setattr(loading.Experiment, "preflight", lambda self: None)
+    files = [str(ROOT / "gin" / f"{name}.gin") for name in (file, noise)]
+    experiment = load(files).experiment
+    shown = [curve.axis for curve in experiment.curves]
+    assert len(shown) == len(axes) and all(
+        axis in one for axis, one in zip(axes, shown, strict=True)
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from monosem.checkpoints.safe_load import WeightsError
+from monosem.checkpoints.safe_load import WeightsError, check_zip
 
 
 def _dtype(name: str, *_: object) -> np.dtype[Any]:
@@ -51,10 +51,13 @@ _FUNCTIONS: list[tuple[Any, str]] = [
 def load_columns(path: Path) -> dict[str, Tensor]:
     """name -> (n,) whole numbers: what a file of columns holds. Raises WeightsError, one line."""
     try:
+        if _begins_as_zip(path):
+            check_zip(path)
         with safe_globals([*_CLASSES, *_FUNCTIONS]):
             table = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError as error:
-        raise WeightsError(f"{path} {error}") from None
+        message = str(error)
+        raise WeightsError(message if str(path) in message else f"{path} {message}") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
@@ -70,6 +73,11 @@ def load_columns(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no dictionary of columns but {type(table).__name__}")
     columns = {str(name): _as_column(column) for name, column in table.items()}
     return {name: column for name, column in columns.items() if column is not None}
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def _as_column(column: object) -> Tensor | None:

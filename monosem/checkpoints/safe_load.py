@@ -119,7 +119,7 @@ def _refusal(path: Path, asked: str) -> WeightsError:
 
 def load_zip(path: Path) -> object:
     """torch.save since 1.6: <any name>/data.pkl, and <any name>/data/<key> for each storage."""
-    _check_zip(path)
+    check_zip(path)
     stand_ins: list[Any] = []
     for asked in sorted(get_unsafe_globals_in_checkpoint(path)):
         if not _is_harmless(asked):
@@ -129,7 +129,7 @@ def load_zip(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-def _check_zip(path: Path) -> None:
+def check_zip(path: Path) -> None:
     """Refuse what torch would not notice, or not name."""
     if not zipfile.is_zipfile(path):
         raise WeightsError(f"{path} is truncated: its end is missing; fetch it again")

@@ -45,7 +45,7 @@ class HumanNoise(WrongLabels):
     def content(self) -> str:
         path = Path(self.file)
         if not path.is_file():
-            self.refuse("file", f"must be there, got {path}")
+            self.refuse("file", f"must be a file, got {path}, which is none")
         try:
             return file_digest(path)
         except OSError as error:

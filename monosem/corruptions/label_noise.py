@@ -123,9 +123,9 @@ class SuperclassNoise(WrongLabels):
                 "must have every class in one group of SuperclassNoise: "
                 f"{data.classes} classes, but the groups hold {sorted(sum(members, ()))}"
             )
-        alone = [group for group in members if len(group) == 1]
-        if alone:
-            return f"must have no group of SuperclassNoise of one class, got {alone[0]}"
+        small = [group for group in members if len(group) < 2]
+        if small:
+            return f"must have 2 classes or more in every group of SuperclassNoise, got {small[0]}"
         return None
 
     def _members(self, data: Dataset) -> Groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import gin
@@ -13,7 +13,7 @@ from monosem.core.device import device
 from monosem.core.fields import Count
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
-from monosem.corruptions.label_record import WRONG_LABELS, label_record
+from monosem.corruptions.label_record import WRONG_LABELS, label_record, label_remarks
 from monosem.models.features import Features
 from monosem.probes.base import Predictions, Probe, Task
 from monosem.probes.batched_probes import topk_accuracy
@@ -128,6 +128,10 @@ class Curve(SeverityCurve):
             name: values.reshape(-1, self.repeats, *values.shape[1:])
             for name, values in stacked.items()
         }
+
+    def remarks(self, artifact: Artifact) -> Iterator[str]:
+        if self.task.touches_labels:
+            yield from label_remarks(self.severities, artifact)
 
     def _measure_of_code(
         self, job: Job, labels: Tensor

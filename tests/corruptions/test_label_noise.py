@@ -280,7 +280,8 @@ def test_matrices_that_are_none_of_a_transition_are_refused(matrix, message):
         (SuperclassNoise("kind"), "must know the groups 'kind' of SuperclassNoise, .*: mine"),
         (SuperclassNoise(((0, 1), (2, 3))), "6 classes, but the groups hold"),
         (SuperclassNoise(((0, 1, 2, 3, 4), (4, 5))), "every class in one group"),
-        (SuperclassNoise(((0, 1, 2, 3, 4), (5,))), r"no group .* of one class, got \(5,\)"),
+        (SuperclassNoise(((0, 1, 2, 3, 4), (5,))), r"2 classes or more in .*, got \(5,\)"),
+        (SuperclassNoise(((0, 1, 2, 3, 4, 5), ())), r"2 classes or more in .*, got \(\)"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused_in_one_line(corruption, message):
@@ -337,6 +338,19 @@ def test_severity_1_is_the_published_labels_and_less_is_a_part_of_the_wrong_ones
     assert torch.equal(half[half != LABELS], published[half != LABELS])
 
 
+def test_the_columns_of_cifar_100n_are_its_classes_and_lists_of_its_superclasses(tmp_path):
+    coarse = [SIX.groups[label] for label in LABELS.tolist()]
+    table = {
+        "clean_label": LABELS.numpy(),
+        "noisy_label": human_labels()["worse_label"],
+        "clean_coarse_label": coarse,
+        "noisy_coarse_label": coarse,
+    }
+    path = save_as_published(tmp_path / "CIFAR-100_human.pt", table)
+    assert [*load_columns(tmp_path / "CIFAR-100_human.pt")] == [*table]
+    assert (seen(HumanNoise(path, "noisy_label"), 1.0) != LABELS).sum() == 250
+
+
 def test_arrays_tensors_and_lists_are_columns_and_the_rest_is_left_out(tmp_path):
     table = {
         "a": np.arange(3, dtype=np.uint8),
@@ -388,12 +402,23 @@ def test_files_that_do_not_fit_are_refused_with_what_differs(tmp_path, table, me
 
 
 def test_a_file_that_is_not_there_or_no_file_of_torch_is_refused(tmp_path):
-    with pytest.raises(FieldError, match="HumanNoise.file must be there, got"):
+    with pytest.raises(FieldError, match="HumanNoise.file must be a file, got"):
         HumanNoise(str(tmp_path / "none.pt"), "worse_label").content()
     path = tmp_path / "text.pt"
     path.write_text("labels\n")
     with pytest.raises(FieldError, match="HumanNoise.file cannot be used: .*text.pt is no file"):
         HumanNoise(str(path), "worse_label").incompatibility(SIX)
+
+
+@pytest.mark.parametrize("length", [None, 6000])
+def test_a_file_that_was_damaged_on_its_way_is_refused(tmp_path, length):
+    """A flipped bit of a human label would be a label like any other."""
+    data = bytearray((tmp_path / save(tmp_path / "whole.pt", human_labels())).read_bytes())
+    at = data.index(human_labels()["worse_label"].tobytes())
+    data[at + 8 * 100] ^= 1
+    (tmp_path / "damaged.pt").write_bytes(data[:length])
+    with pytest.raises(WeightsError, match="damaged.pt is truncated"):
+        load_columns(tmp_path / "damaged.pt")
 
 
 class Caller:

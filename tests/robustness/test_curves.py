@@ -133,6 +133,17 @@ def test_the_labels_that_probes_saw_are_kept_as_a_rate_a_confusion_and_a_digest(
     assert [round(row.value) for row in rows] == [0, 0, 30, 30]
 
 
+def test_the_summary_of_a_run_says_which_labels_were_wrong(store):
+    curve = a_curve(PairFlip(), (0.0, 0.3))
+    rates, often = curve.remarks(store.get(curve))
+    assert rates.startswith("wrong labels in percent: 0 at 0, 29.99 at 0.3; digest of all labels ")
+    first, others = often.split(": ")
+    assert first == "most often wrong at 0.3" and len(others.split(", ")) == 3
+    for pair in others.split(", "):
+        _, true, _, wrong, share, _ = pair.split()
+        assert int(wrong) == (int(true) + 1) % 10 and 25 < float(share[1:]) < 40
+
+
 def test_two_encoders_saw_the_same_labels_by_their_digests(store):
     one = store.get(a_curve(PairFlip(), (0.3,)))
     other = store.get(a_curve(PairFlip(), (0.3,), encoder=PRETRAIN))
