@@ -16,6 +16,7 @@ import pytest
 
 from monosem.core.stage import closure, key
 from monosem.data.packed import Packed
+from monosem.data.tokens import Tokenizer
 from monosem.datasets.mnist import MNIST
 from monosem.evaluation.experiment import Experiment
 from monosem.models.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ def keys_of(file: str) -> dict[str, list[str]]:
     key.cache_clear()  # keys of real files, which a test before this one may have met
     with (
         mock.patch.object(Packed, "content", lambda self: "content"),
+        mock.patch.object(Tokenizer, "content", lambda self: "content"),
         mock.patch.object(MNIST, "content", lambda self: "content"),
         mock.patch.object(PublishedSets, "absence", lambda self: None),
         mock.patch.object(Checkpoint, "content", lambda self: "content"),

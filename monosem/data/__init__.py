@@ -1,6 +1,7 @@
-"""What data are: a train and a test split, images, files that are packed, augmentations.
+"""What data are: a train and a test split, images, texts, files that are packed, augmentations.
 
 Knows nothing of networks, losses, stages or Gin files: it imports `monosem.core` only.
-`dataset.py` is the base for inputs of any kind; everything else here is about images. The datasets
-themselves are in `monosem.datasets`.
+`dataset.py` is the base for inputs of any kind, and `packed.py` keeps them; `images.py` and
+`augment.py` are about images, `text.py` and `tokens.py` about texts. The datasets themselves are in
+`monosem.datasets`.
 """

@@ -77,6 +77,13 @@ class Dataset(Part):
         """
         raise NotImplementedError
 
+    def batches(self, inputs: Tensor, size: int) -> Sequence[Tensor]:
+        """The indices of stored inputs (n, ...) that pass through a network together.
+
+        size: inputs in a batch, at most. An order other than theirs can save work, of texts say.
+        """
+        return torch.arange(len(inputs)).split(size)
+
     def show(self, indices: Sequence[int]) -> Tensor | list[str]:
         """Examples of the test split for a person: pictures (k, side, side, 3) uint8, or texts."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
-"""Images that are read from files once and kept as one array a split, which is memory-mapped later.
+"""Inputs that are read from files once, kept as one array a split and memory-mapped later.
 
-    <folder>/images.npy   (n, channels, height, width) uint8
+    <folder>/images.npy   (n, *shape): pixels, uint8; or tokens in texts.npy, int32
     <folder>/labels.npy   (n,) int64
     <folder>/pack.json    written last: what both files must be, what they were made from
     <folder>.partial/     a pack that is being made, or was when its process ended; locked
@@ -34,11 +34,11 @@ from tqdm import tqdm
 from monosem.core.fields import NotInKey, PathField
 from monosem.core.files import atomic_write, file_digest, lock, write_synced
 from monosem.core.identity import digest
-from monosem.data.dataset import Examples, SplitName
+from monosem.data.dataset import Dataset, Examples, SplitName
 from monosem.data.images import ImageDataset
 
 VERSION = 1  # of the format; a pack of another version is made again
-IMAGES, LABELS, RECORD = "images.npy", "labels.npy", "pack.json"
+LABELS, RECORD = "labels.npy", "pack.json"
 
 FolderName = Annotated[
     str, NotInKey("the name of a folder; what it holds counts, through `Part.content`")
@@ -59,54 +59,57 @@ class PlaceError(PackError):
     """
 
 
-class ImageStream(NamedTuple):
-    """The images of a split, to be read one block after the other.
+class Stream(NamedTuple):
+    """The inputs of a split, to be read one block after the other.
 
     labels: (n,) whole numbers.
-    shape: (channels, height, width).
-    blocks: entered once; gives arrays (k, channels, height, width) uint8, n images in all, in the
-        order of the labels. Raises PackError.
+    shape: of one input; of an image (channels, height, width).
+    blocks: entered once; gives arrays (k, *shape) of `dtype`, n inputs in all, in the order of the
+        labels. Raises PackError.
     class_names: by label; () where they are not known.
+    dtype: of the array.
+    kind: what the inputs are; the array's file is named by it.
     """
 
     labels: Sequence[int] | np.ndarray[Any, Any]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     blocks: AbstractContextManager[Iterable[np.ndarray[Any, Any]]]
     class_names: tuple[str, ...] = ()
+    dtype: str = "uint8"
+    kind: str = "images"
 
 
 class SplitSource(NamedTuple):
     """What a split is made of.
 
     files: when one of them changes, the pack is made again.
-    options: what else the pixels and the labels depend on; plain JSON data.
+    options: what else the inputs and the labels depend on; plain JSON data.
     read: opens the files. Called only where there is no pack. Raises PackError.
     """
 
     files: Sequence[str]
     options: tuple[object, ...]
-    read: Callable[[], ImageStream]
+    read: Callable[[], Stream]
 
 
 class Pack(NamedTuple):
     """A pack that was opened.
 
-    images: (n, channels, height, width) uint8, a read-only map of the file. Writing to it ends the
-        process.
+    inputs: (n, *shape), a read-only map of the file. Writing to it ends the process.
     labels: (n,) int64.
     class_names: by label; () where they are not known.
-    digest: of all pixels and labels.
+    digest: of all inputs and labels.
     """
 
-    images: Tensor
+    inputs: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     digest: str
 
 
-@dataclass(frozen=True)
-class Packed(ImageDataset):
-    """Images that are read from files once, into one array a split, which is memory-mapped later.
+@dataclass(frozen=True, kw_only=True)
+class Packed(Dataset):
+    """Inputs that are read from files once, into one array a split, which is memory-mapped later.
 
     packs: where the arrays are kept; None is the folder `packed` beside the files. Set it where
         that folder cannot be written to.
@@ -124,7 +127,7 @@ class Packed(ImageDataset):
 
     def load(self, split: SplitName) -> Examples:
         pack = open_packs(self)[split]
-        return Examples(pack.images, pack.labels)
+        return Examples(pack.inputs, pack.labels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -164,6 +167,11 @@ class Packed(ImageDataset):
         return open_pack(folder, made_from, source.read)
 
 
+@dataclass(frozen=True)
+class PackedImages(Packed, ImageDataset):
+    """Packed inputs that are images."""
+
+
 @functools.lru_cache(maxsize=8)
 def open_packs(data: Packed) -> dict[SplitName, Pack]:
     """All splits that there are, opened once a process.
@@ -174,7 +182,7 @@ def open_packs(data: Packed) -> dict[SplitName, Pack]:
     if len(packs) > 1 and packs["train"].digest == packs["test"].digest:
         data.refuse(
             data.origin("test"),
-            "must be of other images than the training split, got the same ones for both",
+            "must be of other examples than the training split, got the same ones for both",
         )
     return packs
 
@@ -188,7 +196,7 @@ def fingerprint(root: str, files: Iterable[str], *options: object) -> str:
     return hashlib.sha256(json.dumps([options, states]).encode()).hexdigest()
 
 
-def open_pack(folder: Path, made_from: str, read: Callable[[], ImageStream]) -> Pack:
+def open_pack(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
     """The pack in `folder`.
 
     It is made of `read()` first unless it is there and was made from the same fingerprint.
@@ -221,7 +229,7 @@ def _locked_aside(folder: Path) -> Iterator[Path | None]:
 
 
 def _make_unless_made(
-    aside: Path, folder: Path, made_from: str, read: Callable[[], ImageStream]
+    aside: Path, folder: Path, made_from: str, read: Callable[[], Stream]
 ) -> None:
     if _open_existing(folder, made_from) is None:
         _make(aside, folder, made_from, read())
@@ -235,13 +243,14 @@ def _open_existing(folder: Path, made_from: str) -> Pack | None:
     if record is None or record["version"] != VERSION or record["made_from"] != made_from:
         return None
     _verify(folder, record)
+    (file_of_inputs,) = set(record["files"]) - {LABELS}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        images = torch.from_numpy(np.load(folder / IMAGES, mmap_mode="r"))
+        inputs = torch.from_numpy(np.load(folder / file_of_inputs, mmap_mode="r"))
     labels = torch.from_numpy(np.load(folder / LABELS))
-    sums = [record["files"][name]["sha256"] for name in (IMAGES, LABELS)]
+    sums = [record["files"][name]["sha256"] for name in (file_of_inputs, LABELS)]
     content = hashlib.sha256(json.dumps([sums, record["shape"]]).encode()).hexdigest()
-    return Pack(images, labels, tuple(record["names"]), content)
+    return Pack(inputs, labels, tuple(record["names"]), content)
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
@@ -283,25 +292,27 @@ def _verify(folder: Path, record: dict[str, Any]) -> None:
             aside.write_text(json.dumps(record))
 
 
-def _make(aside: Path, folder: Path, made_from: str, stream: ImageStream) -> None:
+def _make(aside: Path, folder: Path, made_from: str, stream: Stream) -> None:
     """Fill `aside` and rename it to `folder`. An old pack in `folder` is deleted."""
     labels = np.asarray(stream.labels, dtype=np.int64)
     shape = (len(labels), *stream.shape)
     if folder.exists():
         print(f"{folder} was made from files that have changed: packing again", file=sys.stderr)
         shutil.rmtree(folder)
-    for name in (IMAGES, LABELS):  # left by a process that was killed
+    file_of_inputs = f"{stream.kind}.npy"
+    for name in (file_of_inputs, LABELS):  # left by a process that was killed
         (aside / name).unlink(missing_ok=True)
-    _require_room(aside, folder.parent, math.prod(shape) + labels.nbytes)
-    print(f"packing {len(labels)} images into {folder}", file=sys.stderr)
-    _write_images(aside / IMAGES, folder, shape, stream)
+    size = math.prod(shape) * np.dtype(stream.dtype).itemsize
+    _require_room(aside, folder.parent, size + labels.nbytes)
+    print(f"packing {len(labels)} {stream.kind} into {folder}", file=sys.stderr)
+    _write_inputs(aside / file_of_inputs, folder, shape, stream)
     np.save(aside / LABELS, labels)
     record = {
         "version": VERSION,
         "made_from": made_from,
         "shape": shape,
         "names": stream.class_names,
-        "files": {name: _file_state(aside / name) for name in (IMAGES, LABELS)},
+        "files": {name: _file_state(aside / name) for name in (file_of_inputs, LABELS)},
     }
     write_synced(aside / RECORD, json.dumps(record).encode())
     aside.rename(folder)
@@ -311,20 +322,18 @@ def _require_room(aside: Path, home: Path, needed: int) -> None:
     free = shutil.disk_usage(aside).free
     if needed > free:
         raise PlaceError(
-            f"must name a folder with room for {needed / 1e9:.3g} GB of packed images; "
+            f"must name a folder with room for {needed / 1e9:.3g} GB of packed data; "
             f"{home} has {free / 1e9:.3g}"
         )
 
 
-def _write_images(
-    path: Path, folder: Path, shape: tuple[int, int, int, int], stream: ImageStream
-) -> None:
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stream) -> None:
+    inputs = np.lib.format.open_memmap(path, mode="w+", dtype=stream.dtype, shape=shape)
     _allocate(path, folder.parent)
     progress = tqdm(
         desc=f"packing {folder.name}",
-        total=len(images),
-        unit="image",
+        total=len(inputs),
+        unit="input",
         leave=False,
         dynamic_ncols=True,
         disable=None,
@@ -332,10 +341,10 @@ def _write_images(
     start = 0
     with progress, stream.blocks as blocks:
         for block in blocks:
-            images[start : start + len(block)] = block
+            inputs[start : start + len(block)] = block
             start += len(block)
             progress.update(len(block))
-    images.flush()
+    inputs.flush()
 
 
 def _allocate(path: Path, home: Path) -> None:

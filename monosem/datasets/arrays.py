@@ -16,7 +16,7 @@ import numpy as np
 
 from monosem.core.fields import PathField
 from monosem.data.dataset import SplitName
-from monosem.data.packed import ImageStream, Packed, PackError, SplitSource, kind_of
+from monosem.data.packed import PackedImages, PackError, SplitSource, Stream, kind_of
 
 NAMES = ("images", "labels")
 BLOCK = 1024  # images at a time
@@ -24,7 +24,7 @@ BLOCK = 1024  # images at a time
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class Arrays(Packed):
+class Arrays(PackedImages):
     """Images and labels in arrays that somebody has written.
 
     The arrays are called `images`, uint8, and `labels`, whole numbers (n,). Images are (n, h, w),
@@ -51,7 +51,7 @@ class Arrays(Packed):
             )
         return SplitSource(files, (self.channels,), functools.partial(self._read, path))
 
-    def _read(self, path: str) -> ImageStream:
+    def _read(self, path: str) -> Stream:
         images, labels = read_arrays(path)
         if images.dtype != np.uint8:
             raise PackError(f"holds images of {images.dtype}; they must be uint8, 0 to 255")
@@ -61,9 +61,7 @@ class Arrays(Packed):
                 f"images are {kind_of(images)}, labels {kind_of(labels)}"
             )
         arrange = channels_first(images.shape, self.channels)
-        return ImageStream(
-            labels, arrange(images[:1]).shape[1:], nullcontext(_blocks(images, arrange))
-        )
+        return Stream(labels, arrange(images[:1]).shape[1:], nullcontext(_blocks(images, arrange)))
 
 
 Arrange = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]

@@ -27,11 +27,11 @@ from monosem.core.files import file_digest, lock
 from monosem.data.dataset import SplitName
 from monosem.data.images import must_be_rgb
 from monosem.data.packed import (
-    ImageStream,
     Pack,
-    Packed,
+    PackedImages,
     PackError,
     SplitSource,
+    Stream,
     kind_of,
     path_hint,
 )
@@ -45,7 +45,7 @@ SHAPE = (3, 32, 32)
 
 @gin.register
 @dataclass(frozen=True)
-class CIFAR10(Packed):
+class CIFAR10(PackedImages):
     """60,000 photographs of 32 x 32 pixels in 10 classes (Krizhevsky 2009), 10,000 for testing.
 
     folder: holds, or gets by download from the author's page, the folder cifar-10-batches-py.
@@ -108,7 +108,7 @@ class CIFAR10(Packed):
                 f"must hold all files of the set; not there: {', '.join(missing)}{way_out}",
             )
 
-    def _read_published(self, split: SplitName) -> ImageStream:
+    def _read_published(self, split: SplitName) -> Stream:
         try:
             published = self.published()(self.folder, train=split == "train")
         except RuntimeError as error:  # another MD5: nothing was unpickled
@@ -117,9 +117,7 @@ class CIFAR10(Packed):
                 "and it is downloaded again, or set original = False to take the files as they are"
             ) from error
         pixels = published.data.transpose(0, 3, 1, 2)
-        return ImageStream(
-            published.targets, SHAPE, nullcontext([pixels]), tuple(published.classes)
-        )
+        return Stream(published.targets, SHAPE, nullcontext([pixels]), tuple(published.classes))
 
     def _first_other_file(self) -> str:
         """The first file that is not the published one."""
@@ -131,7 +129,7 @@ class CIFAR10(Packed):
                 return f"{path} must have the MD5 {expected}, got {checksum}"
         return f"those in {self.home} have changed while they were read"
 
-    def _read_unpublished(self, split: SplitName) -> ImageStream:
+    def _read_unpublished(self, split: SplitName) -> Stream:
         names_of_classes, *batches = self._files(split)
         tables = [read_batch(path) for path in batches]
         pixels = np.concatenate([pixels for pixels, _ in tables]).reshape(-1, *SHAPE)
@@ -140,7 +138,7 @@ class CIFAR10(Packed):
         if names_of_classes.exists():
             names = unpickle(names_of_classes).get(self.published().meta["key"], ())
             class_names = tuple(map(_as_text, names))
-        return ImageStream(labels, SHAPE, nullcontext([pixels]), class_names)
+        return Stream(labels, SHAPE, nullcontext([pixels]), class_names)
 
     def _download_if_allowed(self) -> None:
         home, folder = self.home, Path(self.folder)

@@ -31,10 +31,10 @@ from monosem.data.dataset import SplitName
 from monosem.data.images import must_be_rgb
 from monosem.data.packed import (
     FolderName,
-    ImageStream,
-    Packed,
+    PackedImages,
     PackError,
     SplitSource,
+    Stream,
     path_hint,
 )
 
@@ -44,7 +44,7 @@ BLOCK = 32  # images that a process decodes at a time
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(Packed):
+class ImageFolder(PackedImages):
     """Images in <folder>/<split>/<class>/**, as torchvision's ImageFolder takes them.
 
     Every image becomes RGB, its shorter side is resized to `size` pixels (bilinear, antialiased),
@@ -209,10 +209,10 @@ def _first_few(names: Sequence[str], most: int = 5) -> str:
 
 def read_squares(
     paths: Sequence[str], labels: Sequence[int], size: int, class_names: tuple[str, ...]
-) -> ImageStream:
+) -> Stream:
     """The central squares of image files, (3, size, size) each."""
     squares = SquareImages(paths, size)
-    return ImageStream(labels, (3, size, size), decoded(squares), class_names)
+    return Stream(labels, (3, size, size), decoded(squares), class_names)
 
 
 class SquareImages(TorchDataset[np.ndarray[Any, Any] | PackError]):

@@ -18,8 +18,8 @@ from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.data.dataset import Augmentation, Dataset, SplitName
 from monosem.models.representation import Representation
 
-# Inputs in one pass through a network. It bounds memory, and it is no setting: corruptions and
-# views are drawn chunk by chunk, so another size would give other draws.
+# Inputs in one pass through a network, at most. It bounds memory, and it is no setting: corruptions
+# and views are drawn batch by batch, so another size would give other draws.
 CHUNK = 500
 
 
@@ -32,12 +32,13 @@ def encode(
     """Features (n, width) of inputs as an evaluation sees them.
 
     inputs: (n, *sample_shape), as `data` stores them.
-    corrupt: changes prepared inputs, chunk by chunk in their order; None leaves them.
+    corrupt: changes prepared inputs, batch by batch as `data` orders them; None leaves them.
 
     Raises StageError where a feature is not a finite number.
     """
-    prepared = (data.prepare(chunk) for chunk in inputs.split(CHUNK))
-    return _pass_through(network, map(corrupt, prepared) if corrupt else prepared)
+    order = data.batches(inputs, CHUNK)
+    prepared = (data.prepare(inputs[batch]) for batch in order)
+    return _pass_through(network, map(corrupt, prepared) if corrupt else prepared, order)
 
 
 def encode_views(
@@ -50,17 +51,20 @@ def encode_views(
     """Features (n, width) of one augmented view of every input.
 
     loader: gives the n inputs as `data` stores them.
-    draw: of the views, chunk by chunk in the order of the inputs.
+    draw: of the views, batch by batch as `data` orders them.
 
     Raises StageError where a feature is not a finite number.
     """
-    order = torch.arange(len(loader.inputs)).split(CHUNK)
-    return _pass_through(network, (data.augment(chunk, views, draw) for chunk in loader(order)))
+    order = data.batches(loader.inputs, CHUNK)
+    viewed = (data.augment(batch, views, draw) for batch in loader(order))
+    return _pass_through(network, viewed, order)
 
 
 @torch.no_grad()
-def _pass_through(network: nn.Module, chunks: Iterable[Tensor]) -> Tensor:
-    features = torch.cat([network(chunk) for chunk in chunks])
+def _pass_through(network: nn.Module, batches: Iterable[Tensor], order: Sequence[Tensor]) -> Tensor:
+    """Features, row i of the input i. order: the indices of the inputs in every batch."""
+    features = torch.cat([network(batch) for batch in batches])
+    features = features[torch.cat([*order]).argsort().to(features.device)]
     if not features.isfinite().all():
         raise StageError(
             "the features of some inputs are not finite numbers: "

@@ -15,7 +15,7 @@ from torch import Tensor
 from monosem.core.fields import FieldError, Label, Part, PathField, Positive
 from monosem.data.dataset import Dataset, Examples, SplitName
 from monosem.data.images import ImageDataset
-from monosem.data.packed import Packed, path_hint
+from monosem.data.packed import PackedImages, path_hint
 
 LEFT_OUT = -1
 NAMED = 5  # names that a message lists
@@ -212,6 +212,9 @@ class SeenAs(Dataset):
             return self.like.prepare_uncropped(inputs)
         return self.like.prepare(inputs)
 
+    def batches(self, inputs: Tensor, size: int) -> Sequence[Tensor]:
+        return self.like.batches(inputs, size)
+
     def show(self, indices: Sequence[int]) -> Tensor | list[str]:
         return self.source.show(indices)
 
@@ -242,7 +245,7 @@ def shapes_of(like: Dataset) -> tuple[tuple[int, ...], ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedTestSet(Packed):
+class PublishedTestSet(PackedImages):
     """One published test set that is read from files; there is nothing to train on.
 
     Its constants are not used: `SeenAs` has those of the probe's data.

@@ -14,7 +14,7 @@ import numpy as np
 
 from monosem.core.fields import Count, Range
 from monosem.data.dataset import SplitName
-from monosem.data.packed import ImageStream, PackError, SplitSource, kind_of
+from monosem.data.packed import PackError, SplitSource, Stream, kind_of
 from monosem.shifts.base import PublishedTestSet
 
 READ = 1000  # images at a time
@@ -65,7 +65,7 @@ class ArrayBlock(PublishedTestSet):
         """Published images (k, side, side, channels) -> as they are kept, (k, channels, h, w)."""
         return pixels.transpose(0, 3, 1, 2)
 
-    def _read(self, images_file: str, labels_file: str) -> ImageStream:
+    def _read(self, images_file: str, labels_file: str) -> Stream:
         images, labels = _load(images_file), _load(labels_file)
         wanted = (self.side, self.side, self.channels)
         if images.dtype != np.uint8 or images.shape[1:] != wanted or not len(images):
@@ -87,7 +87,7 @@ class ArrayBlock(PublishedTestSet):
         chosen = slice((self.part - 1) * size, self.part * size)
         mine = images[chosen]
         shape = self.arranged(np.asarray(mine[:1])).shape[1:]
-        return ImageStream(labels[chosen], shape, nullcontext(self._blocks(mine)), self.names)
+        return Stream(labels[chosen], shape, nullcontext(self._blocks(mine)), self.names)
 
     def _blocks(self, images: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         for start in range(0, len(images), READ):

@@ -15,7 +15,7 @@ from samples import random_pixels
 
 from monosem.core.files import file_digest, lock
 from monosem.data import packed
-from monosem.data.packed import ImageStream, PackError, PlaceError, fingerprint, open_pack
+from monosem.data.packed import PackError, PlaceError, Stream, fingerprint, open_pack
 
 IMAGES = random_pixels(70, 3, 4, 5)
 LABELS = np.arange(70) % 7
@@ -23,7 +23,7 @@ LABELS = np.arange(70) % 7
 
 def stream(images=IMAGES, labels=LABELS):
     blocks = [images[:30], images[30:]]
-    return ImageStream(labels, images.shape[1:], nullcontext(blocks), ("a", "b"))
+    return Stream(labels, images.shape[1:], nullcontext(blocks), ("a", "b"))
 
 
 def never():
@@ -34,7 +34,7 @@ def test_a_pack_holds_what_it_was_made_of_and_is_made_once(tmp_path):
     made = open_pack(tmp_path / "p", "x", stream)
     again = open_pack(tmp_path / "p", "x", never)
     for pack in (made, again):
-        assert np.array_equal(pack.images.numpy(), IMAGES)
+        assert np.array_equal(pack.inputs.numpy(), IMAGES)
         assert pack.labels.tolist() == LABELS.tolist()
         assert pack.class_names == ("a", "b")
     assert made.digest == again.digest
@@ -66,9 +66,9 @@ def test_the_digest_is_the_recorded_one(tmp_path):
 def test_a_source_that_has_changed_is_packed_again(tmp_path, capsys):
     old = open_pack(tmp_path / "p", "x", stream)
     new = open_pack(tmp_path / "p", "y", functools.partial(stream, IMAGES[:10], LABELS[:10]))
-    assert len(new.images) == 10
+    assert len(new.inputs) == 10
     assert "packing again" in capsys.readouterr().err
-    assert np.array_equal(old.images.numpy(), IMAGES)  # whoever has the old one open keeps it
+    assert np.array_equal(old.inputs.numpy(), IMAGES)  # whoever has the old one open keeps it
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_damaged_pack_is_refused_with_the_next_step(tmp_path, name, damage):
 def test_a_damaged_pack_that_was_deleted_is_made_again(tmp_path):
     open_pack(tmp_path / "p", "x", stream)
     shutil.rmtree(tmp_path / "p")
-    assert len(open_pack(tmp_path / "p", "x", stream).images) == 70
+    assert len(open_pack(tmp_path / "p", "x", stream).inputs) == 70
 
 
 def test_checksums_are_read_again_only_of_files_that_were_touched_and_then_not_again(
@@ -174,7 +174,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
 def test_a_disk_that_is_too_small_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PlaceError, match=r"room for 4.76e-06 GB of packed images; .* has 1e-07"):
+    with pytest.raises(PlaceError, match=r"room for 4.76e-06 GB of packed data; .* has 1e-07"):
         open_pack(tmp_path / "p", "x", stream)
     assert os.listdir(tmp_path) == []
 
@@ -197,7 +197,7 @@ def test_an_error_while_images_are_read_leaves_nothing(tmp_path):
         raise PackError("holds an image that cannot be read")
 
     def read():
-        return ImageStream(LABELS, IMAGES.shape[1:], nullcontext(broken()))
+        return Stream(LABELS, IMAGES.shape[1:], nullcontext(broken()))
 
     with pytest.raises(PackError, match="cannot be read"):
         open_pack(tmp_path / "p", "x", read)
@@ -229,7 +229,7 @@ def test_a_pack_is_mapped_and_not_read_into_memory(tmp_path):
     rights, before = state_of_map(path)
     assert rights.startswith("r--")
     assert before < 1000
-    assert int(pack.images.sum()) == 0  # which reads all of it
+    assert int(pack.inputs.sum()) == 0  # which reads all of it
     assert state_of_map(path)[1] > 12000
 
 

@@ -112,7 +112,7 @@ def test_labels_with_gaps_are_told_by_the_first_few(tmp_path):
 
 
 def test_the_same_images_for_both_splits_are_refused(good):
-    with pytest.raises(FieldError, match=r"Arrays.test must be of other images than the training"):
+    with pytest.raises(FieldError, match=r"Arrays.test must be of other examples than the"):
         grey(good, good).problem()
 
 

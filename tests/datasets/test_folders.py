@@ -304,7 +304,7 @@ def test_processes_decode_what_this_process_would_in_order(tmp_path):
     paths = photographs(tmp_path / "a", MANY)
     pack = open_pack(tmp_path / "p", "x", lambda: stream_of(paths))
     expected = np.stack(list(map(SquareImages(paths, 8).__getitem__, range(MANY))))
-    assert np.array_equal(pack.images.numpy(), expected)
+    assert np.array_equal(pack.inputs.numpy(), expected)
 
 
 def test_packing_leaves_the_global_generator_alone(tmp_path):
@@ -446,5 +446,5 @@ def test_packing_that_is_killed_leaves_no_pack_and_no_process_and_goes_on(
     wait_for(lambda: not is_alive(endless_packing.pid))
     assert not (tmp_path / "p").exists()
     paths = [str(tmp_path / "a" / "0000.jpg")]
-    assert len(open_pack(tmp_path / "p", "x", lambda: stream_of(paths)).images) == 1
+    assert len(open_pack(tmp_path / "p", "x", lambda: stream_of(paths)).inputs) == 1
     assert not (tmp_path / "p.partial").exists()

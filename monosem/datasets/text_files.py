@@ -1,0 +1,240 @@
+"""Texts in one's own files: tables with a column of texts and one of labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gin
+import torch
+
+from monosem.core.fields import Fraction, PathField, Seed
+from monosem.core.identity import generator
+from monosem.data.dataset import SplitName, stratified
+from monosem.data.packed import PackError
+from monosem.data.text import TextDataset, Texts
+
+FEW = 5  # names in a message
+
+
+class TextLine(NamedTuple):
+    """One labelled text.
+
+    place: where it is, for messages: 'reviews.csv, line 3'.
+    text: as it was written.
+    label: the name of its class.
+    """
+
+    place: str
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTexts(TextDataset):
+    """Texts whose classes have names; the test split is given, or a share of the training texts.
+
+    share: of the texts of every class that is kept for the test, where the split is made.
+    seed: of that split.
+    """
+
+    share: Fraction = 0.2
+    seed: Seed = 0
+
+    def lines(self, split: SplitName) -> list[TextLine]:
+        """The texts of a split, or of both where it is made. Raises PackError."""
+        raise NotImplementedError
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the files say which texts are for the test."""
+        raise NotImplementedError
+
+    def options(self, split: SplitName) -> tuple[object, ...]:
+        return () if self.is_split else (split, self.share, self.seed)
+
+    def read(self, split: SplitName) -> Texts:
+        training = self.lines("train")
+        names = class_names(training)
+        if not self.is_split:
+            return self._made(training, names, split)
+        return labelled(training if split == "train" else self.lines("test"), names)
+
+    def _made(self, lines: Sequence[TextLine], names: Sequence[str], split: SplitName) -> Texts:
+        everything = labelled(lines, names)
+        order = stratified(torch.tensor(everything.labels), generator("split", self.seed))
+        held_out = round(self.share * len(lines))
+        if not 0 < held_out < len(lines):
+            self.refuse(
+                "share", f"must leave texts in both splits of {len(lines)}, got {self.share:g}"
+            )
+        chosen = order[:held_out] if split == "test" else order[held_out:]
+        rows = chosen.sort().values.tolist()
+        return Texts(
+            [everything.texts[row] for row in rows],
+            [everything.labels[row] for row in rows],
+            everything.class_names,
+        )
+
+
+def class_names(lines: Sequence[TextLine]) -> tuple[str, ...]:
+    """The classes in the order of their labels: whole numbers by size, others by the alphabet.
+
+    Raises PackError where there are fewer than 2.
+    """
+    names = {line.label for line in lines}
+    if len(names) == 1:
+        raise PackError(
+            f"must have 2 classes or more; from {lines[0].place} to {lines[-1].place} "
+            f"there is only {lines[0].label!r}"
+        )
+    is_whole = all(name.removeprefix("-").isdecimal() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name) if is_whole else 0, name)))
+
+
+def labelled(lines: Sequence[TextLine], names: Sequence[str]) -> Texts:
+    """Texts with the numbers of their classes. Raises PackError where a class is unknown."""
+    label_of = {name: label for label, name in enumerate(names)}
+    for line in lines:
+        if line.label not in label_of:
+            rest = len(names) - FEW
+            known = ", ".join(names[:FEW]) + (f" and {rest} more" if rest > 0 else "")
+            raise PackError(
+                f"must have labels of the training split ({known}); {line.place} has {line.label!r}"
+            )
+    return Texts(
+        [line.text for line in lines], [label_of[line.label] for line in lines], tuple(names)
+    )
+
+
+def checked(lines: Iterator[TextLine], where: str) -> list[TextLine]:
+    """The lines, all with a text and a label, one or more. Raises PackError."""
+    checked_lines = []
+    for line in lines:
+        if not line.text.strip():
+            raise PackError(f"must have a text everywhere; {line.place} has none")
+        if not line.label.strip():
+            raise PackError(f"must have a label everywhere; {line.place} has none")
+        checked_lines.append(line)
+    if not checked_lines:
+        raise PackError(f"must hold texts; {where} holds none")
+    return checked_lines
+
+
+def decoded(data: bytes, path: str, encoding: str = "utf-8-sig") -> str:
+    """What a file says. Raises PackError, with the line, where it is not in that encoding."""
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PackError(
+            f"must be {encoding.removesuffix('-sig')}; {path}, line {line} is not: byte "
+            f"0x{data[error.start]:02x} ({error.reason})"
+        ) from None
+
+
+# Tables
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class TextFile(LabelledTexts):
+    """Texts in a table: .csv, .tsv (with a first line of names, as csv quotes) or .jsonl (UTF-8).
+
+    train: the file.
+    test: the file of the test split; None takes `share` of the texts of `train`, by class.
+    text: the name of the column of texts.
+    label: the name of the column of labels. Whole numbers are in their order, others in that of
+        the alphabet.
+    """
+
+    train: PathField
+    test: PathField | None = None
+    text: str = "text"
+    label: str = "label"
+
+    def origin(self, split: SplitName) -> str:
+        return "test" if split == "test" and self.test else "train"
+
+    @property
+    def is_split(self) -> bool:
+        return self.test is not None
+
+    def files(self, split: SplitName) -> Sequence[str]:
+        # labels are numbered by the training split
+        return [self.train] if split == "train" or self.test is None else [self.train, self.test]
+
+    def options(self, split: SplitName) -> tuple[object, ...]:
+        return (self.text, self.label, *super().options(split))
+
+    def lines(self, split: SplitName) -> list[TextLine]:
+        path: str = getattr(self, self.origin(split))
+        suffix = Path(path).suffix.lower()
+        if suffix not in READERS:
+            raise PackError(f"must be one of {', '.join(READERS)}, got {path}")
+        text = decoded(Path(path).read_bytes(), path)
+        return checked(self._lines(READERS[suffix](text, path), path), path)
+
+    def _lines(self, rows: Iterator[tuple[int, dict[str, Any]]], path: str) -> Iterator[TextLine]:
+        for number, row in rows:
+            place = f"{path}, line {number}"
+            for field in ("text", "label"):
+                name = getattr(self, field)
+                if name not in row:
+                    columns = ", ".join(map(str, row))
+                    self.refuse(field, f"must be a column, got {name!r}; {place} has {columns}")
+            text, label = row[self.text], row[self.label]
+            yield TextLine(place, as_word(text), as_word(label))
+
+
+def as_word(value: object) -> str:
+    """A cell as a string; '' where there is nothing."""
+    return "" if value is None else str(value)
+
+
+def _read_table(delimiter: str) -> Callable[[str, str], Iterator[tuple[int, dict[str, Any]]]]:
+    def read(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        line = 1
+        try:
+            names = next(reader, [])
+            line = reader.line_num + 1
+            for cells in reader:
+                if cells and len(cells) != len(names):
+                    raise PackError(
+                        f"must have {len(names)} cells in every row; {path}, line {line} has "
+                        f"{len(cells)}"
+                    )
+                if cells:
+                    yield line, dict(zip(names, cells, strict=True))
+                line = reader.line_num + 1  # a cell in quotes may be of several lines
+        except csv.Error as error:
+            raise PackError(f"holds no row in {path}, line {line}: {error}") from None
+
+    return read
+
+
+def _read_json_lines(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise PackError(f"holds no JSON in {path}, line {number}: {error}") from None
+        if not isinstance(row, dict):
+            raise PackError(f"must hold an object in every line; {path}, line {number} has none")
+        yield number, row
+
+
+READERS = {
+    ".csv": _read_table(","),
+    ".tsv": _read_table("\t"),
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+}
