@@ -35,6 +35,17 @@ class Examples(NamedTuple):
     factors: Mapping[str, Tensor] = MappingProxyType({})
 
 
+class Occlusions(NamedTuple):
+    """An example without one of its parts at a time.
+
+    spans: (start, end) of every part in what `Dataset.show` gives of the example.
+    inputs: (parts, ...) the example without each of them, as they are stored.
+    """
+
+    spans: list[tuple[int, int]]
+    inputs: Tensor
+
+
 @dataclass(frozen=True)
 class Augmentation(Part):
     """A random change of inputs that leaves their meaning as it is."""
@@ -56,9 +67,12 @@ class Dataset(Part):
     `ImageDataset` does the latter for images.
 
     splits: those that it has. One that is only tested on has ("test",).
+    pieces: what an example is made of, for people, for example 'words'; '' where it has none
+        that `occlusions` could leave out.
     """
 
     splits: ClassVar[tuple[SplitName, ...]] = SPLITS
+    pieces: ClassVar[str] = ""
 
     def load(self, split: SplitName) -> Examples:
         """Read or make a split. Called once a process."""
@@ -86,6 +100,10 @@ class Dataset(Part):
 
     def show(self, indices: Sequence[int]) -> Tensor | list[str]:
         """Examples of the test split for a person: pictures (k, side, side, 3) uint8, or texts."""
+        raise NotImplementedError
+
+    def occlusions(self, index: int) -> Occlusions:
+        """A test example without one of its `pieces` at a time."""
         raise NotImplementedError
 
     def mismatch(self, other: Dataset) -> str | None:

@@ -16,6 +16,7 @@ from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.evaluation.dashboard import FeatureDashboard
 from monosem.evaluation.monosemanticity import Monosemanticity
+from monosem.evaluation.occlusion import Occlusion
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
 from monosem.models.baselines import Pixels
@@ -34,12 +35,15 @@ class Gallery(Part):
     images: how many examples of each dimension are shown.
     rows: of gallery.png: so many of the most monosemantic dimensions, and as many of the least.
     dimensions: in gallery.html at most, half of them from either end.
+    marked: of the examples of each dimension, in how many, the most activating ones, the words that
+        matter are marked. Only where examples have parts, as texts have.
     """
 
     by: str | None = None
     images: Annotated[int, Range(1, 100)] = 12
     rows: Annotated[int, Range(1, 50)] = 8
     dimensions: Count = 256
+    marked: Count = 3
 
 
 @gin.register
@@ -149,6 +153,28 @@ class Experiment(Part):
         )
 
     @property
+    def occlusions(self) -> tuple[Occlusion | None, ...]:
+        """A stage for each of the representations; None where its examples have no parts."""
+        return tuple(
+            Occlusion(
+                dashboard=dashboard,
+                monosemanticity=monosemanticity,
+                by=self.sorted_by(monosemanticity),
+                dimensions=self.gallery.dimensions,
+                examples=self.gallery.marked,
+            )
+            if dashboard.data.pieces
+            else None
+            for dashboard, monosemanticity in zip(
+                self.dashboards, self.monosemanticity, strict=True
+            )
+        )
+
+    def sorted_by(self, monosemanticity: Monosemanticity) -> str:
+        """The result that dimensions are sorted by; '' where none says which end is better."""
+        return self.gallery.by or next(iter(monosemanticity.better), "")
+
+    @property
     def measurements(self) -> tuple[Measurement, ...]:
         """The stages that the table is made of."""
         return (*self.curves, *self.monosemanticity)
@@ -156,7 +182,7 @@ class Experiment(Part):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages whose artifacts are wanted. Stages upstream of them are computed as well."""
-        return (*self.measurements, *self.dashboards)
+        return (*self.measurements, *self.dashboards, *filter(None, self.occlusions))
 
     def rows(self, get: Callable[[Stage], Artifact], swept: Swept = ()) -> list[Row]:
         """The table. A number in it is one `Result` of one measurement, read from its artifact.

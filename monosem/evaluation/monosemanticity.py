@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from monosem.core.device import device
 from monosem.core.fields import FieldError
 from monosem.core.stage import Artifact, Job, Stage, StageError
@@ -16,6 +18,7 @@ from monosem.metrics.base import (
     MetricResult,
     PerDimension,
     declared,
+    from_artifact,
     measure,
     numbers_from_artifact,
     to_artifact,
@@ -161,3 +164,33 @@ def tracking(result: PerDimension, truth: PerDimension, better: str) -> float:
     if math.isnan(correlation):
         return 0.0
     return correlation if better == "high" else -correlation
+
+
+# Which dimensions are looked at
+
+
+def per_dimension_results(artifact: Artifact) -> dict[str, PerDimension]:
+    """What a stage of monosemanticity left, without the results of a whole representation."""
+    results = from_artifact(artifact).items()
+    return {name: result for name, result in results if isinstance(result, PerDimension)}
+
+
+def sorted_dimensions(
+    active: Tensor, results: dict[str, PerDimension], better: dict[str, str], by: str
+) -> list[int]:
+    """The most monosemantic dimension first; of equal ones, the one that more examples activate.
+
+    active: (d,) share of the examples that activate a dimension.
+    by: a result; '' sorts by activity.
+    """
+    values, valid = results[by] if by else (active, active > 0)
+    sign = 1 if better.get(by) == "low" else -1
+    dimensions = valid.nonzero().flatten().tolist()
+    return sorted(dimensions, key=lambda d: (sign * float(values[d]), -float(active[d])))
+
+
+def both_ends(order: Sequence[int], count: int) -> tuple[list[int], list[int]]:
+    """At most `count` of them, half from either end; the first half is the larger."""
+    count = min(count, len(order))
+    first = -(-count // 2)
+    return list(order[:first]), list(order[len(order) - (count - first) :])

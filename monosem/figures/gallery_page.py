@@ -32,6 +32,8 @@ metrics: [{name, about, better}, ...]; better is 'high', 'low' or '': the end th
 dimensions: [{dimension, metrics: {name: value}, top: [[place, activation], ...], active}, ...].
     top: the most activating first; place is one in `examples`.
     active: the share of the split's examples that activate the dimension.
+    marks: may be left out; as many as `top`, the words that matter in each of these texts:
+        [[start, end, share], ...], in characters, and the share of the activation lost without.
     A value that is None or NaN is shown as missing.
 """
 
@@ -147,4 +149,9 @@ def _check_dimensions(encoder: ShownEncoderData) -> None:
             raise ValueError(
                 f"dimension {dimension['dimension']} refers to an example "
                 f"beyond the {examples} that are shown"
+            )
+        if "marks" in dimension and len(dimension["marks"]) != len(dimension["top"]):
+            raise ValueError(
+                f"dimension {dimension['dimension']} marks words of {len(dimension['marks'])} "
+                f"texts, and shows {len(dimension['top'])}"
             )

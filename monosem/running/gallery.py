@@ -18,8 +18,14 @@ from monosem.core.stage import Artifact
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
+from monosem.evaluation.monosemanticity import (
+    both_ends,
+    per_dimension_results,
+    sorted_dimensions,
+)
+from monosem.evaluation.occlusion import Marks, marks_by_row
 from monosem.figures.gallery_page import write_gallery
-from monosem.metrics.base import PerDimension, from_artifact
+from monosem.metrics.base import PerDimension
 
 if TYPE_CHECKING:
     from monosem.figures.dimensions import FigureRow
@@ -83,6 +89,8 @@ class ShownEncoder(NamedTuple):
     about: what each result is.
     sorted_by: the result that dimensions are sorted by; '' where none says which end is better.
     order: the live dimensions, the most monosemantic first; by activity where `sorted_by` is ''.
+    marks: by dimension and test example, [start, end, share] of the parts of the example that
+        matter to the dimension; nothing where examples have no parts.
     """
 
     name: str
@@ -93,14 +101,13 @@ class ShownEncoder(NamedTuple):
     about: dict[str, str]
     sorted_by: str
     order: list[int]
+    marks: Marks
 
     def both_ends(self, count: int) -> dict[str, list[int]]:
         """At most `count` dimensions, half of them from either end, under a heading each."""
-        count = min(count, len(self.order))
-        first = -(-count // 2)
-        last = len(self.order) - (count - first)
+        most, least = both_ends(self.order, count)
         quality = "monosemantic" if self.sorted_by else "active"
-        return {f"most {quality}": self.order[:first], f"least {quality}": self.order[last:]}
+        return {f"most {quality}": most, f"least {quality}": least}
 
     def value(self, name: str, dimension: int) -> float | None:
         """What was measured of one dimension; None where the metric says nothing of it."""
@@ -119,12 +126,16 @@ def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[Sho
     """One for every representation of an experiment whose stages have all run."""
     encoders = []
     stages = zip(
-        experiment.representations, experiment.monosemanticity, experiment.dashboards, strict=True
+        experiment.representations,
+        experiment.monosemanticity,
+        experiment.dashboards,
+        experiment.occlusions,
+        strict=True,
     )
-    for curve, monosemanticity, dashboard in stages:
+    for curve, monosemanticity, dashboard, occlusion in stages:
         results = per_dimension_results(store.get(monosemanticity))
         better = monosemanticity.better
-        sorted_by = experiment.gallery.by or next(iter(better), "")
+        sorted_by = experiment.sorted_by(monosemanticity)
         artifact = store.get(dashboard)
         shown = ShownEncoder(
             name=f"{title}, {curve}" if curve else title,
@@ -135,29 +146,10 @@ def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[Sho
             about=monosemanticity.about,
             sorted_by=sorted_by,
             order=sorted_dimensions(artifact["active"], results, better, sorted_by),
+            marks=marks_by_row(store.get(occlusion)) if occlusion else {},
         )
         encoders.append(shown)
     return encoders
-
-
-def per_dimension_results(artifact: Artifact) -> dict[str, PerDimension]:
-    """What a stage of monosemanticity left, without the results of a whole representation."""
-    results = from_artifact(artifact).items()
-    return {name: result for name, result in results if isinstance(result, PerDimension)}
-
-
-def sorted_dimensions(
-    active: Tensor, results: dict[str, PerDimension], better: dict[str, str], by: str
-) -> list[int]:
-    """The most monosemantic dimension first; of equal ones, the one that more examples activate.
-
-    active: (d,) share of the examples that activate a dimension.
-    by: a result; '' sorts by activity.
-    """
-    values, valid = results[by] if by else (active, active > 0)
-    sign = 1 if better.get(by) == "low" else -1
-    dimensions = valid.nonzero().flatten().tolist()
-    return sorted(dimensions, key=lambda d: (sign * float(values[d]), -float(active[d])))
 
 
 # The page
@@ -193,12 +185,15 @@ def shown_dimension(
 ) -> dict[str, Any]:
     """A row of the page. place: where an example of the split is among those that are shown."""
     top = shown.top_examples(dimension)
-    return {
+    row = {
         "dimension": dimension,
         "metrics": {name: shown.value(name, dimension) for name in shown.results},
         "top": [[place[index], activation] for index, activation in top],
         "active": float(shown.dashboard["active"][dimension]),
     }
+    if shown.marks:
+        row["marks"] = [shown.marks.get((dimension, index), []) for index, _ in top]
+    return row
 
 
 def shown_examples(data: Dataset, indices: Sequence[int]) -> dict[str, Any]:
