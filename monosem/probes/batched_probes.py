@@ -47,14 +47,9 @@ class ProbeSpec(NamedTuple):
     labels: Tensor
 
     @property
-    def minibatches(self) -> tuple[object, ...]:
-        """Equal for probes that meet the same examples in the same order."""
-        return self.seed, self.examples.numpy().tobytes()
-
-    @property
     def identity(self) -> tuple[object, ...]:
         """Equal for probes that would train to the same weights."""
-        return *self.minibatches, self.labels.numpy().tobytes()
+        return self.seed, self.examples.numpy().tobytes(), self.labels.numpy().tobytes()
 
 
 class BatchedProbes(NamedTuple):
@@ -84,6 +79,8 @@ class EarlyStopping(Part):
         every class is never held out. If there are no others, as with one shot, nothing is held
         out: the loss is then that on the examples that the probe learns from.
     """
+
+    VERSION = 2
 
     held: Annotated[float, Range(0, 0.9, open=True)] = 0.1
 
@@ -145,6 +142,14 @@ class FitSettings(NamedTuple):
             return probe.examples, probe.examples[:0]
         return self.stopping.split(probe)
 
+    def minibatches(self, probe: ProbeSpec) -> tuple[object, ...]:
+        """Equal for probes that learn from the same examples in the same order.
+
+        Early stopping looks at a probe's labels, so probes of different labels differ with it.
+        """
+        learned, held = self.split(probe)
+        return probe.seed, learned.numpy().tobytes(), held.numpy().tobytes()
+
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
     """Percent of rows whose label is among the k largest logits.
@@ -188,11 +193,11 @@ def unique_probes(probes: Sequence[ProbeSpec]) -> tuple[list[ProbeSpec], list[in
     return list(unique.values()), [position[probe.identity] for probe in probes]
 
 
-def group_by_minibatches(probes: Sequence[ProbeSpec]) -> list[list[int]]:
+def group_by_minibatches(probes: Sequence[ProbeSpec], settings: FitSettings) -> list[list[int]]:
     """Positions of probes, those that share their minibatches together."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, probe in enumerate(probes):
-        groups.setdefault(probe.minibatches, []).append(position)
+        groups.setdefault(settings.minibatches(probe), []).append(position)
     return list(groups.values())
 
 
@@ -281,7 +286,7 @@ class ProbeTrainer:
         self.scale: Tensor | None = None
         self._groups_by_size: list[ProbeGroups] = []
         self._positions: list[int] = []  # in `probes`, of all groups' probes one after the other
-        for positions_of_groups in group_by_size(group_by_minibatches(probes)):
+        for positions_of_groups in group_by_size(group_by_minibatches(probes, settings)):
             groups = []
             for positions in positions_of_groups:
                 groups.append([probes[position] for position in positions])

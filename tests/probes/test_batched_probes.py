@@ -138,8 +138,8 @@ def test_a_probe_meets_its_own_examples_only_each_as_often_as_the_others():
 
 
 def test_probes_with_one_seed_and_the_same_examples_share_their_minibatches():
-    assert group_by_minibatches(eight_probes()) == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert group_by_minibatches(eight_probes()[:3]) == [[0, 1], [2]]
+    assert group_by_minibatches(eight_probes(), PROBE.settings) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert group_by_minibatches(eight_probes()[:3], PROBE.settings) == [[0, 1], [2]]
 
 
 def test_groups_of_one_size_are_fitted_by_one_product():
@@ -166,6 +166,15 @@ def test_seed_examples_and_labels_each_make_another_probe(change):
 
 
 # Early stopping
+
+
+def test_a_probe_in_company_holds_out_what_it_holds_out_alone():
+    noisy = torch.where(torch.arange(N) % 5 == 0, LABELS.flip(0), LABELS)
+    probes = [ProbeSpec(1, ALL, LABELS), ProbeSpec(1, ALL, noisy)]
+    stopping = EarlyStopping(0.8)  # the labels decide what may be held out
+    assert stopping.split(probes[0])[1].tolist() != stopping.split(probes[1])[1].tolist()
+    settings = replace(PROBE, stopping=stopping)
+    assert_equal_to_probes_alone(settings.fit(FEATURES, CLASSES, probes), settings, probes)
 
 
 def test_early_stopping_takes_the_epoch_with_the_lowest_loss_on_what_is_held_out():
