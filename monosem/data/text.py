@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from torch import Generator, Tensor
 
 from monosem.core.device import device
 from monosem.core.fields import FieldError, Range
-from monosem.data.dataset import Augmentation, Dataset, SplitName
+from monosem.data.dataset import Augmentation, Dataset, Occlusions, SplitName
 from monosem.data.packed import Packed, PackError, SplitSource, Stream
 from monosem.data.tokens import Tokenizer
 
 BLOCK = 1000  # texts that are tokenised at a time
+WORD = re.compile(r"\w(?:[\w'\u2019-]*\w)?")
 MOST_PADDING = 0.1  # share of the tokens of a batch
 MOST_TOKENS = 16_384  # of a batch: it bounds memory
 
@@ -46,6 +48,7 @@ class TextDataset(Packed):
     length: tokens of a text, special ones included; what is beyond is cut off.
     """
 
+    pieces: ClassVar[str] = "words"
     tokenizer: Tokenizer
     length: Annotated[int, Range(4)] = 128
 
@@ -72,11 +75,15 @@ class TextDataset(Packed):
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[np.ndarray[Any, Any]]:
         for start in range(0, len(texts), BLOCK):
-            tokens = self.tokenizer.encode(texts[start : start + BLOCK], self.length)
-            block = np.full((len(tokens), self.length), self.tokenizer.pad, np.int32)
-            for row, of_text in zip(block, tokens, strict=True):
-                row[: len(of_text)] = of_text
-            yield block
+            yield self._tokens(texts[start : start + BLOCK])
+
+    def _tokens(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(texts, length) int32, padded."""
+        rows = np.full((len(texts), self.length), self.tokenizer.pad, np.int32)
+        tokens = self.tokenizer.encode(texts, self.length) if texts else []
+        for row, of_text in zip(rows, tokens, strict=True):
+            row[: len(of_text)] = of_text
+        return rows
 
     def texts(self, split: SplitName) -> Sequence[str]:
         """The texts of a split as they were written."""
@@ -108,6 +115,13 @@ class TextDataset(Packed):
     def show(self, indices: Sequence[int]) -> list[str]:
         texts = self.texts("test")
         return [texts[index] for index in indices]
+
+    def occlusions(self, index: int) -> Occlusions:
+        """A test text without one of its words at a time; a word is letters, digits, ' and -."""
+        (text,) = self.show([index])
+        spans = [match.span() for match in WORD.finditer(text)]
+        texts = [text[:start] + text[end:] for start, end in spans]
+        return Occlusions(spans, torch.from_numpy(self._tokens(texts)))
 
     def mismatch(self, other: Dataset) -> str | None:
         if not isinstance(other, TextDataset):

@@ -1,0 +1,85 @@
+"""Tiny random transformers with a tokenizer, in folders as transformers writes: no download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+WORDS = ["a", "an", "the", "film", "story", "plot", "is", "was", "not", "very", "and", "but"]
+WORDS += ["good", "great", "fine", "bad", "awful", "dull", "he", "she", "it"]
+WIDTH, LAYERS = 16, 3
+
+
+def write_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
+    """A tokenizer of whole words with BERT's special tokens: [CLS] text [SEP], padded by [PAD]."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: index for index, word in enumerate([*special, *words, ".", ",", "!"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **dict(zip(names, special, strict=True)),
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def tiny_bert(folder: Path, seed: int = 0, **changes: object) -> Path:
+    """BERT with 3 layers of 16 features, its weights drawn, and its tokenizer."""
+    from transformers import BertConfig, BertModel
+
+    write_tokenizer(folder)
+    config = BertConfig(
+        **{
+            "vocab_size": len(WORDS) + 8,
+            "hidden_size": WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": 40,
+            "initializer_range": 0.3,
+            **changes,
+        }
+    )
+    return _saved(BertModel, config, folder, seed)
+
+
+def tiny_llama(folder: Path, seed: int = 0, **changes: object) -> Path:
+    """Llama with 3 layers of 16 features and its next-word head, its weights drawn."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    write_tokenizer(folder)
+    config = LlamaConfig(
+        **{
+            "vocab_size": len(WORDS) + 8,
+            "hidden_size": WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.3,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            **changes,
+        }
+    )
+    return _saved(LlamaForCausalLM, config, folder, seed)
+
+
+def _saved(kind: type, config: object, folder: Path, seed: int) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind(config).save_pretrained(folder)
+    return folder
