@@ -116,6 +116,12 @@ class TextEncoder(Representation):
             )
         return config
 
+    def skeleton(self) -> nn.Module:
+        import transformers
+
+        with _quiet():
+            return transformers.AutoModel.from_config(self._config)
+
     def network(self, get: GetArtifact) -> nn.Module:
         layer = self._config.num_hidden_layers if self.layer is None else self.layer
         model = self._model()

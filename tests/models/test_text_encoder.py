@@ -14,11 +14,16 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.stage import StageError, key
 from monosem.core.store import Store
+from monosem.corruptions.few_shot import FewShot
 from monosem.data.tokens import Tokenizer
 from monosem.datasets.digits import Digits
 from monosem.datasets.text_files import TextFile
+from monosem.learning.adapters import LoRA, MonoLoRA
+from monosem.learning.optimizers import Adam, Constant
 from monosem.models.features import Features
 from monosem.models.text_encoder import TextEncoder, pooled
+from monosem.probes.finetune import FineTune
+from monosem.robustness.curves import Curve
 
 transformers = pytest.importorskip("transformers")
 
@@ -177,3 +182,45 @@ def test_a_text_without_one_of_its_words_is_that_text_written_without_it(home):
         others = " ".join(words[:word] + words[word + 1 :]) + " ."
         expected = data.tokenizer.encode([others], 32)[0]
         assert tokens.tolist() == expected + [data.tokenizer.pad] * (32 - len(expected))
+
+
+# Adapters in it
+
+
+def adapted_curve(home, name, adapter):
+    probe = FineTune(
+        optimizer=Adam(lr=0.03), schedule=Constant(), epochs=12, batch_size=8, adapter=adapter
+    )
+    return Curve(
+        encoder=TextEncoder(str(home / name)),
+        data=texts_of(home, name),
+        probe=probe,
+        corruption=FewShot(),
+        severities=(20,),
+        repeats=1,
+    )
+
+
+@pytest.mark.parametrize("kind", [LoRA, MonoLoRA])
+@pytest.mark.parametrize(
+    ("name", "targets"), [("bert", ("query", "value")), ("llama", ("q_proj", "v_proj"))]
+)
+def test_adapters_learn_in_encoders_and_decoders(home, tmp_path, name, targets, kind):
+    curve = adapted_curve(home, name, kind(targets=targets, rank=4))
+    for stage in (*curve.upstream(), curve):
+        stage.preflight()
+    store = Store(tmp_path)
+    artifact = store.get(curve)
+    assert artifact["update_norm"].item() > 0
+    tuned = curve.probe.tuned(curve.task, 20, 0)
+    losses = [entry.scalars["loss"] for entry in store.history(tuned)]
+    assert losses[-1] < losses[0]
+    names = {name.split("/")[-1].split(".")[0] for name in store.get(tuned) if "/" in name}
+    assert names == {*targets}
+
+
+def test_a_target_that_a_transformer_lacks_is_refused_before_its_weights_are_read(home):
+    curve = adapted_curve(home, "llama", LoRA(targets=("q_prj",)))
+    (tuned,) = curve.upstream()
+    with pytest.raises(FieldError, match="LoRA.targets has 'q_prj'.* did you mean 'q_proj'"):
+        tuned.preflight()
