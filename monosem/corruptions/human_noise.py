@@ -1,10 +1,11 @@
-"""Labels that people gave: CIFAR-10N and CIFAR-100N, from the files as they were published."""
+"""Labels that people gave, from the files of CIFAR-10N and CIFAR-100N or from the data's raters."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import gin
 import torch
@@ -98,3 +99,45 @@ class HumanNoise(WrongLabels):
 def _read_once(file: str, content: str) -> dict[str, Tensor]:
     """content: the digest of the file, so that a file that has changed is read again."""
     return load_columns(Path(file))
+
+
+@gin.register
+@dataclass(frozen=True)
+class RaterNoise(WrongLabels):
+    """The label of a single rater in place of that of all raters together.
+
+    Every training example gets one of its raters; those who gave no label are not asked. The
+    severity is the share of the wrong labels among theirs that is applied, round(severity * wrong)
+    of them, drawn from all: 0 is the clean labels, 1 is those of single raters.
+
+    pick: 'random' is any rater, another one in every repeat. 'worst' is one who is wrong, wherever
+        there is one, as the worse_label of CIFAR-10N.
+    """
+
+    pick: Literal["random", "worst"] = "random"
+
+    @property
+    def axis(self) -> str:
+        return f"wrong labels of single raters that are applied (share, {self.pick} rater)"
+
+    def incompatibility(self, data: Dataset) -> str | None:
+        if data.rater_labels() is None:
+            return (
+                "must have the labels of single raters for RaterNoise, as VaderReviews has, "
+                f"got {type(data).__name__}"
+            )
+        return super().incompatibility(data)
+
+    def labels(
+        self, labels: Tensor, data: Dataset, severity: float, generator: Generator
+    ) -> Tensor:
+        given = data.rater_labels()
+        assert given is not None, "as incompatibility says"
+        priority = torch.rand(given.shape, generator=generator)
+        if self.pick == "worst":
+            priority += given != labels[:, None]
+        priority[given < 0] = -1
+        human = given.gather(1, priority.argmax(1, keepdim=True))[:, 0]
+        wrong = ((human != labels) & (human >= 0)).nonzero()[:, 0]
+        order = wrong[torch.randperm(len(wrong), generator=generator)]
+        return make_wrong(labels, order, human, round(severity * len(wrong)))

@@ -55,12 +55,23 @@ class InstanceNoise(WrongLabels):
     def axis(self) -> str:
         return "wrong training labels that depend on the input (share)"
 
+    def incompatibility(self, data: Dataset) -> str | None:
+        return _problem_of_inputs(data) or super().incompatibility(data)
+
     def labels(
         self, labels: Tensor, data: Dataset, severity: float, generator: Generator
     ) -> Tensor:
         seed = int(torch.randint(2**62, (), generator=generator))
         order, wrong = _instance_dependent(data, self.spread, seed)
         return make_wrong(labels, order, wrong, round(severity * len(labels)))
+
+
+def _problem_of_inputs(data: Dataset) -> str | None:
+    """Why there is no linear function of the inputs, if there is none."""
+    if data.prepare(data.split("train").inputs[:1]).is_floating_point():
+        return None
+    kind = type(data).__name__
+    return f"must have inputs that are measurements, as pixels are, got {kind}, which has tokens"
 
 
 @functools.lru_cache(maxsize=16)
@@ -127,6 +138,8 @@ class MarginNoise(WrongLabels):
         return "wrong training labels, smallest margins first (share)"
 
     def incompatibility(self, data: Dataset) -> str | None:
+        if problem := _problem_of_inputs(data):
+            return problem
         numbers = data.prepare(data.split("train").inputs[:1]).numel()
         if numbers > LARGEST_INPUT:
             return (

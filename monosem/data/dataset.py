@@ -148,6 +148,13 @@ class Dataset(Part):
         """Ways to group the classes: by the name of each, the group of every class, from 0 on."""
         return MappingProxyType({})
 
+    def rater_labels(self) -> Tensor | None:
+        """The labels that single people gave to the training examples, where they are known.
+
+        (n, raters) int64, -1 where a rater gave none; the columns are in no order of people.
+        """
+        return None
+
     def problem(self) -> str | None:
         """Why the dataset cannot be used, if it cannot.
 

@@ -59,16 +59,12 @@ class Tokenizer(Part):
     def encode_word(self, word: str) -> list[int]:
         """The tokens of a word inside a text: no special ones."""
         loaded = self._loaded()
-        spelt = f" {word}" if loaded.marks_starts else word
-        tokens: list[int] = loaded.tokenizer(spelt, add_special_tokens=False)["input_ids"]
-        return tokens
+        return loaded.encode_plain(f" {word}" if loaded.marks_starts else word)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, without the special ones."""
         loaded = self._loaded()
-        kept = [token for token in tokens if token not in loaded.special]
-        text: str = loaded.tokenizer.decode(kept, clean_up_tokenization_spaces=True)
-        return text.strip()
+        return loaded.decode(tuple(token for token in tokens if token not in loaded.special))
 
     def words(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
         """Where words are: (first, after the last) position of each; special tokens are in none.
@@ -87,11 +83,7 @@ class Tokenizer(Part):
             else:
                 spans.append((position, position + 1))
                 is_open = True
-        return [
-            (first, end)
-            for first, end in spans
-            if any(character.isalnum() for character in self.decode(tokens[first:end]))
-        ]
+        return [(first, end) for first, end in spans if loaded.is_word(tokens[first:end])]
 
     @property
     def pad(self) -> int:
@@ -124,13 +116,35 @@ class LoadedTokenizer:
     def __init__(self, tokenizer: Any, pad: int):
         self.tokenizer = tokenizer
         self.pad = pad
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)
+        if self._fast is not None:  # some files say that everything is padded to one length
+            self._fast.no_padding()
+            self._fast.no_truncation()
         self.special = {*tokenizer.all_special_ids, pad} - {tokenizer.unk_token_id}
         spelling = {token: number for token, number in tokenizer.get_vocab().items()}
         self.goes_on = {number for token, number in spelling.items() if token.startswith(GOES_ON)}
         self.starts = {
             number for token, number in spelling.items() if token.startswith(STARTS_A_WORD)
         }
+        self._are_words: dict[tuple[int, ...], bool] = {}
         self.marks_starts = bool(self.starts) and not self.goes_on
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The tokens of a short text, without special ones; quick, as it is asked word by word."""
+        if self._fast is not None:
+            return list(self._fast.encode(text, add_special_tokens=False).ids)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: tuple[int, ...]) -> str:
+        text: str = self.tokenizer.decode([*tokens], clean_up_tokenization_spaces=True)
+        return text.strip()
+
+    def is_word(self, tokens: Sequence[int]) -> bool:
+        """Whether there is a letter or a digit in the text of these tokens."""
+        key = tuple(tokens)
+        if key not in self._are_words:
+            self._are_words[key] = any(map(str.isalnum, self.decode(key)))
+        return self._are_words[key]
 
     def starts_word(self, token: int) -> bool:
         """Whether the token begins a word; of a vocabulary without marks every one does."""

@@ -1,8 +1,9 @@
-"""Texts in one's own files: tables with a column of texts and one of labels."""
+"""Texts in one's own files: in tables, in a folder for each class, or saved by Hugging Face."""
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple
 
 import gin
 import torch
+from torch import Tensor
 
 from monosem.core.fields import Fraction, PathField, Seed
 from monosem.core.identity import generator
 from monosem.data.dataset import SplitName, stratified
-from monosem.data.packed import PackError
+from monosem.data.packed import FolderName, PackError, path_hint
 from monosem.data.text import TextDataset, Texts
 
 FEW = 5  # names in a message
@@ -67,19 +69,23 @@ class LabelledTexts(TextDataset):
 
     def _made(self, lines: Sequence[TextLine], names: Sequence[str], split: SplitName) -> Texts:
         everything = labelled(lines, names)
-        order = stratified(torch.tensor(everything.labels), generator("split", self.seed))
-        held_out = round(self.share * len(lines))
-        if not 0 < held_out < len(lines):
-            self.refuse(
-                "share", f"must leave texts in both splits of {len(lines)}, got {self.share:g}"
-            )
-        chosen = order[:held_out] if split == "test" else order[held_out:]
-        rows = chosen.sort().values.tolist()
+        rows = self.rows(torch.tensor(everything.labels), split)
         return Texts(
             [everything.texts[row] for row in rows],
             [everything.labels[row] for row in rows],
             everything.class_names,
         )
+
+    def rows(self, labels: Tensor, split: SplitName) -> list[int]:
+        """Which of all texts are in a split that is made, ascending. labels: (n,) of all."""
+        n = len(labels)
+        held_out = round(self.share * n)
+        if not 0 < held_out < n:
+            self.refuse("share", f"must leave texts in both splits of {n}, got {self.share:g}")
+        order = stratified(labels, generator("split", self.seed))
+        chosen = order[:held_out] if split == "test" else order[held_out:]
+        rows: list[int] = chosen.sort().values.tolist()
+        return rows
 
 
 def class_names(lines: Sequence[TextLine]) -> tuple[str, ...]:
@@ -238,3 +244,133 @@ READERS = {
     ".jsonl": _read_json_lines,
     ".json": _read_json_lines,
 }
+
+
+# Folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextsInFolder(LabelledTexts):
+    """Texts in a folder, with the splits in folders inside.
+
+    folder: holds the folders of the splits.
+    train: the name of the folder of the training split.
+    test: that of the test split; None takes `share` of the training texts, by class.
+    """
+
+    folder: PathField
+    train: FolderName = "train"
+    test: FolderName | None = "test"
+
+    @property
+    def is_split(self) -> bool:
+        return self.test is not None
+
+    def place(self, split: SplitName) -> Path:
+        """The folder of a split."""
+        field = "test" if split == "test" and self.test else "train"
+        place = Path(self.folder, getattr(self, field))
+        if not place.is_dir():
+            name = getattr(self, field)
+            self.refuse(field, f"must be a folder in {self.folder}, got {name!r}{path_hint(place)}")
+        return place
+
+    def places(self, split: SplitName) -> list[Path]:
+        """The folders that a split is read from: the training split numbers the labels."""
+        return list(dict.fromkeys((self.place("train"), self.place(split))))
+
+    def options(self, split: SplitName) -> tuple[object, ...]:
+        return (self.place(split).name, *super().options(split))
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class TextFolders(TextsInFolder):
+    """Texts in files, <folder>/<split>/<class>/**, one a file, as 20 newsgroups and IMDB have them.
+
+    encoding: of the files, as Python calls it. 20 newsgroups has latin-1.
+    """
+
+    encoding: str = "utf-8"
+
+    def validate(self) -> None:
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            self.refuse("encoding", f"must be known to Python, as utf-8, got {self.encoding!r}")
+
+    def files(self, split: SplitName) -> Sequence[str]:
+        return [str(path) for place in self.places(split) for _, path in _files_of(place)]
+
+    def options(self, split: SplitName) -> tuple[object, ...]:
+        return (self.encoding, *super().options(split))
+
+    def lines(self, split: SplitName) -> list[TextLine]:
+        place = self.place(split)
+        return checked(self._lines(place), str(place))
+
+    def _lines(self, place: Path) -> Iterator[TextLine]:
+        for name, path in _files_of(place):
+            text = decoded(path.read_bytes(), str(path), self.encoding)
+            yield TextLine(str(path), text, name)
+
+
+def _files_of(place: Path) -> Iterator[tuple[str, Path]]:
+    """All files in the folders of the classes, hidden ones left out, and the class of each."""
+    for folder in sorted(path for path in place.iterdir() if path.is_dir()):
+        for path in sorted(folder.rglob("[!.]*")):
+            if path.is_file():
+                yield folder.name, path
+
+
+@gin.register
+@dataclass(frozen=True, kw_only=True)
+class SavedTexts(TextsInFolder):
+    """A dataset that Hugging Face's datasets has saved, by `DatasetDict.save_to_disk`.
+
+    text: the name of the column of texts.
+    label: the name of the column of labels; the names of a ClassLabel are taken.
+    """
+
+    text: str = "text"
+    label: str = "label"
+
+    def files(self, split: SplitName) -> Sequence[str]:
+        places = self.places(split)
+        return [str(path) for place in places for path in sorted(place.glob("[!.]*"))]
+
+    def options(self, split: SplitName) -> tuple[object, ...]:
+        return (self.text, self.label, *super().options(split))
+
+    def lines(self, split: SplitName) -> list[TextLine]:
+        place = self.place(split)
+        return checked(self._lines(place), str(place))
+
+    def _lines(self, place: Path) -> Iterator[TextLine]:
+        table = _load_saved(place)
+        for field in ("text", "label"):
+            name = getattr(self, field)
+            if name not in table.column_names:
+                columns = ", ".join(table.column_names)
+                self.refuse(field, f"must be a column, got {name!r}; {place} has {columns}")
+        names = getattr(table.features[self.label], "names", None)
+        for number, row in enumerate(table):
+            label = row[self.label]
+            named = names[label] if names and label is not None and label >= 0 else label
+            yield TextLine(f"{place}, row {number}", as_word(row[self.text]), as_word(named))
+
+
+def _load_saved(place: Path) -> Any:
+    """Raises PackError."""
+    if importlib.util.find_spec("datasets") is None:
+        raise PackError(f"was saved by datasets, {place}, which it needs: pip install datasets")
+    from datasets import Dataset, load_from_disk
+
+    try:
+        table = load_from_disk(str(place))
+    except Exception as error:  # of all kinds, by what is wrong with the files
+        reason = f"{error} ".splitlines()[0].strip()
+        raise PackError(f"must hold a saved dataset; {place} cannot be read: {reason}") from None
+    if not isinstance(table, Dataset):
+        raise PackError(f"must hold one split in {place}, got {type(table).__name__}")
+    return table
