@@ -193,7 +193,7 @@ class Misspelling(WordNoise):
     def change(
         self, pieces: list[list[int]], places: Sequence[int], word: Word, data: TextDataset
     ) -> None:
-        spelt = data.tokenizer.decode(pieces[word.place])
+        spelt = data.tokenizer.spell(pieces[word.place])
         changed = self._respelt(spelt, *word.draws)
         if changed != spelt:
             pieces[word.place] = data.tokenizer.encode_word(changed)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -83,7 +82,15 @@ class Tokenizer(Part):
             else:
                 spans.append((position, position + 1))
                 is_open = True
-        return [(first, end) for first, end in spans if loaded.is_word(tokens[first:end])]
+        return [
+            (first, end)
+            for first, end in spans
+            if any(map(str.isalnum, loaded.spell(tokens[first:end])))
+        ]
+
+    def spell(self, word: Sequence[int]) -> str:
+        """The text of the tokens of a word."""
+        return self._loaded().spell(word)
 
     @property
     def pad(self) -> int:
@@ -126,7 +133,7 @@ class LoadedTokenizer:
         self.starts = {
             number for token, number in spelling.items() if token.startswith(STARTS_A_WORD)
         }
-        self._are_words: dict[tuple[int, ...], bool] = {}
+        self._spelt: dict[tuple[int, ...], str] = {}
         self.marks_starts = bool(self.starts) and not self.goes_on
 
     def encode_plain(self, text: str) -> list[int]:
@@ -139,12 +146,12 @@ class LoadedTokenizer:
         text: str = self.tokenizer.decode([*tokens], clean_up_tokenization_spaces=True)
         return text.strip()
 
-    def is_word(self, tokens: Sequence[int]) -> bool:
-        """Whether there is a letter or a digit in the text of these tokens."""
-        key = tuple(tokens)
-        if key not in self._are_words:
-            self._are_words[key] = any(map(str.isalnum, self.decode(key)))
-        return self._are_words[key]
+    def spell(self, word: Sequence[int]) -> str:
+        """The text of a word, which is asked for often."""
+        key = tuple(word)
+        if key not in self._spelt:
+            self._spelt[key] = self.decode(key)
+        return self._spelt[key]
 
     def starts_word(self, token: int) -> bool:
         """Whether the token begins a word; of a vocabulary without marks every one does."""
@@ -160,11 +167,11 @@ def _digest(path: Path, size: int, changed_at: int) -> str:
 @functools.lru_cache(maxsize=8)
 def _load(part: Tokenizer, content: str) -> LoadedTokenizer:
     """content: the digest of the files, so that files that have changed are read again."""
-    if importlib.util.find_spec("transformers") is None:
-        part.refuse("folder", "needs transformers: pip install transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns where a process forks
-    from transformers import AutoTokenizer
-
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        part.refuse("folder", "needs transformers: pip install transformers")
     try:
         tokenizer = AutoTokenizer.from_pretrained(part.folder, local_files_only=True)
     except Exception as error:  # of all kinds, by what is wrong with the files

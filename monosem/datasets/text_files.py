@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -362,10 +361,12 @@ class SavedTexts(TextsInFolder):
 
 def _load_saved(place: Path) -> Any:
     """Raises PackError."""
-    if importlib.util.find_spec("datasets") is None:
-        raise PackError(f"was saved by datasets, {place}, which it needs: pip install datasets")
-    from datasets import Dataset, load_from_disk
-
+    try:
+        from datasets import Dataset, load_from_disk
+    except ImportError:
+        raise PackError(
+            f"was saved by datasets, {place}, which it needs: pip install datasets"
+        ) from None
     try:
         table = load_from_disk(str(place))
     except Exception as error:  # of all kinds, by what is wrong with the files
