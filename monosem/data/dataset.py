@@ -98,6 +98,16 @@ class Dataset(Part):
         """
         return torch.arange(len(inputs)).split(size)
 
+    def training_batches(
+        self, examples: Tensor, size: int, generator: Generator
+    ) -> Sequence[Tensor]:
+        """Batches of `size` training examples for an epoch; what is left over is dropped.
+
+        examples: (m,) their indices in a random order, on the device of the generator. A dataset
+            may choose which of them go together.
+        """
+        return examples[: len(examples) // size * size].split(size)
+
     def show(self, indices: Sequence[int]) -> Tensor | list[str]:
         """Examples of the test split for a person: pictures (k, side, side, 3) uint8, or texts."""
         raise NotImplementedError

@@ -22,6 +22,7 @@ from monosem.data.tokens import Tokenizer
 BLOCK = 1000  # texts that are tokenised at a time
 WORD = re.compile(r"\w(?:[\w'\u2019-]*\w)?")
 MOST_PADDING = 0.1  # share of the tokens of a batch
+POOL = 50  # training batches that are sorted by length together
 MOST_TOKENS = 16_384  # of a batch: it bounds memory
 
 
@@ -112,6 +113,19 @@ class TextDataset(Packed):
         ends = batch_ends(lengths.tolist(), size)
         return [*order.tensor_split(ends[:-1])]
 
+    def training_batches(self, examples: Tensor, size: int, generator: Generator) -> list[Tensor]:
+        """Texts of about one length go together: POOL batches at a time are sorted by length.
+
+        The order of all batches is random. So there is little padding, and which texts meet in a
+        batch is another thing in every epoch.
+        """
+        lengths = _lengths_of_training(self).to(examples.device)
+        batches: list[Tensor] = []
+        for pool in examples[: len(examples) // size * size].split(POOL * size):
+            batches += pool[lengths[pool].argsort(stable=True)].split(size)
+        turns = torch.randperm(len(batches), generator=generator, device=generator.device)
+        return [batches[turn] for turn in turns.tolist()]
+
     def show(self, indices: Sequence[int]) -> list[str]:
         texts = self.texts("test")
         return [texts[index] for index in indices]
@@ -155,6 +169,12 @@ def batch_ends(lengths: Sequence[int], size: int) -> list[int]:
             ends.append(index)
             first, tokens = index, length
     return [*ends, len(lengths)]
+
+
+@functools.lru_cache(maxsize=8)
+def _lengths_of_training(data: TextDataset) -> Tensor:
+    """Asked for at every epoch."""
+    return data.lengths(data.split("train").inputs)
 
 
 @functools.lru_cache(maxsize=8)

@@ -204,7 +204,7 @@ class Tuned(Learning):
             draw = generator("FineTune", "order and views", self.repeat, epoch, on=device())
             seed_layers("FineTune", "dropout", self.repeat, epoch)
             shuffled = examples[torch.randperm(len(examples), generator=draw, device=device())]
-            order = shuffled[: steps_per_epoch * batch_size].split(batch_size)
+            order = self.data.training_batches(shuffled, batch_size, draw)
             for index, batch in zip(order, loader(order), strict=True):
                 yield self.data.augment(batch, probe.views, draw), labels[index]
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 pytest.importorskip("transformers")
@@ -80,6 +80,27 @@ def test_batches_hold_every_text_once_with_little_padding(size):
         assert sum(batch) >= (1 - MOST_PADDING) * area
         first = end
     assert first == len(lengths)
+
+
+def test_training_batches_have_every_text_once_and_are_others_in_every_epoch(data):
+    def epoch(seed):
+        draw = generator("epoch", seed)
+        examples = torch.randperm(len(data.split("train").labels), generator=draw)
+        return examples, data.training_batches(examples, 5, draw)
+
+    examples, batches = epoch(0)
+    assert {len(batch) for batch in batches} == {5}
+    kept = examples[: len(examples) // 5 * 5]
+    assert sorted(torch.cat(batches).tolist()) == sorted(kept.tolist())
+    lengths = data.lengths(data.split("train").inputs)
+    spread = sum(int(lengths[batch].max() - lengths[batch].min()) for batch in batches)
+    unsorted = sum(int(lengths[batch].max() - lengths[batch].min()) for batch in kept.split(5))
+    assert spread < unsorted / 2
+    again, other = epoch(0)[1], epoch(1)[1]
+    assert all(map(torch.equal, batches, again))
+    assert {*map(frozenset, map(Tensor.tolist, batches))}.isdisjoint(
+        map(frozenset, map(Tensor.tolist, other))
+    )
 
 
 def test_prepared_texts_have_no_column_of_padding_alone(data):
