@@ -116,12 +116,13 @@ class TextDataset(Packed):
     def training_batches(self, examples: Tensor, size: int, generator: Generator) -> list[Tensor]:
         """Texts of about one length go together: POOL batches at a time are sorted by length.
 
-        The order of all batches is random. So there is little padding, and which texts meet in a
-        batch is another thing in every epoch.
+        Of few texts it is a quarter of the batches, so that other texts meet in every epoch. The
+        order of all batches is random.
         """
         lengths = _lengths_of_training(self).to(examples.device)
+        count = len(examples) // size
         batches: list[Tensor] = []
-        for pool in examples[: len(examples) // size * size].split(POOL * size):
+        for pool in examples[: count * size].split(size * min(max(count // 4, 1), POOL)):
             batches += pool[lengths[pool].argsort(stable=True)].split(size)
         turns = torch.randperm(len(batches), generator=generator, device=generator.device)
         return [batches[turn] for turn in turns.tolist()]
