@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -83,3 +86,42 @@ def _saved(kind: type, config: object, folder: Path, seed: int) -> Path:
         torch.manual_seed(seed)
         kind(config).save_pretrained(folder)
     return folder
+
+
+def archive_of(files: dict[str, bytes]) -> bytes:
+    """A gzipped tar of files by name."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def ratings_of(index: int) -> list[int]:
+    """Four raters: the first disagrees with every third text, the last one never decides."""
+    sign = 1 if index % 2 else -1
+    return [-sign if index % 3 == 0 else sign, 3 * sign, 2 * sign, 0]
+
+
+def write_vader(
+    path: Path, rows: int = 40, text: Callable[[int], str] = lambda i: f"it was {i} {WORDS[i % 18]}"
+) -> str:
+    """Film reviews in the layout of the sdist of vaderSentiment."""
+    texts, ratings = [], []
+    for index in range(rows):
+        given = ratings_of(index) if index != 7 else [1, -1, 0, 0]  # text 7 is neither
+        mean = sum(given) / 4
+        texts.append(f"1_{index}\t{mean}\t{text(index)}")
+        ratings.append(f"1_{index}\t{mean}\t0.5\t{given}")
+    inner = archive_of(
+        {
+            "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt": "\r\n".join(texts).encode(),
+            "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt": (
+                "\ufeff" + "\r\n".join(ratings[::-1])
+            ).encode(),
+        }
+    )
+    path.write_bytes(archive_of({"v/additional_resources/hutto_ICWSM_2014.tar.gz": inner}))
+    return str(path)

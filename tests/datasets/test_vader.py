@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-
 import pytest
 
 pytest.importorskip("transformers")
 
-from tiny_text import WORDS, write_tokenizer
+from tiny_text import archive_of, ratings_of, write_tokenizer, write_vader
 
 from monosem.core.fields import FieldError
 from monosem.corruptions.human_noise import RaterNoise
 from monosem.data.tokens import Tokenizer
 from monosem.datasets.digits import Digits
 from monosem.datasets.vader import VaderReviews
-
-
-def archive_of(files):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def ratings_of(index):
-    """Four raters: the first disagrees with every third text, the last one never decides."""
-    sign = 1 if index % 2 else -1
-    return [-sign if index % 3 == 0 else sign, 3 * sign, 2 * sign, 0]
-
-
-def write(path, rows=40, text=lambda index: f"it was {index} {WORDS[index % 18]}"):
-    texts, ratings = [], []
-    for index in range(rows):
-        given = ratings_of(index) if index != 7 else [1, -1, 0, 0]  # text 7 is neither
-        mean = sum(given) / 4
-        texts.append(f"1_{index}\t{mean}\t{text(index)}")
-        ratings.append(f"1_{index}\t{mean}\t0.5\t{given}")
-    inner = archive_of(
-        {
-            "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt": "\r\n".join(texts).encode(),
-            "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt": (
-                "\ufeff" + "\r\n".join(ratings[::-1])
-            ).encode(),
-        }
-    )
-    path.write_bytes(archive_of({"v/additional_resources/hutto_ICWSM_2014.tar.gz": inner}))
-    return str(path)
 
 
 @pytest.fixture
@@ -61,7 +23,7 @@ def tokenizer(tmp_path):
 
 @pytest.fixture
 def films(tmp_path, tokenizer):
-    return VaderReviews(tokenizer=tokenizer, archive=write(tmp_path / "v.tar.gz"), length=16)
+    return VaderReviews(tokenizer=tokenizer, archive=write_vader(tmp_path / "v.tar.gz"), length=16)
 
 
 def indices(texts):
@@ -117,5 +79,5 @@ def test_what_is_no_sdist_of_vader_is_refused(tmp_path, tokenizer):
     refused(tmp_path / "a.tar.gz", r"a.tar.gz cannot be read as it")
     (tmp_path / "b.tar.gz").write_bytes(archive_of({"x": b"y"}))
     refused(tmp_path / "b.tar.gz", r"has no hutto_ICWSM_2014.tar.gz")
-    write(tmp_path / "c.tar.gz", text=lambda index: " " if index == 3 else "fine")
+    write_vader(tmp_path / "c.tar.gz", text=lambda index: " " if index == 3 else "fine")
     refused(tmp_path / "c.tar.gz", r"a text everywhere; .*GroundTruth.txt .*, line 4 has none")
