@@ -101,7 +101,7 @@ class Checkpoint(Stage, Pretrained):
             self.refuse("objective", "must be set: Embedding asks what it compares")
         return self.objective.embed(raw)
 
-    def blank(self) -> Network:
+    def _build(self) -> Network:
         backbone = self.encoder.build((self.channels,))
         if self.projector is None:
             return Network(backbone, nn.Identity())
@@ -114,20 +114,20 @@ class Checkpoint(Stage, Pretrained):
     def _read(self) -> Artifact:
         path = Path(self.path)
         with torch.device("meta"):
-            wanted = self.blank().state_dict()
+            wanted = self._build().state_dict()
         try:
             return matched(weights.read(path), wanted, path)
         except WeightsError as error:
             self.refuse("path", f"cannot be used: {error}")
 
     def stand_in(self) -> Artifact:
-        return self.blank().state_dict()
+        return self._build().state_dict()
 
     def run(self, job: Job) -> Artifact:
         return self._read()
 
     def trained(self, get: GetArtifact) -> Network:
-        network = self.blank()
+        network = self._build()
         network.load_state_dict(get(self))
         return network
 

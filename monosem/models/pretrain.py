@@ -142,9 +142,6 @@ class Pretrain(Training, Pretrained):
         self.train(job, network, self.parameter_groups(network), losses, embeddings_of)
         return network.state_dict()
 
-    def blank(self) -> Network:
-        return self.build()
-
     def trained(self, get: GetArtifact) -> Network:
         network = self.build()
         network.load_state_dict(get(self))

@@ -58,11 +58,14 @@ class Representation(Part):
         return tuple(stages)
 
     def skeleton(self) -> nn.Module | None:
-        """The network with weights that mean nothing; None where it is not known beforehand.
+        """The network with weights that mean nothing; None where only training can tell it.
 
-        Asked before anything is trained, on torch's meta device, for the names of its layers.
+        Asked before any work, for the names of layers or for a trial pass.
         """
-        return None
+        artifacts = {stage: stage.stand_in() for stage in self.stages}
+        if None in artifacts.values():
+            return None
+        return self.network(lambda stage: artifacts[stage] or {})
 
     def network(self, get: GetArtifact) -> nn.Module:
         """The map from prepared inputs to features: on the device, in evaluation mode, frozen.
@@ -102,10 +105,6 @@ class Pretrained(Representation):
     As a representation: the features of its backbone.
     """
 
-    def blank(self) -> Network:
-        """The network with weights that mean nothing."""
-        raise NotImplementedError
-
     def trained(self, get: GetArtifact) -> Network:
         """The network with its weights, in training mode, on the device where it was built."""
         raise NotImplementedError
@@ -118,9 +117,6 @@ class Pretrained(Representation):
     def projection_width(self) -> int | None:
         """The number of features of a projection; None where there is no projector."""
         raise NotImplementedError
-
-    def skeleton(self) -> nn.Module:
-        return self.blank().backbone
 
     def network(self, get: GetArtifact) -> nn.Module:
         return freeze(self.trained(get).backbone)
@@ -151,14 +147,10 @@ class Projected(Representation):
         """(n, d) raw projections -> (n, d) features."""
         raise NotImplementedError
 
-    def skeleton(self) -> nn.Module:
-        return self._on_top_of(self.encoder.blank())
-
     def network(self, get: GetArtifact) -> nn.Module:
-        return freeze(self._on_top_of(self.encoder.trained(get)))
-
-    def _on_top_of(self, network: Network) -> nn.Module:
-        return Composed(Composed(network.backbone, network.projector), self.after)
+        trained = self.encoder.trained(get)
+        projected = Composed(trained.backbone, trained.projector)
+        return freeze(Composed(projected, self.after))
 
 
 @gin.register

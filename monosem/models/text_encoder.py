@@ -119,7 +119,7 @@ class TextEncoder(Representation):
     def skeleton(self) -> nn.Module:
         import transformers
 
-        with _quiet():
+        with _quiet(), torch.device("meta"):  # its weights may be large
             return transformers.AutoModel.from_config(self._config)
 
     def network(self, get: GetArtifact) -> nn.Module:

@@ -261,5 +261,4 @@ class Tuned(Learning):
 @functools.lru_cache(maxsize=8)
 def _skeleton(encoder: Representation) -> nn.Module | None:
     """Asked by every fine-tuned network of a curve."""
-    with torch.device("meta"):
-        return encoder.skeleton()
+    return encoder.skeleton()

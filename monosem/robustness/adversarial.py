@@ -191,10 +191,9 @@ def has_gradients(encoder: Representation, data: ImageDataset) -> bool | None:
 
     Tried with the first weights of a training. So it is known before any work.
     """
-    artifacts = {stage: stage.stand_in() for stage in encoder.stages}
-    if None in artifacts.values():
+    network = encoder.skeleton()
+    if network is None:
         return None
-    network = encoder.network(lambda stage: artifacts[stage] or {})
     return has_gradient(network, data.prepare(data.split("test").inputs[:TRIED]))
 
 
