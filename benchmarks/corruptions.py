@@ -13,8 +13,8 @@ Gave, on one thread of an Intel Xeon (model 207), load below 1, 5 rounds: 6.1 ti
 corruption; 147 for frost, 32 zoom blur, 28 brightness, 16 saturate, 14 fog, 10 to 11 gaussian blur,
 contrast and snow, 9 elastic transform, 3 to 6 for the other noises and blurs, 2 pixelate, 0.9 for
 spatter and for JPEG, whose codec is the same on both sides. Normal draws alone limit Gaussian noise
-to about 6 times. With --threads 2 --clock 8.8 times for the median, and 17 times where ours take the
-strengths for small images.
+to about 6 times. With --threads 2 --clock 8.8 times for the median, and 17 times where ours take
+the strengths for small images.
 """
 
 from __future__ import annotations
