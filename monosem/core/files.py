@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import sys
@@ -15,6 +16,17 @@ def file_digest(path: Path, method: str = "sha256") -> str:
     """The digest of what a file holds, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, method).hexdigest()
+
+
+def known_digest(path: Path) -> str:
+    """As `file_digest`, of a file that keys are made of: read once for each of its states."""
+    status = path.stat()
+    return _digest_of_state(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of_state(path: Path, size: int, changed_at: int) -> str:
+    return file_digest(path)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from monosem.checkpoints.array_file import load_columns
 from monosem.checkpoints.safe_load import WeightsError
 from monosem.core.fields import PathField
-from monosem.core.files import file_digest
+from monosem.core.files import known_digest
 from monosem.corruptions.label_noise import WrongLabels, make_wrong
 from monosem.data.dataset import Dataset
 
@@ -48,7 +48,7 @@ class HumanNoise(WrongLabels):
         if not path.is_file():
             self.refuse("file", f"must be a file, got {path}, which is none")
         try:
-            return file_digest(path)
+            return known_digest(path)
         except OSError as error:
             self.refuse("file", f"cannot be read: {path}: {error.strerror}")
 

@@ -17,7 +17,7 @@ from typing import Any
 import gin
 
 from monosem.core.fields import Part, PathField
-from monosem.core.files import file_digest
+from monosem.core.files import known_digest
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -40,10 +40,7 @@ class Tokenizer(Part):
     folder: PathField
 
     def content(self) -> str:
-        states = []
-        for path in self._files():
-            status = path.stat()
-            states.append((path.name, _digest(path, status.st_size, status.st_mtime_ns)))
+        states = [(path.name, known_digest(path)) for path in self._files()]
         return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
     def encode(self, texts: Sequence[str], length: int) -> list[list[int]]:
@@ -156,12 +153,6 @@ class LoadedTokenizer:
     def starts_word(self, token: int) -> bool:
         """Whether the token begins a word; of a vocabulary without marks every one does."""
         return token in self.starts if self.marks_starts else token not in self.goes_on
-
-
-@functools.cache
-def _digest(path: Path, size: int, changed_at: int) -> str:
-    """Read once for every state of a file, as keys are asked for often."""
-    return file_digest(path)
 
 
 @functools.lru_cache(maxsize=8)

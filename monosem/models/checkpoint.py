@@ -5,7 +5,6 @@ The file is read by core/weights.py, and its tensors are matched to the network 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from monosem.checkpoints import weights
 from monosem.checkpoints.matching import matched
 from monosem.checkpoints.safe_load import WeightsError
 from monosem.core.fields import Count, PathField
-from monosem.core.files import file_digest
+from monosem.core.files import known_digest
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import channel_mismatch
@@ -80,8 +79,7 @@ class Checkpoint(Stage, Pretrained):
         if not path.is_file():
             self.refuse("path", f"cannot be used: {weights.describe_absence(path)}")
         try:
-            status = path.stat()
-            return _digest(path, status.st_size, status.st_mtime_ns)
+            return known_digest(path)
         except OSError as error:
             self.refuse("path", f"cannot be used: {path} cannot be read: {error.strerror}")
 
@@ -135,12 +133,6 @@ class Checkpoint(Stage, Pretrained):
         autoencoder = self.trained(get).autoencoder
         assert isinstance(autoencoder, Autoencoder), "Latents refuses others"
         return autoencoder
-
-
-@functools.cache
-def _digest(path: Path, size: int, changed_at: int) -> str:
-    """Read once for every state of a file, as keys are asked for often."""
-    return file_digest(path)
 
 
 @gin.register

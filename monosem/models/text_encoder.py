@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monosem.core.fields import PACKAGE, PathField, Range
-from monosem.core.files import file_digest
+from monosem.core.files import known_digest
 from monosem.core.identity import digest
 from monosem.core.stage import StageError
 from monosem.data.dataset import Dataset
@@ -69,7 +69,7 @@ class TextEncoder(Representation):
                 "weights",
                 f"must hold the weights, *.safetensors or *.bin, got {self.weights} without them",
             )
-        return digest([_digest(path) for path in (*files, Path(self.weights, CONFIG))])
+        return digest([known_digest(path) for path in (*files, Path(self.weights, CONFIG))])
 
     def incompatibility(self, data: Dataset) -> str | None:
         if not isinstance(data, TextDataset):
@@ -214,17 +214,6 @@ def _quiet() -> Iterator[None]:
 def _files_of_weights(folder: Path) -> list[Path]:
     """Those that transformers would read: *.safetensors, or else *.bin."""
     return [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
-
-
-def _digest(path: Path) -> str:
-    status = path.stat()
-    return _digest_of_state(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _digest_of_state(path: Path, size: int, changed_at: int) -> str:
-    """Read once for every state of a file, as keys are asked for often."""
-    return file_digest(path)
 
 
 @functools.cache
