@@ -77,6 +77,13 @@ class Task:
         return lambda inputs: self.corruption.inputs(inputs, self.data, severity, generator)
 
 
+def clean_task(encoder: Representation, data: Dataset, repeats: int) -> Task:
+    """To learn from the clean training set: one draw of the probe for every repeat."""
+    return Task(
+        encoder=encoder, data=data, corruption=Corruption(), severities=(0.0,), repeats=repeats
+    )
+
+
 def draws_of(severities: Sequence[float], repeats: int) -> list[tuple[float, int]]:
     """Every (severity, repeat), severity by severity."""
     return [(severity, repeat) for severity in severities for repeat in range(repeats)]

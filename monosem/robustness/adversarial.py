@@ -16,11 +16,10 @@ from monosem.core.device import device
 from monosem.core.fields import Count
 from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.corruptions.base import Corruption
 from monosem.data.images import ImageDataset
 from monosem.models.representation import Representation
 from monosem.probes.attacks import Attack, PixelScale, has_gradient, is_flat, look
-from monosem.probes.base import Probe, Task
+from monosem.probes.base import Probe, Task, clean_task
 from monosem.robustness.measurement import SeverityCurve
 
 IMAGES = 120  # attacked at a time, as a pass that keeps all for gradients fills memory
@@ -104,13 +103,7 @@ class Adversarial(SeverityCurve):
     @property
     def task(self) -> Task:
         """What is asked of the probe: a classifier for every repeat, of the clean training set."""
-        return Task(
-            encoder=self.encoder,
-            data=self.data,
-            corruption=Corruption(),
-            severities=(0.0,),
-            repeats=self.repeats,
-        )
+        return clean_task(self.encoder, self.data, self.repeats)
 
     def upstream(self) -> tuple[Stage, ...]:
         return (*dict.fromkeys((*self.encoder.stages, *self.probe.upstream(self.task))),)

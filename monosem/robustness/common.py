@@ -35,9 +35,8 @@ from monosem.common_corruptions.weather import Brightness, Fog, Frost, Snow, Spa
 from monosem.core.device import device
 from monosem.core.fields import Count, Range
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.corruptions.base import Corruption
 from monosem.models.features import encode
-from monosem.probes.base import Classifier, Probe, Task
+from monosem.probes.base import Classifier, Probe, Task, clean_task
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.probes.linear import LinearClassifier
 from monosem.robustness.measurement import Point, Result, Series
@@ -130,13 +129,7 @@ class CommonCorruptions(Series):
     @property
     def task(self) -> Task:
         """What is asked of the probe: to learn from the clean training set."""
-        return Task(
-            encoder=self.encoder,
-            data=self.data,
-            corruption=Corruption(),
-            severities=(0.0,),
-            repeats=self.repeats,
-        )
+        return clean_task(self.encoder, self.data, self.repeats)
 
     def upstream(self) -> tuple[Stage, ...]:
         test = self.probe.test_stages(self.encoder, self.data)

@@ -15,9 +15,8 @@ from torch import Tensor
 from monosem.core.device import device
 from monosem.core.fields import Count
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
-from monosem.probes.base import Probe, Task
+from monosem.probes.base import Probe, Task, clean_task
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.robustness.common import CLEAN
 from monosem.robustness.measurement import Point, Result, Series
@@ -107,13 +106,7 @@ class Shift(Series):
     @property
     def task(self) -> Task:
         """What is asked of the probe: to learn from the clean training set."""
-        return Task(
-            encoder=self.encoder,
-            data=self.data,
-            corruption=Corruption(),
-            severities=(0.0,),
-            repeats=self.repeats,
-        )
+        return clean_task(self.encoder, self.data, self.repeats)
 
     def upstream(self) -> tuple[Stage, ...]:
         stages = list(self.probe.upstream(self.task))

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import gin
 
 from monosem.data.dataset import Dataset
-from monosem.shifts.base import PublishedSets, ShiftPoint, refuse_repeated
-from monosem.shifts.blocks import ArrayBlock, Severity
-
-CommonName = Literal[
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
-    "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
-    "jpeg_compression", "speckle_noise", "gaussian_blur", "spatter", "saturate",
-]  # fmt: skip
-FIFTEEN: tuple[CommonName, ...] = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
-    "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
-    "jpeg_compression",
-)  # fmt: skip
-SEVERITIES: tuple[Severity, ...] = (1, 2, 3, 4, 5)
+from monosem.shifts.base import PublishedSets, ShiftPoint
+from monosem.shifts.blocks import ArrayBlock
+from monosem.shifts.commonly_corrupted import CommonlyCorrupted
 
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -43,7 +32,7 @@ CIFAR100_NAMES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptedCIFAR(PublishedSets):
+class CorruptedCIFAR(CommonlyCorrupted):
     """The test images of CIFAR under common corruptions (Hendrycks and Dietterich 2019).
 
     <corruption>.npy has the five severities one after the other, (50000, 32, 32, 3) uint8 in all,
@@ -56,16 +45,6 @@ class CorruptedCIFAR(PublishedSets):
     """
 
     class_labels: ClassVar[tuple[str, ...]]
-
-    corruptions: tuple[CommonName, ...] = FIFTEEN
-    severities: tuple[Severity, ...] = SEVERITIES
-
-    def validate(self) -> None:
-        refuse_repeated(self, "corruptions", "severities")
-
-    @property
-    def names(self) -> tuple[tuple[str, float], ...]:
-        return tuple((name, float(s)) for name in self.corruptions for s in self.severities)
 
     def points(self, like: Dataset) -> tuple[ShiftPoint, ...]:
         return tuple(

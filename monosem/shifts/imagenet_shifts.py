@@ -23,11 +23,9 @@ from monosem.shifts.base import (
     PublishedTestSet,
     ShiftPoint,
     first_few,
-    refuse_repeated,
     shapes_of,
 )
-from monosem.shifts.blocks import Severity
-from monosem.shifts.cifar_shifts import FIFTEEN, SEVERITIES, CommonName
+from monosem.shifts.commonly_corrupted import CommonlyCorrupted
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 WNID = r"n\d{8}"
@@ -126,7 +124,7 @@ def read_wnids(path: str) -> list[str]:
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class ImageNetC(PublishedSets):
+class ImageNetC(CommonlyCorrupted):
     """ImageNet-C: the validation images under common corruptions (Hendrycks and Dietterich 2019).
 
     <corruption>/<severity>/<WordNet id>/*, images of 224 x 224 pixels that need no crop.
@@ -138,16 +136,6 @@ class ImageNetC(PublishedSets):
     """
 
     published: ClassVar[str] = "https://zenodo.org/records/2235448"
-
-    corruptions: tuple[CommonName, ...] = FIFTEEN
-    severities: tuple[Severity, ...] = SEVERITIES
-
-    def validate(self) -> None:
-        refuse_repeated(self, "corruptions", "severities")
-
-    @property
-    def names(self) -> tuple[tuple[str, float], ...]:
-        return tuple((name, float(s)) for name in self.corruptions for s in self.severities)
 
     def points(self, like: Dataset) -> tuple[ShiftPoint, ...]:
         folders = functools.partial(

@@ -14,7 +14,7 @@ from monosem.core.identity import digest
 from monosem.datasets.cifar import CIFAR10
 from monosem.datasets.digits import Digits
 from monosem.datasets.mnist import MNIST5000, fit
-from monosem.shifts import cifar_shifts
+from monosem.shifts import cifar_shifts, commonly_corrupted
 from monosem.shifts.cifar_shifts import CIFAR10C, CIFAR100C, CIFAR101
 from monosem.shifts.mnist_shifts import MNISTC
 
@@ -54,7 +54,7 @@ def test_a_point_is_the_block_of_its_corruption_and_severity(cifar):
 
 def test_the_fifteen_are_the_default_and_four_more_are_allowed(cifar):
     assert len(CIFAR10C(folder=cifar).names) == 75
-    assert len(set(cifar_shifts.CommonName.__args__)) == 19
+    assert len(set(commonly_corrupted.CommonName.__args__)) == 19
     with pytest.raises(FieldError, match="CIFAR10C.corruptions must be one of"):
         CIFAR10C(folder=cifar, corruptions=("rain",))
     with pytest.raises(FieldError, match="CIFAR10C.severities must be between 1 and 5, got 6"):
