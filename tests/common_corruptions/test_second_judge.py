@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_noise_and_blur import NOISES, as_array, as_image, by_name, distance, smooth_images
+from corrupted_images import as_array, as_image, by_name, distance, smooth_images
+from test_noise_and_blur import NOISES
 from torch.testing import assert_close
 
 from monosem.common_corruptions.weather import Fog

@@ -7,52 +7,18 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from corrupted_images import as_array, as_image, by_name, distance, smooth_images
 from samples import random_pixels
-from test_noise_and_blur import as_array, as_image, by_name, distance, smooth_images
 from torch.testing import assert_close
 
 from monosem.common_corruptions import textures
-from monosem.common_corruptions.base import SEVERITIES
 from monosem.common_corruptions.weather import Brightness, Fog, Frost, Snow, Spatter, snow_layer
 from monosem.core.identity import generator
-from monosem.datasets.digits import Digits
 
 WEATHER = [Snow(), Frost(), Fog(), Brightness(), Spatter()]
 GROWING = [Snow(), Fog(), Brightness()]
-SHAPES = [(1, 16, 16), (1, 32, 32), (1, 224, 224), (3, 32, 32), (3, 224, 224), (3, 80, 96)]
 
 every = pytest.mark.parametrize("corruption", WEATHER, ids=by_name)
-
-
-@every
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_results_are_whole_grey_levels_in_range_and_repeat_with_the_draw(corruption, shape):
-    pixels = smooth_images(2, shape[0], 224)[:, :, : shape[1], : shape[2]]
-    for severity in (1, 3, 5):
-        first, second = (corruption.corrupted(pixels, severity, generator("x")) for _ in range(2))
-        assert first.shape == pixels.shape and torch.equal(first, second)
-        assert first.min() >= 0 and first.max() <= 1 and not torch.equal(first, pixels)
-        assert_close(first * 255, (first * 255).round(), rtol=0, atol=1e-3)
-
-
-@every
-def test_severity_0_changes_nothing_and_all_tables_have_5_strengths(corruption):
-    data = Digits(size=16)
-    inputs = data.prepare(data.split("test").inputs[:5])
-    assert torch.equal(corruption.inputs(inputs, data, 0, generator("x")), inputs)
-    assert len(corruption.small) == len(corruption.large) == SEVERITIES
-    assert corruption.incompatibility(data) is None
-
-
-@every
-def test_severities_draw_equally_much_so_that_later_chunks_share_their_draws_too(corruption):
-    states = []
-    for severity in (1, 2, 3, 4, 5):
-        draw = generator("x")
-        corruption.corrupted(smooth_images(2, 1, 20), severity, draw)
-        states.append(draw.get_state())
-    assert all(torch.equal(state, states[0]) for state in states)
-    assert torch.equal(states[0], generator("x").get_state()) != corruption.is_random
 
 
 @pytest.mark.parametrize("corruption", GROWING, ids=by_name)
