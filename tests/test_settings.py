@@ -16,7 +16,8 @@ from PIL import Image
 
 import monosem
 from monosem.results.rows import read_table
-from monosem.shifts.cifar_shifts import CIFAR10_NAMES, CIFAR100_NAMES, FIFTEEN
+from monosem.shifts.cifar_shifts import CIFAR10_NAMES, CIFAR100_NAMES
+from monosem.shifts.commonly_corrupted import FIFTEEN
 from monosem.specs import load as loading
 from monosem.specs.load import load
 
