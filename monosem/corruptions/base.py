@@ -1,8 +1,8 @@
 """Corruptions: of the probe's training labels, its training examples or the test inputs.
 
 A corruption overrides one hook; the other hooks change nothing. Every hook is
-handed a fresh generator, seeded by (class of the corruption, repeat, dataset) alone. The encoder
-does not seed it, so every encoder meets the same noise. The severity does not seed it either, so
+handed a fresh generator, seeded by (class of the corruption, repeat, what the dataset says in
+`seeding`) alone. The encoder does not seed it, so every encoder meets the same noise. The severity does not seed it either, so
 severities share their draws: the labels wrong at 10 % are among those wrong at 20 %, and 5 shots
 contain the 2 shots. Nothing here knows of probes or encoders.
 """
@@ -47,7 +47,7 @@ class Corruption(Part):
 
         It is on the CPU, so that encoders measured on different devices meet the same noise.
         """
-        return seeded_generator(type(self).__name__, repeat, data)
+        return seeded_generator(type(self).__name__, repeat, data.seeding)
 
     def labels(
         self, labels: Tensor, data: Dataset, severity: float, generator: Generator
@@ -72,6 +72,13 @@ class Corruption(Part):
         """
         return inputs
 
+    def stored_inputs(self, data: Dataset, severity: float, generator: Generator) -> Tensor:
+        """The test inputs (n, ...) as `data` stores them, corrupted before they are prepared.
+
+        For what is easier to change there than in what a network takes: words, say, in texts.
+        """
+        return data.split("test").inputs
+
     def touches_training(self, severity: float) -> bool:
         """Whether the probe learns from other labels or other examples than the clean ones."""
         chooses_examples = type(self).examples is not Corruption.examples
@@ -83,7 +90,9 @@ class Corruption(Part):
 
     def touches_inputs(self, severity: float) -> bool:
         """Whether the test inputs have to be encoded anew at this severity."""
-        return severity != 0 and type(self).inputs is not Corruption.inputs
+        kind = type(self)
+        changes_stored = kind.stored_inputs is not Corruption.stored_inputs
+        return severity != 0 and (changes_stored or kind.inputs is not Corruption.inputs)
 
 
 class TrainingSet(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -15,21 +14,21 @@ from torch import Generator, Tensor
 from monosem.core.fields import Fraction
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
-from monosem.data.text import TextDataset
+from monosem.data.text import TextDataset, word_spans
 
-DRAWS = 3  # uniform numbers of every word
+DRAWS = 3  # uniform numbers of every word: which come first, and two for what becomes of it
 MOST_TEXTS = 10_000  # of the training split, whose words replace others
 
 
-class Word(NamedTuple):
-    """A word that is to be changed.
+class Draws(NamedTuple):
+    """Uniform numbers for a text of w words. They do not depend on the severity.
 
-    place: which piece of the text it is.
-    draws: uniform numbers that decide how, (DRAWS - 1,).
+    of_words: (w, DRAWS).
+    rounding: whether severity * w is rounded up.
     """
 
-    place: int
-    draws: tuple[float, ...]
+    of_words: list[list[float]]
+    rounding: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class WordNoise(Corruption):
 
     Of w words it is severity * w, rounded up or down at random so that the mean is exact. The
     words changed at a severity are among those changed at every larger one. Words are those of
-    `Tokenizer.words`: a comma is none, and parts of don't may be two.
+    `word_spans`, in the text as it was written, which is then cut into tokens anew. So encoders
+    with other tokenizers meet the same noise.
     """
 
     severities: ClassVar[Any] = Fraction
@@ -53,72 +53,49 @@ class WordNoise(Corruption):
             return None
         return f"must be of texts, whose words are {self.what}, got {type(data).__name__}"
 
-    def change(
-        self, pieces: list[list[int]], places: Sequence[int], word: Word, data: TextDataset
-    ) -> None:
+    def change(self, words: list[str], at: int, draws: list[float], data: TextDataset) -> None:
         """Change a word, in place.
 
-        pieces: the tokens of a text, piece by piece.
-        places: which of them are words, ascending.
+        words: all of the text; '' where one was dropped.
+        at: which of them.
+        draws: uniform numbers that decide how, DRAWS - 1.
         """
         raise NotImplementedError
 
-    def inputs(
-        self, inputs: Tensor, data: Dataset, severity: float, generator: Generator
-    ) -> Tensor:
+    def stored_inputs(self, data: Dataset, severity: float, generator: Generator) -> Tensor:
         assert isinstance(data, TextDataset), "as incompatibility says"
-        draws = torch.rand(*inputs.shape, DRAWS, generator=generator).tolist()
-        roundings = torch.rand(len(inputs), generator=generator).tolist()
-        rows = []
-        for tokens, draws_of_row, rounding in zip(
-            _unpadded(inputs, data), draws, roundings, strict=True
-        ):
-            rows.append(self._changed(tokens, data, severity, draws_of_row, rounding))
-        longest = max(map(len, rows))
-        pad = data.tokenizer.pad
-        padded = [[*row, *[pad] * (longest - len(row))] for row in rows]
-        return torch.tensor(padded, dtype=inputs.dtype, device=inputs.device)
+        texts = data.texts("test")
+        return data.encode([self.noisy(text, data, severity, generator) for text in texts])
 
-    def _changed(
-        self,
-        tokens: list[int],
-        data: TextDataset,
-        severity: float,
-        draws: Sequence[Sequence[float]],
-        rounding: float,
-    ) -> list[int]:
-        spans = data.tokenizer.words(tokens)
-        pieces, places = _pieces(tokens, spans)
-        ranks = sorted(range(len(places)), key=lambda index: draws[index][0])
-        count = min(int(severity * len(places) + rounding), len(places))
-        for index in ranks[:count]:
-            self.change(pieces, places, Word(places[index], tuple(draws[index][1:])), data)
-        changed = [token for piece in pieces for token in piece]
-        end = tokens[spans[-1][1] :] if spans else []
-        if len(changed) <= max(data.length, len(tokens)):
-            return changed if any(pieces[place] for place in places) else tokens
-        return [*changed[: data.length - len(end)], *end]
+    def noisy(self, text: str, data: TextDataset, severity: float, generator: Generator) -> str:
+        """A text with that share of its words changed."""
+        spans = word_spans(text)
+        words = [text[start:end] for start, end in spans]
+        draws = _draws(len(words), generator)
+        order = sorted(range(len(words)), key=lambda index: draws.of_words[index][0])
+        count = min(int(severity * len(words) + draws.rounding), len(words))
+        for index in order[:count]:
+            self.change(words, index, draws.of_words[index][1:], data)
+        return _joined(text, spans, words)
 
 
-def _unpadded(inputs: Tensor, data: TextDataset) -> list[list[int]]:
-    lengths = data.lengths(inputs).tolist()
-    rows = zip(inputs.tolist(), lengths, strict=True)
-    return [row[: max(length, 1)] for row, length in rows]
+def _draws(words: int, generator: Generator) -> Draws:
+    numbers = torch.rand(words * DRAWS + 1, generator=generator).tolist()
+    rounding = numbers.pop()
+    return Draws(
+        [numbers[first : first + DRAWS] for first in range(0, len(numbers), DRAWS)], rounding
+    )
 
 
-def _pieces(
-    tokens: list[int], spans: Sequence[tuple[int, int]]
-) -> tuple[list[list[int]], list[int]]:
-    """The tokens cut into words and what is between them; and which pieces are the words."""
-    pieces: list[list[int]] = []
-    places: list[int] = []
+def _joined(text: str, spans: list[tuple[int, int]], words: list[str]) -> str:
+    """The text with other words at its spans; a dropped one takes the space before it along."""
+    pieces: list[str] = []
     done = 0
-    for first, end in spans:
-        pieces.append(tokens[done:first])
-        places.append(len(pieces))
-        pieces.append(tokens[first:end])
+    for (start, end), word in zip(spans, words, strict=True):
+        between = text[done:start]
+        pieces += [between if word else between.removesuffix(" "), word]
         done = end
-    return [*pieces, tokens[done:]], places
+    return "".join([*pieces, text[done:]]).strip()
 
 
 @gin.register
@@ -128,11 +105,9 @@ class WordDropping(WordNoise):
 
     what: ClassVar[str] = "dropped"
 
-    def change(
-        self, pieces: list[list[int]], places: Sequence[int], word: Word, data: TextDataset
-    ) -> None:
-        if sum(bool(pieces[place]) for place in places) > 1:
-            pieces[word.place] = []
+    def change(self, words: list[str], at: int, draws: list[float], data: TextDataset) -> None:
+        if sum(map(bool, words)) > 1:
+            words[at] = ""
 
 
 @gin.register
@@ -142,11 +117,9 @@ class WordSwapping(WordNoise):
 
     what: ClassVar[str] = "swapped"
 
-    def change(
-        self, pieces: list[list[int]], places: Sequence[int], word: Word, data: TextDataset
-    ) -> None:
-        other = places[(places.index(word.place) + 1) % len(places)]
-        pieces[word.place], pieces[other] = pieces[other], pieces[word.place]
+    def change(self, words: list[str], at: int, draws: list[float], data: TextDataset) -> None:
+        other = (at + 1) % len(words)
+        words[at], words[other] = words[other], words[at]
 
 
 @gin.register
@@ -156,20 +129,16 @@ class WordReplacing(WordNoise):
 
     what: ClassVar[str] = "replaced"
 
-    def change(
-        self, pieces: list[list[int]], places: Sequence[int], word: Word, data: TextDataset
-    ) -> None:
+    def change(self, words: list[str], at: int, draws: list[float], data: TextDataset) -> None:
         pool = _training_words(data)
-        pieces[word.place] = [*pool[int(word.draws[0] * len(pool))]]
+        words[at] = pool[int(draws[0] * len(pool))]
 
 
 @functools.lru_cache(maxsize=4)
-def _training_words(data: TextDataset) -> list[tuple[int, ...]]:
-    """The tokens of every word of the training texts, as often as it occurs."""
-    words: list[tuple[int, ...]] = []
-    for tokens in _unpadded(data.split("train").inputs[:MOST_TEXTS], data):
-        words += [tuple(tokens[first:end]) for first, end in data.tokenizer.words(tokens)]
-    return words
+def _training_words(data: TextDataset) -> list[str]:
+    """Every word of the training texts, as often as it occurs."""
+    texts = data.texts("train")[:MOST_TEXTS]
+    return [text[start:end] for text in texts for start, end in word_spans(text)]
 
 
 @gin.register
@@ -177,7 +146,7 @@ def _training_words(data: TextDataset) -> list[tuple[int, ...]]:
 class Misspelling(WordNoise):
     """A random character of a word is dropped, swapped with the next one, or replaced.
 
-    A word of one character stays as it is, unless it is replaced. The word is tokenised anew.
+    A word of one character stays as it is, unless it is replaced.
 
     change_of: 'drop', 'swap' or 'replace', by a random letter from a to z.
     """
@@ -190,13 +159,8 @@ class Misspelling(WordNoise):
     def axis(self) -> str:
         return f"words of the test texts that are misspelt (share, {self.change_of})"
 
-    def change(
-        self, pieces: list[list[int]], places: Sequence[int], word: Word, data: TextDataset
-    ) -> None:
-        spelt = data.tokenizer.spell(pieces[word.place])
-        changed = self._respelt(spelt, *word.draws)
-        if changed != spelt:
-            pieces[word.place] = data.tokenizer.encode_word(changed)
+    def change(self, words: list[str], at: int, draws: list[float], data: TextDataset) -> None:
+        words[at] = self._respelt(words[at], *draws)
 
     def _respelt(self, word: str, where: float, which: float) -> str:
         if self.change_of == "replace":

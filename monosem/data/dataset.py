@@ -67,11 +67,13 @@ class Dataset(Part):
     `ImageDataset` does the latter for images.
 
     splits: those that it has. One that is only tested on has ("test",).
+    noun: what its examples are, for people, in the plural.
     pieces: what an example is made of, for people, for example 'words'; '' where it has none
         that `occlusions` could leave out.
     """
 
     splits: ClassVar[tuple[SplitName, ...]] = SPLITS
+    noun: ClassVar[str] = "examples"
     pieces: ClassVar[str] = ""
 
     def load(self, split: SplitName) -> Examples:
@@ -157,6 +159,15 @@ class Dataset(Part):
     def groupings(self) -> Mapping[str, tuple[int, ...]]:
         """Ways to group the classes: by the name of each, the group of every class, from 0 on."""
         return MappingProxyType({})
+
+    @property
+    def seeding(self) -> object:
+        """What seeds the draws of corruptions, beside their repeat: the dataset itself.
+
+        Data of one kind that tell encoders apart, as texts cut up by two tokenizers do, may say
+        what they have in common, so that all encoders meet the same noise.
+        """
+        return self
 
     def rater_labels(self) -> Tensor | None:
         """The labels that single people gave to the training examples, where they are known.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ class ImageDataset(Dataset):
     std: of every channel, in the same units; above 0.
     """
 
+    noun: ClassVar[str] = "images"
     mean: tuple[float, ...]
     std: tuple[Positive, ...]
 

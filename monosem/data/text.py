@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from monosem.core.device import device
 from monosem.core.fields import FieldError, Range
+from monosem.core.identity import digest
 from monosem.data.dataset import Augmentation, Dataset, Occlusions, SplitName
 from monosem.data.packed import Packed, PackError, SplitSource, Stream
 from monosem.data.tokens import Tokenizer
@@ -49,6 +50,7 @@ class TextDataset(Packed):
     length: tokens of a text, special ones included; what is beyond is cut off.
     """
 
+    noun: ClassVar[str] = "texts"
     pieces: ClassVar[str] = "words"
     tokenizer: Tokenizer
     length: Annotated[int, Range(4)] = 128
@@ -89,6 +91,15 @@ class TextDataset(Packed):
     def texts(self, split: SplitName) -> Sequence[str]:
         """The texts of a split as they were written."""
         return _read_once(self, split).texts
+
+    @property
+    def seeding(self) -> object:
+        """The texts and their labels: the same for every tokenizer, length and place."""
+        return type(self).__name__, *(_digest_once(self, split) for split in self.splits)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """(n, length) int32: texts of any kind as the dataset stores its own."""
+        return torch.from_numpy(self._tokens(texts))
 
     def lengths(self, tokens: Tensor) -> Tensor:
         """(n, any) tokens -> (n,) how many of them are before the padding."""
@@ -134,9 +145,9 @@ class TextDataset(Packed):
     def occlusions(self, index: int) -> Occlusions:
         """A test text without one of its words at a time; a word is letters, digits, ' and -."""
         (text,) = self.show([index])
-        spans = [match.span() for match in WORD.finditer(text)]
+        spans = word_spans(text)
         texts = [text[:start] + text[end:] for start, end in spans]
-        return Occlusions(spans, torch.from_numpy(self._tokens(texts)))
+        return Occlusions(spans, self.encode(texts))
 
     def mismatch(self, other: Dataset) -> str | None:
         if not isinstance(other, TextDataset):
@@ -152,6 +163,11 @@ class TextDataset(Packed):
         if inputs.dtype == torch.int32 and inputs.ndim == 2:
             return None
         return "must hold int32 tokens (n, length)"
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every word: letters and digits, with ' and - inside."""
+    return [match.span() for match in WORD.finditer(text)]
 
 
 def batch_ends(lengths: Sequence[int], size: int) -> list[int]:
@@ -184,3 +200,10 @@ def _read_once(data: TextDataset, split: SplitName) -> Texts:
         return data.read(split)
     except (PackError, OSError) as error:  # files that have changed since they were packed
         raise FieldError(type(data).__name__, data.origin(split), "", str(error)) from None
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_once(data: TextDataset, split: SplitName) -> str:
+    """Asked for at every draw."""
+    texts, labels, _ = _read_once(data, split)
+    return digest([*texts], [*labels])

@@ -1,4 +1,4 @@
-"""The tokenizer of a transformers folder: from texts to numbers of tokens, and words among them.
+"""The tokenizer of a transformers folder: from texts to numbers of tokens, and back.
 
 transformers is an optional package, imported when a tokenizer is first used. Nothing is downloaded.
 """
@@ -24,8 +24,6 @@ FILES = (
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
     "sentencepiece.bpe.model",
 )  # fmt: skip
-STARTS_A_WORD = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write a space
-GOES_ON = "##"  # how WordPiece marks a token inside a word
 
 
 @gin.register
@@ -52,42 +50,10 @@ class Tokenizer(Part):
         tokens: list[list[int]] = loaded([*texts], truncation=True, max_length=length)["input_ids"]
         return tokens
 
-    def encode_word(self, word: str) -> list[int]:
-        """The tokens of a word inside a text: no special ones."""
-        loaded = self._loaded()
-        return loaded.encode_plain(f" {word}" if loaded.marks_starts else word)
-
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, without the special ones."""
         loaded = self._loaded()
         return loaded.decode(tuple(token for token in tokens if token not in loaded.special))
-
-    def words(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        """Where words are: (first, after the last) position of each; special tokens are in none.
-
-        A word is a token that starts one and those that go on with it. Signs such as a comma are
-        words of their own, if the tokenizer keeps them apart, and are left out.
-        """
-        loaded = self._loaded()
-        spans: list[tuple[int, int]] = []
-        is_open = False
-        for position, token in enumerate(tokens):
-            if token in loaded.special:
-                is_open = False
-            elif is_open and not loaded.starts_word(token):
-                spans[-1] = (spans[-1][0], position + 1)
-            else:
-                spans.append((position, position + 1))
-                is_open = True
-        return [
-            (first, end)
-            for first, end in spans
-            if any(map(str.isalnum, loaded.spell(tokens[first:end])))
-        ]
-
-    def spell(self, word: Sequence[int]) -> str:
-        """The text of the tokens of a word."""
-        return self._loaded().spell(word)
 
     @property
     def pad(self) -> int:
@@ -120,39 +86,15 @@ class LoadedTokenizer:
     def __init__(self, tokenizer: Any, pad: int):
         self.tokenizer = tokenizer
         self.pad = pad
-        self._fast = getattr(tokenizer, "backend_tokenizer", None)
-        if self._fast is not None:  # some files say that everything is padded to one length
-            self._fast.no_padding()
-            self._fast.no_truncation()
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        if fast is not None:  # some files say that everything is padded to one length
+            fast.no_padding()
+            fast.no_truncation()
         self.special = {*tokenizer.all_special_ids, pad} - {tokenizer.unk_token_id}
-        spelling = {token: number for token, number in tokenizer.get_vocab().items()}
-        self.goes_on = {number for token, number in spelling.items() if token.startswith(GOES_ON)}
-        self.starts = {
-            number for token, number in spelling.items() if token.startswith(STARTS_A_WORD)
-        }
-        self._spelt: dict[tuple[int, ...], str] = {}
-        self.marks_starts = bool(self.starts) and not self.goes_on
-
-    def encode_plain(self, text: str) -> list[int]:
-        """The tokens of a short text, without special ones; quick, as it is asked word by word."""
-        if self._fast is not None:
-            return list(self._fast.encode(text, add_special_tokens=False).ids)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: tuple[int, ...]) -> str:
         text: str = self.tokenizer.decode([*tokens], clean_up_tokenization_spaces=True)
         return text.strip()
-
-    def spell(self, word: Sequence[int]) -> str:
-        """The text of a word, which is asked for often."""
-        key = tuple(word)
-        if key not in self._spelt:
-            self._spelt[key] = self.decode(key)
-        return self._spelt[key]
-
-    def starts_word(self, token: int) -> bool:
-        """Whether the token begins a word; of a vocabulary without marks every one does."""
-        return token in self.starts if self.marks_starts else token not in self.goes_on
 
 
 @functools.lru_cache(maxsize=8)

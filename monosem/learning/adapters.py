@@ -122,6 +122,7 @@ class AdaptedLinear(nn.Module):
 class Tally:
     """Counts over all rows that pass through an adapted layer. In text a token is a row.
 
+    counted: (...) which rows of a pass count; None is all of them.
     zeros: how many activations between the two matrices are 0, of `activations`.
     alive: (rank,) whether an activation was ever other than 0.
     update, base: sums of squares of the update and of the layer's own output.
@@ -129,17 +130,23 @@ class Tally:
 
     def __init__(self, adapted: AdaptedLinear):
         weight = adapted.down.weight
+        self.counted: Tensor | None = None
         self.activations = 0
         self.alive = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
         self.zeros, self.update, self.base = weight.new_zeros(3, dtype=torch.float64)
 
     def add(self, hidden: Tensor, update: Tensor, base: Tensor) -> None:
-        rows = hidden.detach().flatten(0, -2)
+        rows = self._rows(hidden)
         self.activations += rows.numel()
         self.zeros = self.zeros + (rows == 0).sum()
         self.alive = self.alive | (rows != 0).any(0)
-        self.update = self.update + update.detach().double().square().sum()
-        self.base = self.base + base.detach().double().square().sum()
+        self.update = self.update + self._rows(update).double().square().sum()
+        self.base = self.base + self._rows(base).double().square().sum()
+
+    def _rows(self, passed: Tensor) -> Tensor:
+        """(..., d) -> (rows, d), those that count."""
+        passed = passed.detach()
+        return passed.flatten(0, -2) if self.counted is None else passed[self.counted]
 
 
 def adapted_layers(network: nn.Module) -> list[AdaptedLinear]:
@@ -147,9 +154,19 @@ def adapted_layers(network: nn.Module) -> list[AdaptedLinear]:
     return [module for module in network.modules() if isinstance(module, AdaptedLinear)]
 
 
+def count_only(network: nn.Module, counted: Tensor) -> None:
+    """Tell the adapters of a network which rows of the next pass count: those of no padding, say.
+
+    counted: True or False, in the shape of what passes through, without its last dimension.
+    """
+    for layer in adapted_layers(network):
+        if layer.tally is not None:
+            layer.tally.counted = counted
+
+
 @contextlib.contextmanager
 def watched(network: nn.Module) -> Iterator[Callable[[], dict[str, float]]]:
-    """Inside, what passes through the adapters of a network is counted.
+    """Inside, what passes through the adapters of a network is counted; padding of texts is not.
 
     Gives a function that returns, over all adapters, in percent:
         adapter_sparsity  activations between the two matrices that are exactly 0, as in the paper

@@ -6,6 +6,7 @@ It knows ids of tokens. Which text they were is the dataset's knowledge.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.util
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from monosem.core.stage import StageError
 from monosem.data.dataset import Dataset
 from monosem.data.text import TextDataset
 from monosem.data.tokens import Tokenizer
+from monosem.learning.adapters import count_only
 from monosem.models.representation import GetArtifact, Representation, freeze
 
 Pool = Literal["mean", "first", "last"]
@@ -124,24 +126,8 @@ class TextEncoder(Representation):
 
     def network(self, get: GetArtifact) -> nn.Module:
         layer = self._config.num_hidden_layers if self.layer is None else self.layer
-        model = self._model()
+        model = _with_shared_weights(_read_model(self.weights, self.content()))
         return freeze(PooledTransformer(model, self._tokenizer.pad, layer, self.pool))
-
-    def _model(self) -> nn.Module:
-        import transformers
-
-        with _quiet():
-            model, report = transformers.AutoModel.from_pretrained(
-                self.weights, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
-        # Where weights are missing, transformers draws some. Those of a pooler are not used.
-        missing = sorted(name for name in report["missing_keys"] if not _is_of_pooler(name))
-        if missing:
-            raise StageError(
-                f"TextEncoder.weights must hold all weights of {type(model).__name__}; "
-                f"{len(missing)} are missing from {self.weights}, {missing[0]} for example"
-            )
-        return model
 
 
 class PooledTransformer(nn.Module):
@@ -161,6 +147,7 @@ class PooledTransformer(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         mask = ids != self.pad
         mask[:, 0] = True  # a text that lost all its words still is one token
+        count_only(self.model, mask)
         output = self.model(
             input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False
         )
@@ -181,6 +168,34 @@ def pooled(states: Tensor, mask: Tensor, pool: Pool) -> Tensor:
         return states[:, 0]
     last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
     return states[torch.arange(len(states), device=mask.device), last]
+
+
+@functools.lru_cache(maxsize=1)
+def _read_model(folder: str, content: str) -> nn.Module:
+    """Read once for all networks of a curve, which share its weights.
+
+    content: the digest of the files, so that files that have changed are read again.
+    """
+    import transformers
+
+    with _quiet():
+        model, report = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    # Where weights are missing, transformers draws some. Those of a pooler are not used.
+    missing = sorted(name for name in report["missing_keys"] if not _is_of_pooler(name))
+    if missing:
+        raise StageError(
+            f"TextEncoder.weights must hold all weights of {type(model).__name__}; "
+            f"{len(missing)} are missing from {folder}, {missing[0]} for example"
+        )
+    return freeze(model)
+
+
+def _with_shared_weights(model: nn.Module) -> nn.Module:
+    """A copy whose modules can be exchanged; its weights lie where those of the model lie."""
+    shared = {id(w): nn.Parameter(w.data, requires_grad=False) for w in model.parameters()}
+    return copy.deepcopy(model, shared)
 
 
 def _is_of_pooler(name: str) -> bool:

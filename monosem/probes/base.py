@@ -71,6 +71,13 @@ class Task:
         """One for every draw."""
         return [self.probe_spec(severity, repeat) for severity, repeat in self.draws]
 
+    def stored_inputs(self, severity: float, repeat: int) -> Tensor:
+        """The test inputs as the data store them, corrupted where the corruption does so there."""
+        if not self.corruption.touches_inputs(severity):
+            return self.data.split("test").inputs
+        draw = self.corruption.draw(repeat, self.data)
+        return self.corruption.stored_inputs(self.data, severity, draw)
+
     def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
         """A function that corrupts prepared test inputs, to be called chunk by chunk in order."""
         generator = self.corruption.draw(repeat, self.data)

@@ -93,8 +93,8 @@ class FineTune(MinibatchProbe):
         return (*encoders, *dict.fromkeys(tuned))
 
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
-        inputs = task.data.split("test").inputs
         for severity, repeat in task.draws:
+            inputs = task.stored_inputs(severity, repeat)
             network = self.tuned(task, severity, repeat).network(job.get)
             corrupt = task.corrupt(severity, repeat)
             with watched(network) as measures:
@@ -177,7 +177,7 @@ class Tuned(Learning):
         features = self.encoder.network(get)
         with seeded("FineTune", "weights", self.repeat):
             classifier = nn.Linear(self.encoder.width, self.data.classes)
-        learns = self._what_learns(features).requires_grad_()
+        learns = own_weights(self._what_learns(features)).requires_grad_()
         network = to_device(ClassifierOnFeatures(features, classifier, self.probe.rectify))
         return network, nn.ModuleDict({"learns": learns, "classifier": network.classifier})
 
@@ -256,6 +256,13 @@ class Tuned(Learning):
         network, learner = self.learner(get)
         learner.load_state_dict(get(self))
         return network.eval().requires_grad_(False)
+
+
+def own_weights(module: nn.Module) -> nn.Module:
+    """The module with weights of its own: other networks may share those that it was given."""
+    for weight in module.parameters():
+        weight.data = weight.data.clone()
+    return module
 
 
 @functools.lru_cache(maxsize=8)

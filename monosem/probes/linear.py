@@ -209,10 +209,10 @@ class LinearClassifier(Classifier):
 def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
     """For every draw, the test features (n, d) and how many inputs were encoded for it alone."""
     clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
-    inputs = task.data.split("test").inputs
     network = task.encoder.network(job.get) if task.touches_inputs else None
     for severity, repeat in task.draws:
         if network is not None and task.corruption.touches_inputs(severity):
+            inputs = task.stored_inputs(severity, repeat)
             yield encode(network, task.data, inputs, task.corrupt(severity, repeat)), len(inputs)
         else:
             yield clean, 0

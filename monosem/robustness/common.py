@@ -39,7 +39,7 @@ from monosem.models.features import encode
 from monosem.probes.base import Classifier, Probe, Task, clean_task
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.probes.linear import LinearClassifier
-from monosem.robustness.measurement import Point, Result, Series
+from monosem.robustness.measurement import Point, Result, Series, accuracies
 
 CLEAN = Point("clean", 0)
 PUBLISHED: tuple[CommonCorruption, ...] = (  # in the order of the paper's tables
@@ -94,7 +94,7 @@ class CommonCorruptions(Series):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("top1", "top5")
+        return accuracies(self.data)
 
     @property
     def axis(self) -> str:

@@ -16,7 +16,6 @@ from monosem.corruptions.base import Corruption
 from monosem.corruptions.label_record import WRONG_LABELS, label_record, label_remarks
 from monosem.models.features import Features
 from monosem.probes.base import Predictions, Probe, Task
-from monosem.probes.batched_probes import topk_accuracy
 from monosem.robustness.code_movement import (
     MOVEMENT,
     OUTCOMES,
@@ -24,7 +23,7 @@ from monosem.robustness.code_movement import (
     code_movement,
     top_consistency,
 )
-from monosem.robustness.measurement import SeverityCurve
+from monosem.robustness.measurement import SeverityCurve, accuracies, accuracies_of
 
 
 @gin.register
@@ -60,7 +59,7 @@ class Curve(SeverityCurve):
         movement = MOVEMENT if self.probe.frozen and self.task.touches_inputs else ()
         outcomes = OUTCOMES if self.probe.frozen and self.task.touches_labels else ()
         labels = (WRONG_LABELS,) if self.task.touches_labels else ()
-        return ("top1", "top5", *self.probe.measures, *movement, *outcomes, *labels)
+        return (*accuracies(self.data), *self.probe.measures, *movement, *outcomes, *labels)
 
     @property
     def axis(self) -> str:
@@ -102,8 +101,7 @@ class Curve(SeverityCurve):
         passes = 0
         for predictions in self.probe.predictions(self.task, job):
             values = {
-                "top1": topk_accuracy(predictions.logits, labels, 1),
-                "top5": topk_accuracy(predictions.logits, labels, 5),
+                **accuracies_of(predictions.logits, labels),
                 **predictions.measures,
                 **of_code(predictions),
             }

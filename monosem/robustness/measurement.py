@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import Tensor
+
 from monosem.core.fields import Label
 from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
 from monosem.models.representation import Representation
+from monosem.probes.batched_probes import topk_accuracy
 from monosem.results.rows import FIGURES, MONOSEMANTICITY
 
 LARGEST_SEVERITY = 1e9
+TOP = 5  # the wider accuracy: whether the right class is among the first five
 
 
 class Result(NamedTuple):
@@ -150,3 +154,13 @@ class SeverityCurve(Series):
                 for repeat, value in enumerate(values):
                     if not math.isnan(value):  # the mean of no example is no number of a table
                         yield Result(severity, repeat, metric, value, n)
+
+
+def accuracies(data: Dataset) -> tuple[str, ...]:
+    """The names of the accuracies: top-5 is always 100 % where there are no more classes."""
+    return ("top1", f"top{TOP}") if data.classes > TOP else ("top1",)
+
+
+def accuracies_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """All accuracies, in percent. logits: (n, classes); labels: (n,)."""
+    return {f"top{k}": topk_accuracy(logits, labels, k) for k in (1, TOP)}

@@ -19,7 +19,7 @@ from monosem.metrics.space import by_activity
 from monosem.models.features import Features
 from monosem.probes.batched_probes import ProbeSpec, topk_accuracy
 from monosem.probes.linear import LinearProbe
-from monosem.robustness.measurement import SeverityCurve
+from monosem.robustness.measurement import SeverityCurve, accuracies
 
 NEIGHBOURS = 10  # that retrieval looks for
 
@@ -68,7 +68,7 @@ class FeatureSelection(TopDimensions):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("top1", "top5")
+        return accuracies(self.data)
 
     def preflight(self) -> None:
         super().preflight()

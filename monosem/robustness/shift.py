@@ -19,7 +19,7 @@ from monosem.data.dataset import Dataset
 from monosem.probes.base import Probe, Task, clean_task
 from monosem.probes.batched_probes import topk_accuracy
 from monosem.robustness.common import CLEAN
-from monosem.robustness.measurement import Point, Result, Series
+from monosem.robustness.measurement import Point, Result, Series, accuracies, accuracies_of
 from monosem.shifts.base import (
     LEFT_OUT,
     ClassMatch,
@@ -28,6 +28,8 @@ from monosem.shifts.base import (
     first_few,
     match_classes,
 )
+
+AMONG_PRESENT = "top1_among_present"
 
 
 class MeasuredSet(NamedTuple):
@@ -50,7 +52,7 @@ class Shift(Series):
 
     The paper has ImageNet-Sketch, Stylized ImageNet and ImageNet-C (ICLR 2025, figure 2). The
     probe learns from the clean training set, once for all sets. Its points are 'clean', its own
-    test split, then those of every set. Images of classes that the probe does not know are left
+    test split, then those of every set. Examples of classes that the probe does not know are left
     out, and `n` counts the others. top1_among_present chooses among the classes of the probe that
     the set has: the other two count a confusion with an absent class as wrong.
 
@@ -60,7 +62,7 @@ class Shift(Series):
 
     Artifact:
         top1, top5, top1_among_present  (points, repeats)  float64, in percent
-        images                          (points,)          int64, how many were measured
+        images, or texts                (points,)          int64, how many were measured
     """
 
     probe: Probe
@@ -69,7 +71,7 @@ class Shift(Series):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("top1", "top5", "top1_among_present")
+        return (*accuracies(self.data), AMONG_PRESENT)
 
     @property
     def axis(self) -> str:
@@ -116,25 +118,27 @@ class Shift(Series):
 
     def run(self, job: Job) -> Artifact:
         classifiers = list(self.probe.classifiers(self.task, job))
-        values, images = [], []
+        noun = self.data.noun
+        values, counts = [], []
         for test in self._tests():
             known = test.labels != LEFT_OUT
             for logits in self.probe.test_logits(self.task, classifiers, test.data, job):
                 values.append(_accuracies(logits[known], test.labels[known], test.present))
-            images.append(int(known.sum()))
-            job.log(len(images), len(self.points), images=images[-1])
-        table = torch.tensor(values, dtype=torch.float64)
-        by_metric = table.reshape(-1, self.repeats, len(self.metrics)).unbind(2)
-        accuracies = zip(self.metrics, by_metric, strict=True)
+            counts.append(int(known.sum()))
+            job.log(len(counts), len(self.points), **{noun: counts[-1]})
+        by_metric = {
+            metric: torch.tensor([of_draw[metric] for of_draw in values], dtype=torch.float64)
+            for metric in self.metrics
+        }
         return {
-            **{metric: column.contiguous() for metric, column in accuracies},
-            "images": torch.tensor(images),
+            **{metric: column.reshape(-1, self.repeats) for metric, column in by_metric.items()},
+            noun: torch.tensor(counts),
         }
 
     def results(self, artifact: Artifact) -> Iterator[Result]:
-        images = artifact["images"].tolist()
+        counts = artifact[self.data.noun].tolist()
         for metric in self.metrics:
-            rows = zip(self.points, images, artifact[metric].tolist(), strict=True)
+            rows = zip(self.points, counts, artifact[metric].tolist(), strict=True)
             for point, n, values in rows:
                 for repeat, value in enumerate(values):
                     yield Result(point.severity, repeat, metric, value, n, point.name)
@@ -173,32 +177,31 @@ class Shift(Series):
         present = [names[label] for label in match.present.tolist()]
         return (
             f"has {len(present)} of the {len(names)} classes of the probe ({first_few(present)}); "
-            f"{left_out} of its {len(labels)} images are of others and are left out"
+            f"{left_out} of its {len(labels)} {self.data.noun} are of others and are left out"
         )
 
     def remarks(self, artifact: Artifact) -> Iterator[str]:
         """Of sets that lack classes: which they have, and the accuracy among those alone."""
-        among = artifact["top1_among_present"].mean(1).tolist()
+        among = artifact[AMONG_PRESENT].mean(1).tolist()
         sets = zip(self.points[1:], among[1:], self._seen(), strict=True)
         for point, accuracy, (seen, shifted) in sets:
             if coverage := self._coverage(seen, self._match(seen, shifted)):
                 name = f"{point.name} {point.severity:g}" if point.severity else point.name
                 yield (
                     f"{name} {coverage}; where only classes that it has may be chosen, top-1 is "
-                    f"{accuracy:.1f} % (top1_among_present, {self.repeats} draws)"
+                    f"{accuracy:.1f} % ({AMONG_PRESENT}, {self.repeats} draws)"
                 )
 
 
-def _accuracies(logits: Tensor, labels: Tensor, present: Tensor) -> tuple[float, float, float]:
-    """Top 1, top 5 and top 1 among the classes that are present, in percent."""
+def _accuracies(logits: Tensor, labels: Tensor, present: Tensor) -> dict[str, float]:
+    """All accuracies, and top 1 among the classes that are present, in percent."""
     absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
     absent[present] = False
     among_present = logits.masked_fill(absent, float("-inf"))
-    return (
-        topk_accuracy(logits, labels, 1),
-        topk_accuracy(logits, labels, 5),
-        topk_accuracy(among_present, labels, 1),
-    )
+    return {
+        **accuracies_of(logits, labels),
+        AMONG_PRESENT: topk_accuracy(among_present, labels, 1),
+    }
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from monosem.core.device import BatchLoader
 from monosem.core.fields import FieldError
 from monosem.core.identity import digest, generator
 from monosem.corruptions.instance_noise import InstanceNoise, MarginNoise
-from monosem.data.text import MOST_PADDING, MOST_TOKENS, TextDataset, batch_ends
+from monosem.data.text import MOST_PADDING, MOST_TOKENS, TextDataset, batch_ends, word_spans
 from monosem.data.tokens import Tokenizer
 from monosem.datasets.digits import Digits
 from monosem.datasets.text_files import TextFile
@@ -149,34 +149,10 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         Tokenizer(str(tmp_path)).encode(["a"], 8)
 
 
-def spelt(tokenizer, text):
-    (tokens,) = tokenizer.encode([text], 64)
-    return [tokenizer.decode(tokens[first:end]) for first, end in tokenizer.words(tokens)]
-
-
-def test_words_are_whole_words_without_signs(data, tmp_path):
-    assert spelt(data.tokenizer, "The film, it was good!") == ["the", "film", "it", "was", "good"]
-    pieces = word_pieces(tmp_path / "pieces")
-    assert spelt(pieces, "the filmmaker, was") == ["the", "filmmaker", "was"]
-    assert pieces.encode_word("filmmaker") == pieces.encode(["the filmmaker, was"], 64)[0][1:4]
-    pairs = byte_pairs(tmp_path / "pairs")  # where a comma goes on with the word before it
-    assert spelt(pairs, "the filmmaker, was") == ["the", "filmmaker,", "was"]
-    assert pairs.encode_word("was") == pairs.encode(["the filmmaker, was"], 64)[0][-4:]
-
-
-def word_pieces(folder):
-    from tokenizers import Tokenizer as Tokens
-    from tokenizers import decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    names = ["[UNK]", "[PAD]", "the", "film", "##mak", "##er", "was", ","]
-    vocabulary = {name: index for index, name in enumerate(names)}
-    tokens = Tokens(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokens.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokens.decoder = decoders.WordPiece()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokens, unk_token="[UNK]", pad_token="[PAD]")
-    fast.save_pretrained(str(folder))
-    return Tokenizer(str(folder))
+def test_words_are_letters_and_digits_with_hyphens_and_apostrophes_inside():
+    text = "Don't you like -- 2001's 'well-made' film?"
+    words = [text[start:end] for start, end in word_spans(text)]
+    assert words == ["Don't", "you", "like", "2001's", "well-made", "film"]
 
 
 def byte_pairs(folder):
