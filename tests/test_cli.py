@@ -485,5 +485,5 @@ def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tmp_path, tiny_gi
         while data := os.read(terminal, 4096):
             seen += data
     assert process.wait() == 0
-    bar = rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ images/s"
+    bar = rb"Pretrain: +\d+%.*/132 .*loss \d\.\d+, [\d,]+ inputs/s"
     assert re.search(bar, seen) and b"Warning" not in seen, seen.decode()

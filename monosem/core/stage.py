@@ -36,10 +36,10 @@ class Job(Protocol):
     def log(self, step: int, of: int, **scalars: float) -> None:
         """Keep scalars at `step` of `of` with the artifact."""
 
-    def on_step(self, step: int, of: int, images: int, loss: Tensor) -> None:
+    def on_step(self, step: int, of: int, inputs: int, loss: Tensor) -> None:
         """Report progress between logs. It is shown and not stored.
 
-        images: how many inputs this process has trained on so far.
+        inputs: how many this process has trained on so far.
         """
 
     def save(self, state: dict[str, Any]) -> None:

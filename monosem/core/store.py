@@ -54,7 +54,7 @@ class Callback:
     def on_log(self, stage: Stage, entry: LogEntry) -> None:
         """A line of history. A stage that goes on from a checkpoint logs its old lines again."""
 
-    def on_step(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
+    def on_step(self, stage: Stage, step: int, of: int, inputs: int, loss: Tensor) -> None:
         """A step was taken."""
 
     def on_end(self, stage: Stage) -> None:
@@ -219,9 +219,9 @@ class _StoreJob:
         for callback in self.store.callbacks:
             callback.on_log(self.stage, entry)
 
-    def on_step(self, step: int, of: int, images: int, loss: Tensor) -> None:
+    def on_step(self, step: int, of: int, inputs: int, loss: Tensor) -> None:
         for callback in self.store.callbacks:
-            callback.on_step(self.stage, step, of, images, loss)
+            callback.on_step(self.stage, step, of, inputs, loss)
 
     def save(self, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()

@@ -1,10 +1,10 @@
 """Corruptions: of the probe's training labels, its training examples or the test inputs.
 
-A corruption overrides one hook; the other hooks change nothing. Every hook is
-handed a fresh generator, seeded by (class of the corruption, repeat, what the dataset says in
-`seeding`) alone. The encoder does not seed it, so every encoder meets the same noise. The severity does not seed it either, so
-severities share their draws: the labels wrong at 10 % are among those wrong at 20 %, and 5 shots
-contain the 2 shots. Nothing here knows of probes or encoders.
+A corruption overrides one hook; the other hooks change nothing. Every hook is handed a fresh
+generator, seeded by the class of the corruption, the repeat and `Dataset.seeding` alone. The
+encoder does not seed it, so every encoder meets the same noise. The severity does not seed it
+either, so severities share their draws: the labels wrong at 10 % are among those wrong at 20 %,
+and 5 shots contain the 2 shots. Nothing here knows of probes or encoders.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ class Corruption(Part):
     def axis(self) -> str:
         """What the severity is, with its unit, for figures and tables."""
         return f"severity of {type(self).__name__}"
+
+    def axis_of(self, data: Dataset) -> str:
+        """The same in the words of the data: of images or of texts."""
+        return self.axis
 
     def check_severity(self, severity: float, labels: Tensor) -> None:
         """ValueError, with what is allowed, where these training labels (n,) do not allow it."""

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from monosem.core.fields import Count, Fraction, conform
 from monosem.corruptions.base import Corruption
+from monosem.data.dataset import Dataset
 
 
 @gin.register
@@ -26,7 +27,12 @@ class FewShot(Corruption):
 
     @property
     def axis(self) -> str:
-        return "training images per class" if self.unit == "shots" else "training images (share)"
+        return (
+            "training examples per class" if self.unit == "shots" else "training examples (share)"
+        )
+
+    def axis_of(self, data: Dataset) -> str:
+        return self.axis.replace("examples", data.noun)
 
     def check_severity(self, severity: float, labels: Tensor) -> None:
         if self.unit == "fraction":
@@ -52,7 +58,7 @@ class FewShot(Corruption):
 
 def _check_fraction(severity: float) -> None:
     if severity == 0:
-        raise ValueError("must be above 0: a fraction of 0 leaves no image")
+        raise ValueError("must be above 0: a fraction of 0 leaves no example")
     conform(severity, Fraction)
 
 
@@ -60,6 +66,6 @@ def _check_shots(severity: float, smallest_class: int) -> None:
     shots = conform(int(severity) if severity.is_integer() else severity, Count)
     if shots > smallest_class:
         raise ValueError(
-            f"must be at most {smallest_class}, the training images of the smallest class, "
+            f"must be at most {smallest_class}, the training examples of the smallest class, "
             f"got {shots} shots"
         )

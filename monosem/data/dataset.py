@@ -67,14 +67,17 @@ class Dataset(Part):
     `ImageDataset` does the latter for images.
 
     splits: those that it has. One that is only tested on has ("test",).
-    noun: what its examples are, for people, in the plural.
     pieces: what an example is made of, for people, for example 'words'; '' where it has none
         that `occlusions` could leave out.
     """
 
     splits: ClassVar[tuple[SplitName, ...]] = SPLITS
-    noun: ClassVar[str] = "examples"
     pieces: ClassVar[str] = ""
+
+    @property
+    def noun(self) -> str:
+        """What its examples are, for people, in the plural."""
+        return "examples"
 
     def load(self, split: SplitName) -> Examples:
         """Read or make a split. Called once a process."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,6 @@ class ImageDataset(Dataset):
     std: of every channel, in the same units; above 0.
     """
 
-    noun: ClassVar[str] = "images"
     mean: tuple[float, ...]
     std: tuple[Positive, ...]
 
@@ -40,6 +38,10 @@ class ImageDataset(Dataset):
                 "std",
                 f"must have one value per channel like mean ({channels}), got {len(self.std)}",
             )
+
+    @property
+    def noun(self) -> str:
+        return "images"
 
     @property
     def channels(self) -> int:

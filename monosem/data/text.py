@@ -50,10 +50,13 @@ class TextDataset(Packed):
     length: tokens of a text, special ones included; what is beyond is cut off.
     """
 
-    noun: ClassVar[str] = "texts"
     pieces: ClassVar[str] = "words"
     tokenizer: Tokenizer
     length: Annotated[int, Range(4)] = 128
+
+    @property
+    def noun(self) -> str:
+        return "texts"
 
     def read(self, split: SplitName) -> Texts:
         """The texts of a split. Raises PackError, FieldError or OSError."""

@@ -203,6 +203,7 @@ class Experiment(Part):
                     n=result.n,
                     axis=measurement.axis,
                     point=result.point,
+                    noun=measurement.data.noun,
                     swept=swept,
                 )
                 rows.append(row)

@@ -49,7 +49,7 @@ class Monosemanticity(Measurement):
 
     @property
     def axis(self) -> str:
-        return "clean test images"
+        return f"clean test {self.data.noun}"
 
     def upstream(self) -> tuple[Stage, ...]:
         return (

@@ -19,7 +19,7 @@ class FigureRow(NamedTuple):
     title: lines beside its images.
     images: (k, side, side, 3) uint8.
     captions: k, one under each image.
-    histogram: (2, bins), how often it takes which value: on images of the class `best`, and on
+    histogram: (2, bins), how often it takes which value: on examples of the class `best`, and on
         others.
     low: the value at the left end of the histogram.
     high: the value at its right end.
@@ -76,10 +76,14 @@ def _draw_images(sheet: Any, dimension: FigureRow, y: float) -> None:
         sheet.text(x + 0.5, y + 1.05, caption, fontsize=5, ha="center", va="top")
 
 
-def draw_histograms(groups: Mapping[str, Sequence[FigureRow]], title: str, path: Path) -> None:
+def draw_histograms(
+    groups: Mapping[str, Sequence[FigureRow]], noun: str, title: str, path: Path
+) -> None:
     """How often a dimension takes which value, a panel for each and a row for each group.
 
-    On images of the class that it answers to most, and on all others.
+    On examples of the class that it answers to most, and on all others.
+
+    noun: what the examples are, in the plural.
     """
     filled = {heading: group for heading, group in groups.items() if group}
     rows = max(len(filled), 1)
@@ -90,7 +94,7 @@ def draw_histograms(groups: Mapping[str, Sequence[FigureRow]], title: str, path:
         panel.set_visible(False)
     # There is one row even where there is no group, and columns for the longest group.
     for (heading, group), panels in zip(filled.items(), grid, strict=False):
-        panels[0].set_ylabel(f"{heading}\nimages", fontsize=7)
+        panels[0].set_ylabel(f"{heading}\n{noun}", fontsize=7)
         for dimension, panel in zip(group, panels, strict=False):
             _draw_histogram(panel, dimension)
     save(figure, title, path)

@@ -77,11 +77,11 @@ class Training(Learning):
             self.refuse("data", problem)
         if mismatch := views_mismatch(self.views, self.data):
             self.refuse("data", mismatch)
-        images = len(self.data.split("train").labels)
-        if self.batch_size > images:
+        examples = len(self.data.split("train").labels)
+        if self.batch_size > examples:
             self.refuse(
                 "batch_size",
-                f"must be at most {images}, the training images, got {self.batch_size}",
+                f"must be at most {examples}, the training {self.data.noun}, got {self.batch_size}",
             )
 
     def targets(self, index: Tensor, labels: Tensor, draw: Generator) -> Tensor:

@@ -183,8 +183,8 @@ class MinibatchProbe(Probe):
     optimizer: of its weights.
     schedule: of the learning rate.
     epochs: passes over the training split.
-    batch_size: images a step.
-    views: augmentations of the training images; none takes them as they are.
+    batch_size: examples a step.
+    views: augmentations of the training examples; none takes them as they are.
     loss: what is minimised.
     """
 
@@ -198,7 +198,7 @@ class MinibatchProbe(Probe):
     def check_data(self, data: Dataset) -> None:
         if mismatch := views_mismatch(self.views, data):
             self.refuse("views", f"do not fit the data of the probe, which {mismatch}")
-        images = len(data.split("train").labels)
-        if self.batch_size > images:
-            reason = f"must be at most {images}, the training images, got {self.batch_size}"
+        examples = len(data.split("train").labels)
+        if self.batch_size > examples:
+            reason = f"must be at most {examples}, the training {data.noun}, got {self.batch_size}"
             self.refuse("batch_size", reason)

@@ -72,7 +72,7 @@ class FineTune(MinibatchProbe):
         if self.batch_size < 2:
             self.refuse(
                 "batch_size",
-                f"must be 2 or more: batch norm wants more than one image, got {self.batch_size}",
+                f"must be 2 or more: batch norm wants more than one example, got {self.batch_size}",
             )
 
     def tuned(self, task: Task, severity: float, repeat: int) -> Tuned:

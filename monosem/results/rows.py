@@ -30,9 +30,10 @@ class Row(NamedTuple):
     repeat: which draw of the corruption and of the probe.
     metric: `top1`, `top5` or the name of a metric of monosemanticity.
     value: the number; accuracies are in percent.
-    n: how many images were measured.
+    n: how many test examples were measured.
     axis: what `severity` is, with its unit.
     point: the name of what was measured, where points have names; '' on ordinary curves.
+    noun: what the examples are, in the plural: images or texts.
     swept: bindings that a sweep varied and their values, a column each in the file; those that the
         experiment lacks are left out.
     """
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     n: int
     axis: str
     point: str = ""
+    noun: str = "images"
     swept: Swept = ()
 
 
@@ -130,7 +132,7 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
     one name that would become one line.
     """
     rows = [row for table in tables for row in table]
-    _check_images(rows)
+    _check_examples(rows)
     _check_experiments(tables)
     _check_axes(rows)
     _check_names(rows)
@@ -140,14 +142,15 @@ def join(tables: Sequence[Sequence[Row]]) -> list[Row]:
     return rows
 
 
-def _check_images(rows: Iterable[Row]) -> None:
-    images: dict[tuple[str, str], int] = {}
+def _check_examples(rows: Iterable[Row]) -> None:
+    examples: dict[tuple[str, str], tuple[int, str]] = {}
     for row in rows:
-        n = images.setdefault((row.curve, row.point), row.n)
-        if n != row.n:
+        n, noun = examples.setdefault((row.curve, row.point), (row.n, row.noun))
+        if (n, noun) != (row.n, row.noun):
             measured = f"{row.point} of {row.curve}" if row.point else row.curve
+            other = row.n if noun == row.noun else f"{row.n} {row.noun}"
             raise ValueError(
-                f"{measured} was measured on {n} images in one table and {row.n} in another: "
+                f"{measured} was measured on {n} {noun} in one table and {other} in another: "
                 "not to be compared"
             )
 

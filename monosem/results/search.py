@@ -150,6 +150,6 @@ def _verdict(ranked: Sequence[_Candidate]) -> str:
     best = ranked[0] if ranked and ranked[0].within else None
     verdict = f"Best within bounds: {best.name}" if best else "No cell is within the bounds"
     return (
-        f"{verdict}. It was picked by the images that it is measured on, which flatters it; "
+        f"{verdict}. It was picked by the test split that it is measured on, which flatters it; "
         "p-values know nothing of the search."
     )

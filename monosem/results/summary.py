@@ -112,14 +112,15 @@ def _severity_table(
 def _legend(table: Table) -> str:
     """What the means of the accuracy table are over."""
     of_curves = table.frame["curve"].isin(table.axes)
-    images = format_span(table.frame.loc[of_curves, "n"])
+    counts = format_span(table.frame.loc[of_curves, "n"])
+    tested_on = f"{counts} test {' or '.join(table.frame.loc[of_curves, 'noun'].unique())}"
     seeds, repeats = sample_sizes(table)
     encoders = "one encoder each" if seeds == "1" else f"{seeds} trained encoders each"
     if repeats == seeds == "1":
-        return f"Single draws, {encoders}; {images} test images."
+        return f"Single draws, {encoders}; {tested_on}."
     return (
         f"Mean ± half of the 95 % interval (t) over {repeats} draws of corruption and probe, "
-        f"{encoders}; {images} test images."
+        f"{encoders}; {tested_on}."
     )
 
 

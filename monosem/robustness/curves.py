@@ -63,7 +63,7 @@ class Curve(SeverityCurve):
 
     @property
     def axis(self) -> str:
-        return self.corruption.axis
+        return self.corruption.axis_of(self.data)
 
     def check_severity(self, severity: float) -> None:
         self.corruption.check_severity(severity, self.data.split("train").labels)

@@ -58,7 +58,7 @@ class FeatureSelection(TopDimensions):
 
     The probe sees these alone. Features are rectified for the ranking only, as in the NCL code.
     That code swaps dimensions under a classifier after its first epoch, and trains on crops. Here
-    each number of dimensions has probes of its own, on images as they are.
+    each number of dimensions has probes of its own, on inputs as they are.
 
     repeats: draws of the probe.
     """
@@ -75,7 +75,7 @@ class FeatureSelection(TopDimensions):
         if self.probe.views:
             self.refuse(
                 "probe",
-                "must take images as they are: LinearProbe.views are not for feature selection",
+                "must take inputs as they are: LinearProbe.views are not for feature selection",
             )
         self.probe.check_data(self.data)
 
@@ -112,7 +112,7 @@ class FeatureSelection(TopDimensions):
 @gin.register
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(TopDimensions):
-    """Precision@10 of finding test images of the same class by distance.
+    """Precision@10 of finding test examples of the same class by distance.
 
     Distances are taken in the dimensions that are most active on the test split. Nothing is drawn,
     so there is one value a severity.
@@ -124,11 +124,12 @@ class Retrieval(TopDimensions):
 
     def preflight(self) -> None:
         super().preflight()
-        images = len(self.data.split("test").labels)
-        if images <= NEIGHBOURS:
+        examples = len(self.data.split("test").labels)
+        if examples <= NEIGHBOURS:
             self.refuse(
                 "data",
-                f"must have 11 test images or more, one to ask with and ten to find, got {images}",
+                f"must have 11 test {self.data.noun} or more, one to ask with and ten to find, "
+                f"got {examples}",
             )
 
     def upstream(self) -> tuple[Stage, ...]:

@@ -237,11 +237,12 @@ def draw_encoder(shown: ShownEncoder, rows: int, folder: Path, suffix: str) -> l
     }
     paths = {name: folder / f"{name}{suffix}.png" for name in figures_of(shown.data)}
     if "gallery" in paths:
-        title = f"{shown.name}: the test images that activate a dimension most, {by}"
+        title = f"{shown.name}: the test {shown.data.noun} that activate a dimension most, {by}"
         with atomic_write(paths["gallery"]) as path:
             draw_gallery(rows_by_end, title, path)
+    title = f"{shown.name}: values of a dimension, {by}"
     with atomic_write(paths["histograms"]) as path:
-        draw_histograms(rows_by_end, f"{shown.name}: values of a dimension, {by}", path)
+        draw_histograms(rows_by_end, shown.data.noun, title, path)
     with atomic_write(paths["space"]) as path:
         draw_space(
             shown.dashboard["class_map"][:, shown.dashboard["order"]].numpy(),

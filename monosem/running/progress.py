@@ -49,7 +49,7 @@ class _Updates:
 
 
 class ConsoleProgress(Callback):
-    """Of one experiment: a bar with loss and images/s on a terminal, plain lines elsewhere."""
+    """Of one experiment: a bar with loss and inputs/s on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self.updates = _Updates()
@@ -60,12 +60,12 @@ class ConsoleProgress(Callback):
         self.started = time.monotonic()
         self.updates.restart(self.started)
 
-    def on_step(self, stage: Stage, step: int, of: int, images: int, loss: Tensor) -> None:
+    def on_step(self, stage: Stage, step: int, of: int, inputs: int, loss: Tensor) -> None:
         now = time.monotonic()
         if not self.updates.is_due(now):
             return  # reading the loss waits for the device, so it is done rarely
         self.updates.restart(now)
-        rate = f"loss {float(loss):.4f}, {images / (now - self.started):,.0f} images/s"
+        rate = f"loss {float(loss):.4f}, {inputs / (now - self.started):,.0f} inputs/s"
         if self.updates.on_terminal:
             self._move_bar(type(stage).__name__, step, of, rate)
         else:

@@ -18,6 +18,7 @@ from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
+from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
 from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
 from monosem.metrics.base import PerDimension, from_artifact, numbers_from_artifact
@@ -95,7 +96,7 @@ def _online_classifier(stage: Pretrain) -> str:
 
 
 def _encoder_passes(stage: Stage, store: Store) -> Iterator[str]:
-    """How many images went through an encoder for a stage, where the stage logged it."""
+    """How many inputs went through an encoder for a stage, where the stage logged it."""
     history = store.history(stage)
     if not history or "encoder_passes" not in history[-1].scalars:
         return
@@ -105,7 +106,13 @@ def _encoder_passes(stage: Stage, store: Store) -> Iterator[str]:
     if isinstance(stage, Features):
         purpose += f", {stage.split} split"
     passes = history[-1].scalars["encoder_passes"]
-    yield f"encoder passes for {purpose}: {passes:.0f} images"
+    yield f"encoder passes for {purpose}: {passes:.0f} {_noun(stage)}"
+
+
+def _noun(stage: Stage) -> str:
+    """What its inputs are, in the plural."""
+    data = getattr(stage, "data", None)
+    return data.noun if isinstance(data, Dataset) else "inputs"
 
 
 def _hardware(stages: list[Stage], store: Store) -> list[str]:
@@ -128,7 +135,7 @@ class Measure(NamedTuple):
     measure: the name of what a metric finds.
     dimension: None: the value is of the whole representation.
     dimensions: over how many of them a mean is taken; None for what is no mean.
-    images: how many were looked at.
+    n: how many test examples were looked at.
     """
 
     experiment: str
@@ -137,7 +144,7 @@ class Measure(NamedTuple):
     dimension: int | None
     value: float
     dimensions: int | None
-    images: int
+    n: int
 
 
 def measures(experiment: Experiment, store: Store) -> list[Measure]:
@@ -147,16 +154,16 @@ def measures(experiment: Experiment, store: Store) -> list[Measure]:
         place = (experiment.name, describe_representation(stage.encoder))
         artifact = store.get(stage)
         results, numbers = from_artifact(artifact), numbers_from_artifact(artifact)
-        images = len(stage.data.split("test").labels)
+        n = len(stage.data.split("test").labels)
         for name, result in results.items():
             dimensions = int(result.valid.sum()) if isinstance(result, PerDimension) else None
-            rows.append(Measure(*place, name, None, numbers[name], dimensions, images))
+            rows.append(Measure(*place, name, None, numbers[name], dimensions, n))
         for name, result in results.items():
             if not isinstance(result, PerDimension):
                 continue
             for dimension in result.valid.nonzero().flatten().tolist():
                 value = result.values[dimension].item()
-                rows.append(Measure(*place, name, dimension, value, None, images))
+                rows.append(Measure(*place, name, dimension, value, None, n))
     return rows
 
 

@@ -200,6 +200,10 @@ class SeenAs(Dataset):
     source: Dataset
     like: Dataset
 
+    @property
+    def noun(self) -> str:
+        return self.like.noun
+
     def load(self, split: SplitName) -> Examples:
         return self.source.split(split)
 

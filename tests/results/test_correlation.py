@@ -39,7 +39,19 @@ def made_table(lines, noise=1.0, slope=20.0):
 
 def measured(swept, **metrics):
     return [
-        Row("sae", MONOSEMANTICITY, 0.0, 0, metric, value, 360, "clean test images", "", swept)
+        Row(
+            "sae",
+            MONOSEMANTICITY,
+            0.0,
+            0,
+            metric,
+            value,
+            360,
+            "clean test images",
+            "",
+            "images",
+            swept,
+        )
         for metric, value in metrics.items()
     ]
 
@@ -47,7 +59,9 @@ def measured(swept, **metrics):
 def accuracies(swept, clean):
     """Two repeats that differ by 2 at each of three severities, whose area is 5 below clean."""
     return [
-        Row("sae", "label_noise", severity, repeat, "top1", value, 360, "share", "", swept)
+        Row(
+            "sae", "label_noise", severity, repeat, "top1", value, 360, "share", "", "images", swept
+        )
         for severity in (0.0, 0.5, 1.0)
         for repeat, value in enumerate((clean - 10 * severity + 1, clean - 10 * severity - 1))
     ]
@@ -56,7 +70,7 @@ def accuracies(swept, clean):
 def named_accuracies(swept, clean):
     """Two repeats that differ by 2, clean and at two named points whose mean is 5 below it."""
     return [
-        Row("sae", "sets", 0.0, repeat, "top1", value, 360, "set", name, swept)
+        Row("sae", "sets", 0.0, repeat, "top1", value, 360, "set", name, "images", swept)
         for name, lost in (("clean", 0), ("mnist", 2), ("usps", 8))
         for repeat, value in enumerate((clean - lost + 1, clean - lost - 1))
     ]

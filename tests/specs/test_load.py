@@ -117,12 +117,12 @@ WRONG = [  # what is typed, and what is said
     ),
     (
         "few_shot/Curve.severities = (1, 1000)",
-        "few_shot/Curve.severities must be at most 139, the training images of the smallest "
+        "few_shot/Curve.severities must be at most 139, the training examples of the smallest "
         "class, got 1000 shots (--set 'few_shot/Curve.severities = (1, 1000)')",
     ),
     (
         "few_shot/Curve.severities = (1.0, 1000.0)",
-        "few_shot/Curve.severities must be at most 139, the training images of the smallest "
+        "few_shot/Curve.severities must be at most 139, the training examples of the smallest "
         "class, got 1000 shots (--set 'few_shot/Curve.severities = (1.0, 1000.0)')",
     ),
     (
