@@ -12,7 +12,7 @@ from monosem.core.fields import FieldError
 from monosem.corruptions.human_noise import RaterNoise
 from monosem.data.tokens import Tokenizer
 from monosem.datasets.digits import Digits
-from monosem.datasets.vader import VaderReviews
+from monosem.datasets.published_texts import VaderReviews
 
 
 @pytest.fixture
