@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -106,21 +106,27 @@ def ratings_of(index: int) -> list[int]:
 
 
 def write_vader(
-    path: Path, rows: int = 40, text: Callable[[int], str] = lambda i: f"it was {i} {WORDS[i % 18]}"
+    path: Path,
+    rows: int = 40,
+    text: Callable[[int], str] = lambda i: f"it was {i} {WORDS[i % 18]}",
+    domains: Sequence[str] = ("movieReviewSnippets",),
 ) -> str:
-    """Film reviews in the layout of the sdist of vaderSentiment."""
+    """The same reviews for every one of some domains, in the layout of vaderSentiment's sdist."""
     texts, ratings = [], []
     for index in range(rows):
         given = ratings_of(index) if index != 7 else [1, -1, 0, 0]  # text 7 is neither
         mean = sum(given) / 4
         texts.append(f"1_{index}\t{mean}\t{text(index)}")
         ratings.append(f"1_{index}\t{mean}\t0.5\t{given}")
+    tables = {
+        "GroundTruth": "\r\n".join(texts).encode(),
+        "anonDataRatings": ("\ufeff" + "\r\n".join(ratings[::-1])).encode(),
+    }
     inner = archive_of(
         {
-            "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt": "\r\n".join(texts).encode(),
-            "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt": (
-                "\ufeff" + "\r\n".join(ratings[::-1])
-            ).encode(),
+            f"hutto_ICWSM_2014/{domain}_{name}.txt": content
+            for domain in domains
+            for name, content in tables.items()
         }
     )
     path.write_bytes(archive_of({"v/additional_resources/hutto_ICWSM_2014.tar.gz": inner}))

@@ -18,9 +18,9 @@ from monosem.corruptions.few_shot import FewShot
 from monosem.data.tokens import Tokenizer
 from monosem.datasets.digits import Digits
 from monosem.datasets.text_files import TextFile
-from monosem.learning.adapters import LoRA, MonoLoRA
+from monosem.learning.adapters import LoRA, MonoLoRA, watched
 from monosem.learning.optimizers import Adam, Constant
-from monosem.models.features import Features
+from monosem.models.features import Features, encode
 from monosem.models.text_encoder import TextEncoder, pooled
 from monosem.probes.finetune import FineTune
 from monosem.robustness.curves import Curve
@@ -224,3 +224,44 @@ def test_a_target_that_a_transformer_lacks_is_refused_before_its_weights_are_rea
     (tuned,) = curve.upstream()
     with pytest.raises(FieldError, match="LoRA.targets has 'q_prj'.* did you mean 'q_proj'"):
         tuned.preflight()
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_the_measures_of_an_adapter_do_not_count_padding(home, name):
+    data = texts_of(home, name)
+    network = TextEncoder(str(home / name)).network(no_artifact)
+    targets = ("query",) if name == "bert" else ("q_proj",)
+    MonoLoRA(targets=targets, rank=4).attach(network)
+    network.eval()
+    inputs = data.split("train").inputs[:6]
+    padded = torch.cat([inputs, torch.full((6, 8), data.tokenizer.pad)], 1).long()
+    with watched(network) as measures:
+        network(padded)
+        together = measures()
+    with watched(network) as measures:
+        for row in inputs:
+            network(data.prepare(row[None]))
+        assert_close(together, measures())
+
+
+def test_networks_of_one_model_share_its_weights_until_they_learn(home, tmp_path):
+    encoder, data = TextEncoder(str(home / "bert")), texts_of(home)
+    first, second = (encoder.network(no_artifact) for _ in range(2))
+    weights = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(a is not b and a.data_ptr() == b.data_ptr() for a, b in weights)
+    before = {name: weight.clone() for name, weight in second.state_dict().items()}
+    curve = adapted_curve(home, "bert", None)
+    tuned = curve.probe.tuned(curve.task, 4.0, 0)
+    learned = Store(tmp_path).get(tuned)
+    changed = [name for name in learned if name.startswith("learns.") and "query" in name]
+    assert changed and all(
+        not torch.equal(learned[name], before[name.removeprefix("learns.")]) for name in changed
+    )
+    assert_close(second.state_dict(), before, rtol=0, atol=0)
+    inputs = data.split("test").inputs
+    fresh = encoder.network(no_artifact)
+    assert torch.equal(encode(first, data, inputs), encode(fresh, data, inputs))
+
+
+def no_artifact(stage):
+    raise AssertionError(f"a text encoder has no artifact, got {stage}")
