@@ -16,7 +16,7 @@ from typing import Any
 
 import gin
 
-from monosem.core.fields import Part, PathField
+from monosem.core.fields import PACKAGE, Part, PathField
 from monosem.core.files import known_digest
 
 FILES = (
@@ -63,7 +63,10 @@ class Tokenizer(Part):
     def _files(self) -> list[Path]:
         folder = Path(self.folder)
         if not folder.is_dir():
-            self.refuse("folder", f"must be a folder with a tokenizer, got {folder}")
+            self.refuse(
+                "folder",
+                f"must be a folder with a tokenizer, got {folder}{package_hint(self.folder)}",
+            )
         files = [folder / name for name in FILES if (folder / name).is_file()]
         if not files:
             present = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
@@ -75,6 +78,14 @@ class Tokenizer(Part):
 
     def _loaded(self) -> LoadedTokenizer:
         return _load(self, self.content())
+
+
+def package_hint(folder: str) -> str:
+    """A hint about a folder in a package that is not installed."""
+    if not folder.startswith(PACKAGE):
+        return ""
+    name = folder.removeprefix(PACKAGE).partition("/")[0]
+    return f"; try: pip install {name.replace('_', '-')}"
 
 
 class LoadedTokenizer:

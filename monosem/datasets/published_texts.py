@@ -150,8 +150,9 @@ def _member(archive: str, name: str) -> bytes:
                 assert file is not None, "a file and no folder"
                 return file.read()
     except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
+        reason = f"{error} ".splitlines()[0].strip(" :")  # tarfile tells every way that it tried
         raise PackError(
-            f"must be the sdist of vaderSentiment 3.3.2; {archive} cannot be read as it: {error}"
+            f"must be the sdist of vaderSentiment 3.3.2; {archive} cannot be read as it: {reason}"
         ) from None
 
 

@@ -18,13 +18,13 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from monosem.core.fields import PACKAGE, PathField, Range
+from monosem.core.fields import PathField, Range
 from monosem.core.files import known_digest
 from monosem.core.identity import digest
 from monosem.core.stage import StageError
 from monosem.data.dataset import Dataset
 from monosem.data.text import TextDataset
-from monosem.data.tokens import Tokenizer
+from monosem.data.tokens import Tokenizer, package_hint
 from monosem.learning.adapters import count_only
 from monosem.models.representation import GetArtifact, Representation, freeze
 
@@ -99,7 +99,7 @@ class TextEncoder(Representation):
         """The architecture, as transformers describes it."""
         if not Path(self.weights).is_dir():
             self.refuse(
-                "weights", f"must be a folder, got {self.weights}{_package_hint(self.weights)}"
+                "weights", f"must be a folder, got {self.weights}{package_hint(self.weights)}"
             )
         if not Path(self.weights, CONFIG).is_file():
             self.refuse("weights", f"must hold {CONFIG}, got {self.weights} without it")
@@ -200,14 +200,6 @@ def _with_shared_weights(model: nn.Module) -> nn.Module:
 
 def _is_of_pooler(name: str) -> bool:
     return name.startswith("pooler.")
-
-
-def _package_hint(folder: str) -> str:
-    """A hint about a folder in a package that is not installed."""
-    if not folder.startswith(PACKAGE):
-        return ""
-    name = folder.removeprefix(PACKAGE).partition("/")[0]
-    return f"; try: pip install {name.replace('_', '-')}"
 
 
 @contextlib.contextmanager
