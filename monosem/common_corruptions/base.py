@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,6 +98,14 @@ def luma(colours: Tensor) -> Tensor:
     return (colours * weights[:, None, None]).sum(1, keepdim=True)
 
 
+def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Uniform whole numbers of 16 bits, from -32768 to 32767; four from one draw of 64 bits."""
+    words = torch.empty((math.prod(shape) + 3) // 4, dtype=torch.int64)
+    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
+    return words.view(torch.int16)[: math.prod(shape)].reshape(shape)
+
+
 def to_8_bits(pixels: Tensor) -> Tensor:
     """Clip to [0, 1] and cut down to whole grey levels, still in [0, 1]."""
-    return pixels.clamp(0, 1).mul_(255).add_(ROUNDING_ERROR).floor_().div_(255)
+    error = torch.tensor(ROUNDING_ERROR, dtype=pixels.dtype, device=pixels.device)
+    return torch.add(error, pixels, alpha=255).clamp_(0, 255).floor_().div_(255)

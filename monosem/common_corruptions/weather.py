@@ -15,7 +15,7 @@ from monosem.common_corruptions.base import (
     luma,
     to_8_bits,
 )
-from monosem.common_corruptions.blur import gaussian_blur, motion_blur, zoom_matrix
+from monosem.common_corruptions.filters import gaussian_blur, motion_blur, zoom_matrix
 from monosem.common_corruptions.textures import frost_crops, plasma, water
 
 FROST_SHRINK = 0.2  # of the textures for small images
