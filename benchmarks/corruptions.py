@@ -59,7 +59,11 @@ class OtherLoad:
         with open("/proc/stat") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
         idle = ticks[3] + ticks[4]
-        return time.perf_counter(), (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), time.process_time()
+        return (
+            time.perf_counter(),
+            (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"),
+            time.process_time(),
+        )
 
     def cores(self) -> float:
         clock, busy, own = (now - start for now, start in zip(self._now(), self.start, strict=True))

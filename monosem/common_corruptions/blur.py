@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from monosem.common_corruptions.base import CommonCorruption, random_bits, to_8_bits
 from monosem.common_corruptions.filters import (
+    chunk,
     filter_images,
     gaussian_blur,
     motion_blur,
@@ -21,7 +22,7 @@ from monosem.common_corruptions.filters import (
 )
 
 HALF_OF_SMALL_KERNEL = 8  # pixels from the middle of a disk kernel to its edge, at least
-WALKED_CHUNK = 64  # images whose pixels are shuffled at a time, so that they stay in the cache
+WALKED_PIXELS = 1 << 16  # places of all images that are shuffled at a time
 LARGEST_ANGLE = 45.0  # degrees, of motion to either side
 
 
@@ -101,13 +102,14 @@ class GlassBlur(CommonCorruption):
         most = max(strength[2] for strength in self.small + self.large)
         bits = random_bits((most, 2, n, height, width), generator)[:rounds]
         blurred = to_8_bits(gaussian_blur(pixels, sigma)).flatten(2)
-        places = torch.cat([_places(part, distance) for part in bits.split(WALKED_CHUNK, 2)])
+        size = chunk(pixels, WALKED_PIXELS)
+        places = torch.cat([_places(part, distance) for part in bits.split(size, 2)])
         shuffled = blurred.gather(2, places[:, None].to(pixels.device).expand_as(blurred))
         return gaussian_blur(shuffled.reshape(pixels.shape), sigma)
 
 
 def _places(bits: Tensor, distance: int) -> Tensor:
-    """Random bits (rounds, 2, n, h, w) -> (n, h * w) where the pixels come from after all rounds."""
+    """Random bits (rounds, 2, n, h, w) -> (n, h * w): where the pixels come from in the end."""
     offsets = (bits.int() * (2 * distance)) >> 16  # from -distance to distance - 1
     places, *later = (sources_of_walk(one, distance) for one in offsets)
     for walk in later:

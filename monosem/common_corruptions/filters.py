@@ -16,8 +16,8 @@ TRUNCATE = 4.0  # deviations that a Gaussian reaches, as in scipy.ndimage
 NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 NO_WEIGHT = 1e-7  # of a sum of weights that is 1: below the resolution of float32
 FEW_PRODUCTS = 2  # outer products up to which they cost no more than cosine transforms
-MOVED_CHUNK = 64  # images that are moved along lines at a time
-CHUNK = 16  # images that are filtered by many products at a time, so that these stay in the cache
+MOVED_PIXELS = 1 << 16  # places of all images that are moved along lines at a time
+PIXELS = 1 << 14  # the same, for sums of products: what they make stays in the cache
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
@@ -87,7 +87,8 @@ def sum_of_products(rows: Tensor, pixels: Tensor, columns: Tensor) -> Tensor:
     stacked = rows.transpose(0, 1).flatten(0, 1).to(pixels)  # (h * terms, h)
     joined = columns.mT.flatten(0, 1).to(pixels)  # (terms * w, w)
     filtered = torch.empty_like(pixels, memory_format=torch.contiguous_format)
-    for images, result in zip(pixels.split(CHUNK), filtered.split(CHUNK), strict=True):
+    parts = (tensor.split(chunk(pixels, PIXELS)) for tensor in (pixels, filtered))
+    for images, result in zip(*parts, strict=True):
         side_by_side = (stacked @ images).reshape(*images.shape[:2], height, terms * width)
         result.copy_(side_by_side @ joined)
     return filtered
@@ -148,8 +149,9 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
     rows, columns = rows[..., None].to(pixels.device), columns[:, :, None].to(pixels.device)
     words = joined_channels(pixels).flatten(1)
     total = torch.zeros_like(words)
-    for images in torch.arange(len(pixels)).split(MOVED_CHUNK):
-        part = slice(int(images[0]), int(images[-1]) + 1)
+    size = chunk(pixels, MOVED_PIXELS)
+    for start in range(0, len(pixels), size):
+        part = slice(start, start + size)
         sums = total[part].view(pixels.dtype)
         for step, weight in enumerate(weights.tolist()):
             places = (rows[part, step] + columns[part, step]).flatten(1)
@@ -174,6 +176,11 @@ def split_channels(words: Tensor, shape: torch.Size) -> Tensor:
     n, channels, height, width = shape
     pixels = words.reshape(n, height, width, -1)[..., :channels]
     return pixels.permute(0, 3, 1, 2).contiguous()
+
+
+def chunk(pixels: Tensor, places: int) -> int:
+    """How many images have so many places altogether; at least one."""
+    return max(places // pixels.shape[-2:].numel(), 1)
 
 
 @functools.cache
