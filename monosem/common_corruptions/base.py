@@ -94,8 +94,9 @@ class CommonCorruption(Corruption):
 
 def luma(colours: Tensor) -> Tensor:
     """(n, 3, h, w) RGB -> (n, 1, h, w) grey."""
-    weights = torch.tensor(LUMA, dtype=colours.dtype, device=colours.device)
-    return (colours * weights[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = colours.split(1, 1)
+    of_red, of_green, of_blue = LUMA
+    return (of_red * red).add_(green, alpha=of_green).add_(blue, alpha=of_blue)
 
 
 def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:

@@ -66,7 +66,7 @@ class Snow(CommonCorruption):
         factor, offset = WHITEN
         grey = luma(pixels) if pixels.shape[1] == 3 else pixels
         whitened = torch.maximum(pixels, factor * grey + offset)
-        return share * pixels + (1 - share) * whitened + layer + layer.flip(2, 3)
+        return whitened.lerp_(pixels, share).add_(layer + layer.flip(2, 3))
 
 
 def snow_layer(normal: Tensor, flakes: Any, angles: Tensor) -> Tensor:
