@@ -1,25 +1,21 @@
 """How fast images are corrupted: a batch at once, and image by image with imagecorruptions.
 
-python -m benchmarks.corruptions [--images 256] [--rounds 7] [--side 32] [--threads 1]
+python -m benchmarks.corruptions [--images 256] [--rounds 7] [--side 32]
 
-Both corrupt the same images at severity 3 with the strengths of ImageNet-C, the only ones that
-imagecorruptions has; our own for small images, which are weaker, stand beside them. Every round
-measures one after the other; threads of PyTorch and OpenCV are limited alike. Times are CPU
-seconds of the process, to which a busy machine adds less than to those of a clock; with --clock
-those of a clock. A ratio is the median over the rounds, its interval a 95 % bootstrap one over
-them. Needs the package imagecorruptions-imaug.
+Both corrupt the same images at severity 3, on one and on two threads of PyTorch and OpenCV. There
+are two readings. Equal: both with the strengths of ImageNet-C, the only ones that imagecorruptions
+has. As used: ours with its strengths for small images, which a user with such images gets.
 
-Gave, on one thread of an Intel Xeon (model 207), load below 1, 5 rounds: 6.1 times for the median
-corruption; 147 for frost, 32 zoom blur, 28 brightness, 16 saturate, 14 fog, 10 to 11 gaussian blur,
-contrast and snow, 9 elastic transform, 3 to 6 for the other noises and blurs, 2 pixelate, 0.9 for
-spatter and for JPEG, whose codec is the same on both sides. Normal draws alone limit Gaussian noise
-to about 6 times. With --threads 2 --clock 8.8 times for the median, and 17 times where ours take
-the strengths for small images.
+Every round measures the three one after the other. Times are those of a clock, and CPU seconds of
+the process beside them on one thread, to which a busy machine adds less. A ratio is the median over
+the rounds, its range the least and the largest. A figure is quotable only if other work took less
+than a quarter of a core all the time; the last line says whether. Needs imagecorruptions-imaug.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 import warnings
@@ -37,53 +33,97 @@ from monosem.core.identity import generator
 from monosem.robustness.common import EXTRA, PUBLISHED
 
 SEVERITY = 3
-RESAMPLES = 2000
+LARGEST_OTHER_LOAD = 0.25  # cores
+
+
+class Times(NamedTuple):
+    """Seconds for all images: by the clock, and of the CPU."""
+
+    clock: float
+    cpu: float
 
 
 class Round(NamedTuple):
-    """Seconds for all images."""
-
-    large: float  # ours, strengths of ImageNet-C
-    small: float  # ours, strengths of CIFAR-10-C
-    one_by_one: float
+    equal: Times  # ours, strengths of ImageNet-C
+    as_used: Times  # ours, strengths of CIFAR-10-C
+    one_by_one: Times
 
 
-def corrupt_batch(
-    corruption: CommonCorruption, pixels: Tensor, strengths: tuple[Any, ...]
-) -> Tensor:
-    return to_8_bits(corruption.corrupt(pixels, strengths[SEVERITY - 1], generator("benchmark")))
+class OtherLoad:
+    """How many cores other processes keep busy since it was made, by /proc/stat."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        with open("/proc/stat") as file:
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+        idle = ticks[3] + ticks[4]
+        return (
+            time.perf_counter(),
+            (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"),
+            time.process_time(),
+        )
+
+    def cores(self) -> float:
+        clock, busy, own = (now - start for now, start in zip(self._now(), self.start, strict=True))
+        return max(busy - own, 0) / clock
 
 
-def measure(
-    corruption: CommonCorruption, images: np.ndarray, rounds: int, now: Callable[[], float]
-) -> list[Round]:
+def measure(corruption: CommonCorruption, images: np.ndarray, rounds: int) -> list[Round]:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
 
-    def seconds(work: Callable[[], object]) -> float:
-        start = now()
+    def seconds(work: Callable[[], object]) -> Times:
+        clock, cpu = time.perf_counter(), time.process_time()
         work()
-        return now() - start
+        return Times(time.perf_counter() - clock, time.process_time() - cpu)
 
-    def one_by_one(some: np.ndarray) -> list[np.ndarray]:
-        return [corrupt(image, SEVERITY, corruption.published) for image in some]
+    def batch(strengths: tuple[Any, ...]) -> Tensor:
+        return to_8_bits(corruption.corrupt(pixels, strengths[SEVERITY - 1], generator("draw")))
+
+    def one_by_one() -> list[np.ndarray]:
+        return [corrupt(image, SEVERITY, corruption.published) for image in images]
 
     def measured() -> Round:
         return Round(
-            large=seconds(lambda: corrupt_batch(corruption, pixels, corruption.large)),
-            small=seconds(lambda: corrupt_batch(corruption, pixels, corruption.small)),
-            one_by_one=seconds(lambda: one_by_one(images)),
+            equal=seconds(lambda: batch(corruption.large)),
+            as_used=seconds(lambda: batch(corruption.small)),
+            one_by_one=seconds(one_by_one),
         )
 
     measured()  # warm: numba compiles, tables and textures are made
     return [measured() for _ in range(rounds)]
 
 
-def ratio(times: list[Round]) -> tuple[float, float, float]:
-    """How many times as fast the batch is, of the same strengths: median and 95 % interval."""
-    ratios = np.array([one.one_by_one / one.large for one in times])
-    draws = np.random.default_rng(0).choice(ratios, (RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(draws, 1), (0.025, 0.975))
-    return float(np.median(ratios)), float(low), float(high)
+def ratios(rounds: list[Round], reading: str, unit: str) -> list[float]:
+    """How many times as fast the batch is, in every round."""
+    return [getattr(one.one_by_one, unit) / getattr(getattr(one, reading), unit) for one in rounds]
+
+
+def shown(values: list[float]) -> str:
+    return f"{statistics.median(values):6.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def table(images: np.ndarray, rounds: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    columns = [("equal", "clock"), ("as_used", "clock")]
+    if threads == 1:
+        columns += [("equal", "cpu"), ("as_used", "cpu")]
+    names = "".join(f"{reading + ', ' + unit:>24}" for reading, unit in columns)
+    print(f"\n{threads} threads, severity {SEVERITY}, {len(images)} images of {images.shape[1:]}")
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    print(f"{'times as fast by':18}{names}")
+    medians: list[list[float]] = [[] for _ in columns]
+    for corruption in PUBLISHED + EXTRA:
+        found = measure(corruption, images, rounds)
+        values = [ratios(found, *column) for column in columns]
+        for column, one in zip(medians, values, strict=True):
+            column.append(statistics.median(one))
+        cells = "".join(f"{shown(one):>24}" for one in values)
+        print(f"{corruption.published:18}{cells}", flush=True)
+    middle = "".join(f"{statistics.median(column):>24.1f}" for column in medians)
+    print(f"{'median of all':18}{middle}")
 
 
 def main() -> None:
@@ -91,33 +131,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", action="store_true", help="wall-clock in place of CPU seconds")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(options.threads)
-    cv2.setNumThreads(options.threads)
-    now = time.perf_counter if options.clock else time.process_time
-
     shape = (options.images, options.side, options.side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    print(f"{options.threads} threads, severity {SEVERITY}, {options.images} images of {shape[1:]}")
-    print("images/s:           batch   batch, small table   one by one   ratio (95 % interval)")
-    ratios = []
-    for corruption in PUBLISHED + EXTRA:  # the allocator holds enough memory after this
-        measure(corruption, images, 0, now)
-    for corruption in PUBLISHED + EXTRA:
-        times = measure(corruption, images, options.rounds, now)
-        speeds = [options.images / statistics.median(column) for column in zip(*times, strict=True)]
-        large, small, one_by_one = speeds
-        median, low, high = ratio(times)
-        ratios.append(median)
-        print(
-            f"{corruption.published:17} {large:9.0f}     {small:9.0f}         {one_by_one:8.0f}"
-            f"   {median:7.1f} ({low:.1f} to {high:.1f})",
-            flush=True,
-        )
-    print(f"median over the corruptions: {statistics.median(ratios):.1f} times")
+    for threads in (1, 2):
+        others = OtherLoad()
+        table(images, options.rounds, threads)
+        cores = others.cores()
+        verdict = "quotable" if cores < LARGEST_OTHER_LOAD else "NOT quotable"
+        print(f"other work kept {cores:.2f} cores busy meanwhile: {verdict}", flush=True)
 
 
 if __name__ == "__main__":

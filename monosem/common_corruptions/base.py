@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -93,10 +94,19 @@ class CommonCorruption(Corruption):
 
 def luma(colours: Tensor) -> Tensor:
     """(n, 3, h, w) RGB -> (n, 1, h, w) grey."""
-    weights = torch.tensor(LUMA, dtype=colours.dtype, device=colours.device)
-    return (colours * weights[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = colours.split(1, 1)
+    of_red, of_green, of_blue = LUMA
+    return (of_red * red).add_(green, alpha=of_green).add_(blue, alpha=of_blue)
+
+
+def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Uniform whole numbers of 16 bits, from -32768 to 32767; four from one draw of 64 bits."""
+    words = torch.empty((math.prod(shape) + 3) // 4, dtype=torch.int64)
+    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
+    return words.view(torch.int16)[: math.prod(shape)].reshape(shape)
 
 
 def to_8_bits(pixels: Tensor) -> Tensor:
     """Clip to [0, 1] and cut down to whole grey levels, still in [0, 1]."""
-    return pixels.clamp(0, 1).mul_(255).add_(ROUNDING_ERROR).floor_().div_(255)
+    error = torch.tensor(ROUNDING_ERROR, dtype=pixels.dtype, device=pixels.device)
+    return torch.add(error, pixels, alpha=255).clamp_(0, 255).floor_().div_(255)

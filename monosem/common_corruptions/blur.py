@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,69 +11,19 @@ import gin
 import torch
 from torch import Generator, Tensor
 
-from monosem.common_corruptions.base import CommonCorruption, to_8_bits
+from monosem.common_corruptions.base import CommonCorruption, random_bits, to_8_bits
+from monosem.common_corruptions.filters import (
+    chunk,
+    filter_images,
+    gaussian_blur,
+    motion_blur,
+    sum_of_products,
+    zoom_matrix,
+)
 
-TRUNCATE = 4.0  # deviations that a Gaussian reaches, as in scipy.ndimage
-NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 HALF_OF_SMALL_KERNEL = 8  # pixels from the middle of a disk kernel to its edge, at least
+WALKED_PIXELS = 1 << 16  # places of all images that are shuffled at a time
 LARGEST_ANGLE = 45.0  # degrees, of motion to either side
-
-
-def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
-    """A Gaussian of standard deviation `sigma` in pixels; the border is repeated outwards."""
-    height, width = pixels.shape[-2:]
-    rows = _gaussian_matrix(height, sigma).to(pixels)
-    columns = _gaussian_matrix(width, sigma).to(pixels)
-    return rows @ pixels @ columns.T
-
-
-def _gaussian_matrix(side: int, sigma: float) -> Tensor:
-    """(side, side): blurs a column of pixels by a product."""
-    radius = int(TRUNCATE * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1)
-    weights = torch.exp(-0.5 * (offsets / sigma).double() ** 2)
-    sources = (torch.arange(side)[:, None] + offsets).clamp(0, side - 1)
-    matrix = torch.zeros(side, side, dtype=torch.float64)
-    return matrix.scatter_add_(1, sources, (weights / weights.sum()).expand(side, -1))
-
-
-def mirror_padded(pixels: Tensor, radius: int) -> Tensor:
-    """With a border of `radius` pixels, mirrored at the middle of the pixels at the edge."""
-    height, width = pixels.shape[-2:]
-    rows = mirrored(torch.arange(-radius, height + radius), height).to(pixels.device)
-    columns = mirrored(torch.arange(-radius, width + radius), width).to(pixels.device)
-    return pixels[:, :, rows][:, :, :, columns]
-
-
-def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
-    """Every channel filtered by a kernel (k, k), k odd; mirrored at the middle of border pixels.
-
-    The kernel is taken apart into a sum of outer products, few for a kernel with symmetries: each
-    of them filters along rows and columns by a product.
-    """
-    height, width = pixels.shape[-2:]
-    left, sizes, right = torch.linalg.svd(kernel.double())
-    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
-    rows = [_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms]
-    columns = [_mirroring_matrix(width, right[term]).T for term in terms]
-    filtered = torch.stack(rows, 1).flatten(0, 1).to(pixels) @ pixels  # rows of all terms
-    filtered = filtered.reshape(*pixels.shape[:-1], len(terms) * width)
-    return filtered @ torch.cat(columns).to(pixels)
-
-
-def _mirroring_matrix(side: int, weights: Tensor) -> Tensor:
-    """(side, side): filters a column of pixels by a product."""
-    radius = len(weights) // 2
-    sources = mirrored(torch.arange(side)[:, None] + torch.arange(-radius, radius + 1), side)
-    matrix = torch.zeros(side, side, dtype=weights.dtype)
-    return matrix.scatter_add_(1, sources, weights.expand(side, -1))
-
-
-def mirrored(positions: Tensor, side: int) -> Tensor:
-    """Positions outside of 0 to side - 1, mirrored at the first and the last one."""
-    period = max(2 * (side - 1), 1)
-    inside = positions % period
-    return torch.minimum(inside, period - inside) if side > 1 else torch.zeros_like(positions)
 
 
 @gin.register
@@ -103,6 +54,7 @@ class DefocusBlur(CommonCorruption):
         return filter_images(pixels, disk_kernel(*strength))
 
 
+@functools.cache
 def disk_kernel(radius: float, edge: float) -> Tensor:
     """(k, k) a disk whose edge is blurred; its weights add up to 1 where it meets no border."""
     half = HALF_OF_SMALL_KERNEL if radius <= HALF_OF_SMALL_KERNEL else int(radius)
@@ -123,9 +75,11 @@ class GlassBlur(CommonCorruption):
 
     The strength is (deviation of the blur, largest distance of a place, rounds), in pixels. The
     authors' program walks from the last pixel to the first one. Its exchange of two pixels only
-    copies, as both sides are views of one array; so do the published files, and so does this.
+    copies, as both sides are views of one array; so do the published files, and so does this. All
+    severities share the draws of their first rounds.
     """
 
+    VERSION = 2
     published: ClassVar[str] = "glass_blur"
     small: ClassVar[tuple[Any, ...]] = (
         (0.05, 1, 1),
@@ -145,14 +99,22 @@ class GlassBlur(CommonCorruption):
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         sigma, distance, rounds = strength
         n, _, height, width = pixels.shape
+        most = max(strength[2] for strength in self.small + self.large)
+        bits = random_bits((most, 2, n, height, width), generator)[:rounds]
         blurred = to_8_bits(gaussian_blur(pixels, sigma)).flatten(2)
-        places = torch.arange(height * width).expand(n, -1)
-        for _ in range(rounds):
-            uniform = torch.rand(2, n, height, width, generator=generator)
-            offsets = (uniform * 2 * distance).long() - distance
-            places = places.gather(1, sources_of_walk(offsets, distance))
+        size = chunk(pixels, WALKED_PIXELS)
+        places = torch.cat([_places(part, distance) for part in bits.split(size, 2)])
         shuffled = blurred.gather(2, places[:, None].to(pixels.device).expand_as(blurred))
         return gaussian_blur(shuffled.reshape(pixels.shape), sigma)
+
+
+def _places(bits: Tensor, distance: int) -> Tensor:
+    """Random bits (rounds, 2, n, h, w) -> (n, h * w): where the pixels come from in the end."""
+    offsets = (bits.int() * (2 * distance)) >> 16  # from -distance to distance - 1
+    places, *later = (sources_of_walk(one, distance) for one in offsets)
+    for walk in later:
+        places = places.gather(1, walk)
+    return places
 
 
 def sources_of_walk(offsets: Tensor, distance: int) -> Tensor:
@@ -168,22 +130,17 @@ def sources_of_walk(offsets: Tensor, distance: int) -> Tensor:
     """
     height, width = offsets.shape[2:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
-    place = rows * width + columns
     walked = _is_walked(rows, height, distance) & _is_walked(columns, width, distance)
-    down, right = (offsets * walked).unbind()  # others stay where they are
-    source_row, source_column = rows + down, columns + right
-    source = source_row * width + source_column
-    is_copied_before = (
-        (source > place)
-        & _is_walked(source_row, height, distance)
-        & _is_walked(source_column, width, distance)
-        & walked
-    )
-    # link: the copy that a copy is of, or itself if its source is a pixel as it was
-    link = torch.where(is_copied_before, source, place).flatten(1)
+    down, right = offsets.unbind()
+    moves = (down * width + right) * walked.to(offsets.dtype)  # others stay where they are
+    source = (moves + (rows * width + columns)).flatten(1)
+    if distance == 1:
+        return source  # never a later pixel
+    # link: a later pixel, which has been copied before, or itself if its source is as it was
+    link = torch.maximum(source, torch.arange(height * width))
     while not torch.equal(link, further := link.gather(1, link)):
         link = further
-    return source.flatten(1).gather(1, link)
+    return source.gather(1, link)
 
 
 def _is_walked(positions: Tensor, side: int, distance: int) -> Tensor:
@@ -207,58 +164,6 @@ class MotionBlur(CommonCorruption):
         radius, sigma = strength
         uniform = torch.rand(len(pixels), generator=generator, dtype=torch.float64)
         return motion_blur(pixels, radius, sigma, (2 * uniform - 1) * LARGEST_ANGLE)
-
-
-def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Tensor:
-    """Blur every image along a line, by a Fourier transform.
-
-    pixels: (n, c, h, w)
-    radius: half the length of the line, in pixels.
-    sigma: the standard deviation along it, in pixels.
-    angles: (n,) degrees; 0 looks to the right, 90 down.
-    """
-    height, width = pixels.shape[-2:]
-    steps = torch.arange(2 * radius + 1)
-    weights = torch.exp(-0.5 * (steps / sigma).double() ** 2)
-    weights = weights / weights.sum()
-    radians = angles.double().deg2rad()[:, None]
-    down = (steps * radians.sin() - 0.5).ceil().long().clamp(1 - height, height - 1)  # (n, steps)
-    right = (steps * radians.cos() - 0.5).ceil().long().clamp(1 - width, width - 1)
-    padded = _continued(_continued(pixels, down, 2), right, 3)
-    sides = padded.shape[-2:]
-    lines = torch.zeros(len(pixels), sides.numel(), dtype=torch.float64)
-    lines.scatter_add_(1, down % sides[0] * sides[1] + right % sides[1], weights.expand_as(down))
-    kernels = torch.fft.rfft2(lines.reshape(-1, 1, *sides).to(pixels)).conj()
-    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * kernels, s=sides)
-    return blurred[..., :height, :width]
-
-
-def _continued(pixels: Tensor, steps: Tensor, axis: int) -> Tensor:
-    """With more pixels at the end of an axis, up to a side that is fast to transform.
-
-    They repeat the border that an image's steps (n, steps) reach: the last one, or the first one
-    where they go backwards, as to a transform the end lies before the start too.
-    """
-    side = pixels.shape[axis]
-    more = _fast_side(side + int(steps.abs().max())) - side
-    backwards = (steps.amin(1) < 0).to(pixels.device)[:, None, None, None]
-    first, last = pixels.narrow(axis, 0, 1), pixels.narrow(axis, side - 1, 1)
-    border = torch.where(backwards, first, last)
-    return torch.cat([pixels, border.repeat_interleave(more, axis)], axis)
-
-
-def _fast_side(side: int) -> int:
-    """The next side whose only factors are 2, 3 and 5, and even: fast to transform."""
-    while _without_factors(side) > 1 or side % 2:
-        side += 1
-    return side
-
-
-def _without_factors(number: int) -> int:
-    for factor in (2, 3, 5):
-        while number % factor == 0:
-            number //= factor
-    return number
 
 
 @gin.register
@@ -288,22 +193,24 @@ class ZoomBlur(CommonCorruption):
     is_random: ClassVar[bool] = False
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        end, step = strength
         height, width = pixels.shape[-2:]
-        factors = [1 + step * count for count in range(math.ceil((end - 1) / step))]
-        total = pixels.clone()
-        for factor in factors:
-            rows, columns = zoom_matrix(height, factor), zoom_matrix(width, factor)
-            total += rows.to(pixels) @ pixels @ columns.to(pixels).T
-        return total / (len(factors) + 1)
+        rows, columns = _zooms(height, width, *strength)
+        return sum_of_products(rows, pixels, columns)
 
 
-def zoom_matrix(side: int, factor: float) -> Tensor:
-    """(side, side): zooms into the middle of a column of pixels by a product, linearly."""
-    crop = math.ceil(side / factor)
-    zoomed = round(crop * factor)
-    start, trimmed = (side - crop) // 2, (zoomed - side) // 2
-    positions = torch.arange(trimmed, trimmed + side, dtype=torch.float64)
-    positions = start + positions * (crop - 1) / max(zoomed - 1, 1)
-    pixels = torch.arange(side, dtype=torch.float64)
-    return (1 - (positions[:, None] - pixels).abs()).clamp(min=0)
+@functools.cache
+def _zooms(height: int, width: int, end: float, step: float) -> tuple[Tensor, Tensor]:
+    """What the rows and the columns of the image and of its zooms are multiplied by, for a mean.
+
+    (terms, h, h) and (terms, w, w); zooms that are equal make one term.
+    """
+    factors = [1 + step * count for count in range(math.ceil((end - 1) / step))]
+    zooms = [_zoom(height, width, factor) for factor in (1, *factors)]
+    unique, counts = torch.stack(zooms).unique(dim=0, return_counts=True)
+    rows, columns = unique.split((height**2, width**2), 1)
+    shares = counts[:, None, None] / len(zooms)
+    return shares * rows.reshape(-1, height, height), columns.reshape(-1, width, width)
+
+
+def _zoom(height: int, width: int, factor: float) -> Tensor:
+    return torch.cat([zoom_matrix(side, factor).flatten() for side in (height, width)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor
 
-from monosem.common_corruptions.base import CommonCorruption
+from monosem.common_corruptions.base import ROUNDING_ERROR, CommonCorruption
 
 SIDE_OF_LARGE = 244 / 224  # the authors' program takes 244 for the side of 224 pixels
 REACH = 3.0  # deviations that the Gaussian of the elastic displacement reaches
@@ -63,9 +64,12 @@ class ElasticTransform(CommonCorruption):
         n, _, height, width = pixels.shape
         displacement, blur, move = (share * min(height, width) for share in strength)
         moves = 2 * torch.rand(n, 3, 2, generator=generator, dtype=torch.float64) - 1
-        field = 2 * torch.rand(n, 2, height, width, generator=generator) - 1
+        field = torch.rand(n, 2, height, width, generator=generator)
         moved = affine(pixels, move * moves)
-        return displaced(moved, displacement * smooth_field(field, blur))
+        if not displacement:
+            return moved
+        smooth = smooth_field(field, blur).mul_(2).sub_(1)
+        return displaced(moved, smooth.mul_(displacement))
 
 
 def affine(pixels: Tensor, moves: Tensor) -> Tensor:
@@ -82,14 +86,14 @@ def affine(pixels: Tensor, moves: Tensor) -> Tensor:
     points = middle + arm * corners
     ones = torch.ones(n, 3, 1, dtype=torch.float64)
     back = torch.linalg.solve(torch.cat([points + moves, ones], 2), points.expand(n, -1, -1))
-    half = torch.tensor([width - 1, height - 1], dtype=torch.float64) / 2
-    middle = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
-    to_pixels = torch.cat([torch.cat([half.diag(), half[None]]), middle], 1)  # from -1 to 1
-    theta = to_pixels @ back / half.clamp(min=0.5) - middle
-    grid = F.affine_grid(
-        theta.transpose(1, 2).to(pixels), [n, 1, height, width], align_corners=True
+    # From -1 to 1: x across and y down of where the pixels of a row and of a column come from.
+    back = back * 2 / torch.tensor([width - 1, height - 1], dtype=torch.float64).clamp(min=1)
+    across = torch.arange(width) * back[:, 0, :, None] + back[:, 2, :, None] - 1  # (n, 2, w)
+    down = torch.arange(height) * back[:, 1, :, None]  # (n, 2, h)
+    grid = across[:, :, None].to(pixels) + down[..., None].to(pixels)  # (n, 2, h, w)
+    return F.grid_sample(
+        pixels, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=True
     )
-    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=True)
 
 
 def smooth_field(field: Tensor, sigma: float) -> Tensor:
@@ -98,6 +102,7 @@ def smooth_field(field: Tensor, sigma: float) -> Tensor:
     return _mirroring_gaussian(height, sigma) @ field @ _mirroring_gaussian(width, sigma).T
 
 
+@functools.cache
 def _mirroring_gaussian(side: int, sigma: float) -> Tensor:
     """(side, side): blurs a column by a product; border pixels are doubled by the mirror."""
     radius = int(REACH * sigma + 0.5)
@@ -115,11 +120,16 @@ def displaced(pixels: Tensor, displacement: Tensor) -> Tensor:
     displacement: (n, 2, h, w) to the right and down, in pixels.
     """
     height, width = pixels.shape[-2:]
+    sides = torch.tensor([width, height], dtype=torch.float64)[:, None, None]
     down, right = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    columns = (2 * (displacement[:, 0] + right) + 1) / width - 1
-    rows = (2 * (displacement[:, 1] + down) + 1) / height - 1
-    grid = torch.stack([columns, rows], -1).to(pixels)
-    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    still = (2 * torch.stack([right, down]) + 1) / sides - 1  # from -1 to 1
+    grid = torch.addcmul(still.to(displacement), displacement, (2 / sides).to(displacement))
+    return F.grid_sample(
+        pixels,
+        grid.permute(0, 2, 3, 1).to(pixels),
+        padding_mode="reflection",
+        align_corners=False,
+    )
 
 
 @gin.register
@@ -134,21 +144,35 @@ class Pixelate(CommonCorruption):
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         height, width = pixels.shape[-2:]
-        few = box_resized(pixels, max(int(height * strength), 1), max(int(width * strength), 1))
-        return box_resized(few, height, width)
+        levels = (pixels * 255).round_()
+        few = box_resized(levels, max(int(height * strength), 1), max(int(width * strength), 1))
+        return box_resized(few, height, width) / 255
 
 
-def box_resized(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Means over boxes of whole pixels, in 8 bits after each axis, as Pillow's filter BOX does."""
-    rows = _box_matrix(pixels.shape[-2], height).to(pixels)
-    columns = _box_matrix(pixels.shape[-1], width).to(pixels)
-    return _rounded(rows @ _rounded(pixels @ columns.T))
+def box_resized(levels: Tensor, height: int, width: int) -> Tensor:
+    """Means over boxes of whole pixels, in 8 bits after each axis, as Pillow's filter BOX does.
+
+    levels: (n, c, h, w) whole numbers.
+    """
+    old_height, old_width = levels.shape[-2:]
+    columns, rows = _box_matrix(old_width, width), _box_matrix(old_height, height)
+    if width < old_width:
+        levels = _rounded(levels @ columns.to(levels).T)
+    if height < old_height:
+        levels = _rounded(rows.to(levels) @ levels)
+    if width > old_width:  # every box holds one pixel
+        levels = levels.index_select(3, columns.argmax(1).to(levels.device))
+    if height > old_height:
+        levels = levels.index_select(2, rows.argmax(1).to(levels.device))
+    return levels
 
 
-def _rounded(pixels: Tensor) -> Tensor:
-    return (pixels * 255 + 0.5).floor() / 255
+def _rounded(levels: Tensor) -> Tensor:
+    """To whole numbers, halves up: the more so as their rounding errors must not count."""
+    return levels.add_(0.5 + ROUNDING_ERROR).floor_()
 
 
+@functools.cache
 def _box_matrix(old: int, new: int) -> Tensor:
     """(new, old): the mean of the old pixels whose middles are in the box of a new pixel."""
     scale = old / new
@@ -181,7 +205,7 @@ def _through_jpeg(levels: np.ndarray, quality: int) -> np.ndarray:
     Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(
         file, "JPEG", quality=quality
     )
-    return np.asarray(Image.open(file)).reshape(levels.shape)
+    return np.asarray(Image.open(file, formats=("JPEG",))).reshape(levels.shape)
 
 
 @gin.register

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.common_corruptions.blur import filter_images, mirror_padded
+from monosem.common_corruptions.filters import filter_images, mirror_padded
 from monosem.core.identity import generator
 
 # Fog

@@ -15,7 +15,7 @@ from monosem.common_corruptions.base import (
     luma,
     to_8_bits,
 )
-from monosem.common_corruptions.blur import gaussian_blur, motion_blur, zoom_matrix
+from monosem.common_corruptions.filters import gaussian_blur, motion_blur, zoom_matrix
 from monosem.common_corruptions.textures import frost_crops, plasma, water
 
 FROST_SHRINK = 0.2  # of the textures for small images
@@ -66,7 +66,7 @@ class Snow(CommonCorruption):
         factor, offset = WHITEN
         grey = luma(pixels) if pixels.shape[1] == 3 else pixels
         whitened = torch.maximum(pixels, factor * grey + offset)
-        return share * pixels + (1 - share) * whitened + layer + layer.flip(2, 3)
+        return whitened.lerp_(pixels, share).add_(layer + layer.flip(2, 3))
 
 
 def snow_layer(normal: Tensor, flakes: Any, angles: Tensor) -> Tensor:
