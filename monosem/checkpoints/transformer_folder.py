@@ -126,7 +126,7 @@ class TransformerFolder(Part):
                 f"{type(self).__name__}.weights must hold all weights of {type(model).__name__}; "
                 f"{len(missing)} are missing from {self.weights}, {missing[0]} for example"
             )
-        return model  # type: ignore[no-any-return]
+        return model
 
     def placed(self) -> nn.Module:
         """The network where it is to work, in evaluation mode and frozen.
