@@ -57,9 +57,7 @@ def tiny_bert(folder: Path, seed: int = 0, **changes: object) -> Path:
     return _saved(BertModel, config, folder, seed)
 
 
-def tiny_llama(
-    folder: Path, seed: int = 0, words: list[str] = WORDS, **changes: object
-) -> Path:
+def tiny_llama(folder: Path, seed: int = 0, words: list[str] = WORDS, **changes: object) -> Path:
     """Llama with 3 layers of 16 features and its next-word head, its weights drawn."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

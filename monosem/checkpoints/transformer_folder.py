@@ -142,6 +142,15 @@ class TransformerFolder(Part):
         return model.eval().requires_grad_(False)
 
 
+def keep_inputs_alone(network: nn.Module) -> None:
+    """Let every block of a transformer keep its input alone and compute the rest again."""
+    # the second is its name in earlier versions of transformers
+    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
+        if enable := getattr(network, name, None):
+            enable({"use_reentrant": False})
+            return
+
+
 def _is_of_pooler(name: str) -> bool:
     return name.startswith("pooler.")
 

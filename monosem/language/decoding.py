@@ -109,11 +109,11 @@ def _most_probable(model: nn.Module, ids: Tensor, mask: Tensor, pad: int) -> Ite
         output = model(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=past,
             use_cache=True,
             **_fitting(model, position_ids=last, logits_to_keep=1),
+            **_fitting(model, cache=past, past_key_values=past),  # its name, and the earlier one
         )
-        past = output.past_key_values
+        past = output["cache"] if "cache" in output else output["past_key_values"]
         token = output.logits[:, -1].argmax(1)
         yield token
         ids = token[:, None]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monosem.checkpoints.transformer_folder import CHECKPOINTING, is_set
+from monosem.checkpoints.transformer_folder import CHECKPOINTING, is_set, keep_inputs_alone
 from monosem.core.device import device, draws_of_layers, seed_layers, seeded
 from monosem.core.fields import Count, Positive, Range, Seed
 from monosem.core.identity import generator
@@ -127,8 +127,7 @@ class LanguageTuning(Learning, LanguageModel):
     def run(self, job: Job) -> Artifact:
         network, learned = self.adapted()
         if is_set(CHECKPOINTING):
-            again = {"use_reentrant": False}
-            network.gradient_checkpointing_enable(again)  # type: ignore[operator]
+            keep_inputs_alone(network)
         network.train()
         rows = self._rows()
         asked = [len(tokens.prompt) for tokens in self._drawn()]

@@ -76,6 +76,7 @@ def test_batches_of_training_have_just_the_answers_marked(home):
     assert again != [ids.tolist() for ids, _, _ in batches(1)]
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
 def test_lora_takes_the_step_that_peft_takes_on_the_same_weights(home):
     peft = pytest.importorskip("peft", reason="the judge of LoRA")
     stage = tuning(home, adapter=type(LORA)(targets=TARGETS, dropout=0.0))
@@ -184,7 +185,7 @@ def test_the_memory_that_is_foretold_is_about_what_a_step_keeps(home, tmp_path):
 
     llama(tmp_path / "llama", hidden_size=64, intermediate_size=160, num_hidden_layers=6)
     stage = tuning(home, model=CausalTransformer(str(tmp_path / "llama")), length=128)
-    network, learned = stage.adapted()
+    network, _ = stage.adapted()
     kept = {}
 
     def pack(tensor):

@@ -1,4 +1,4 @@
-"""Tiny random language models and judges, and small files in the formats of SST-2, Dolly and MMLU."""
+"""Tiny random language models and judges; small files in the formats of SST-2, Dolly and MMLU."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def write_dolly(path: Path, rows: int = 40) -> str:
 
 def write_prompts(path: Path, prompts: int = 9) -> str:
     lines = [
-        json.dumps({"prompt": said(5000 + index, 2 + index), "category": ("hate", "danger")[index % 2]})
+        json.dumps(
+            {"prompt": said(5000 + index, 2 + index), "category": ("hate", "danger")[index % 2]}
+        )
         for index in range(prompts)
     ]
     path.write_text("\n".join(lines) + "\n")
