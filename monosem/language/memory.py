@@ -11,7 +11,7 @@ from monosem.checkpoints.transformer_folder import CHECKPOINTING, bytes_of_weigh
 from monosem.core.device import device
 from monosem.data.text import MOST_TOKENS
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 OF_ADAPTER = 16  # bytes of a weight that learns: itself, its gradient and Adam's two means
 OF_LOGIT = 12  # bytes in training: float32 logits, their softmax and its gradient
 
@@ -37,13 +37,18 @@ class Memory(NamedTuple):
     def text(self, of: str) -> str:
         """A line for a person. of: what takes it."""
         parts = zip(self._fields, self, strict=True)
-        listed = ", ".join(f"{name} {size / GIB:.3g}" for name, size in parts if size)
+        listed = ", ".join(f"{name} {size_text(size)}" for name, size in parts if size)
         here = memory_here()
         less = "" if here >= self.total else ", which is more than there is"
         return (
-            f"{of}: about {self.total / GIB:.3g} GiB of memory ({listed}); "
-            f"{device().type} has {here / GIB:.3g}{less}"
+            f"{of}: about {size_text(self.total)} of memory ({listed}); "
+            f"{device().type} has {size_text(here)}{less}"
         )
+
+
+def size_text(size: int) -> str:
+    """Bytes, for people."""
+    return f"{size / GIB:.3g} GiB" if size > GIB / 10 else f"{size / MIB:.3g} MiB"
 
 
 def of_training(config: Any, weights: int, learned: int, rows: int, tokens: int) -> Memory:
