@@ -7,6 +7,7 @@ What is heavy is imported where it is needed, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
+LANGUAGE_FLAGS = {
+    "half": "their weights in bfloat16, half the memory",
+    "checkpointing": "compute activations of a training twice, to keep fewer of them",
+    "shard": "spread their layers over all GPUs and the CPU (by accelerate)",
+}
 SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
 
 
@@ -89,6 +95,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         "  tensorboard --logdir runs",
     )
     _add_flags(parser)
+    _add_language_flags(parser)
     _add_sweep_flags(parser)
     flags = parser.parse_args(arguments)
     if flags.gather and _asks_for_a_run(flags):
@@ -143,6 +150,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="compile networks that are pre-trained: a tenth or more off long trainings, "
         "rounded otherwise",
     )
+
+
+def _add_language_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "of language models",
+        "how they are computed, which no key knows; results differ by rounding",
+    )
+    for flag, text in LANGUAGE_FLAGS.items():
+        group.add_argument(f"--{flag}", action="store_true", help=text)
 
 
 def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
@@ -206,7 +222,12 @@ def _sweep_flags(flags: argparse.Namespace) -> list[str]:
 
 def _asks_for_a_run(flags: argparse.Namespace) -> bool:
     typed = [flags.files, flags.bindings, flags.plan, flags.compile, _sweep_flags(flags)]
-    return any(typed)
+    return any([*typed, *_language_flags(flags)])
+
+
+def _language_flags(flags: argparse.Namespace) -> list[str]:
+    """The flags of language models that were typed."""
+    return [name for name in LANGUAGE_FLAGS if getattr(flags, name)]
 
 
 # What is asked for
@@ -217,6 +238,7 @@ def read_spec(flags: argparse.Namespace) -> Spec | Study:
     from monosem.specs.load import Spec
     from monosem.specs.study import read
 
+    set_language_flags(flags)
     spec = read(flags.files, flags.bindings)
     if isinstance(spec, Spec) and _sweep_flags(flags):
         flag = _sweep_flags(flags)[0]
@@ -250,6 +272,14 @@ def compile_networks() -> None:
     if not any(shutil.which(compiler) for compiler in compilers):
         raise UsageError("--compile needs a C++ compiler, g++ or clang++, and finds none")
     os.environ["MONOSEM_COMPILE"] = "1"
+
+
+def set_language_flags(flags: argparse.Namespace) -> None:
+    """For this process and for the workers of a sweep."""
+    if flags.shard and importlib.util.find_spec("accelerate") is None:
+        raise UsageError("--shard needs accelerate: pip install accelerate")
+    for name in _language_flags(flags):
+        os.environ[f"MONOSEM_{name.upper()}"] = "1"
 
 
 # The three things that can be done

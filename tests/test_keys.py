@@ -21,6 +21,8 @@ from monosem.data.packed import Packed
 from monosem.data.tokens import Tokenizer
 from monosem.datasets.mnist import MNIST
 from monosem.evaluation.experiment import Experiment
+from monosem.language.models import TokenModel
+from monosem.language.prompts import PromptTable
 from monosem.models.checkpoint import Checkpoint
 from monosem.models.text_encoder import TextEncoder
 from monosem.shifts.base import PublishedSets
@@ -49,6 +51,8 @@ def keys_of(file: str) -> dict[str, list[str]]:
         mock.patch.object(MNIST, "content", lambda self: "content"),
         mock.patch.object(PublishedSets, "absence", lambda self: None),
         mock.patch.object(Checkpoint, "content", lambda self: "content"),
+        mock.patch.object(TokenModel, "content", lambda self: "content"),
+        mock.patch.object(PromptTable, "content", lambda self: "content"),
         mock.patch.object(Experiment, "preflight", lambda self: None),
         mock.patch.object(loading, "closure", lambda stages: []),  # no look at the data
     ):

@@ -57,14 +57,14 @@ def tiny_bert(folder: Path, seed: int = 0, **changes: object) -> Path:
     return _saved(BertModel, config, folder, seed)
 
 
-def tiny_llama(folder: Path, seed: int = 0, **changes: object) -> Path:
+def tiny_llama(folder: Path, seed: int = 0, words: list[str] = WORDS, **changes: object) -> Path:
     """Llama with 3 layers of 16 features and its next-word head, its weights drawn."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    write_tokenizer(folder)
+    write_tokenizer(folder, words)
     config = LlamaConfig(
         **{
-            "vocab_size": len(WORDS) + 8,
+            "vocab_size": len(words) + 8,
             "hidden_size": WIDTH,
             "num_hidden_layers": LAYERS,
             "num_attention_heads": 2,

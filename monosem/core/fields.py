@@ -158,6 +158,14 @@ def absolute_path(typed: str) -> str:
     return typed
 
 
+def package_hint(folder: str) -> str:
+    """A hint about a folder in a package that is not installed."""
+    if not folder.startswith(PACKAGE):
+        return ""
+    name = folder.removeprefix(PACKAGE).partition("/")[0]
+    return f"; try: pip install {name.replace('_', '-')}"
+
+
 def _conform_union(value: Any, kinds: tuple[Any, ...]) -> Any:
     """The first kind that takes the value. If none does, the error is that of the last one."""
     if value is None and types.NoneType in kinds:

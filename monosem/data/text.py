@@ -134,12 +134,7 @@ class TextDataset(Packed):
         order of all batches is random.
         """
         lengths = _lengths_of_training(self).to(examples.device)
-        count = len(examples) // size
-        batches: list[Tensor] = []
-        for pool in examples[: count * size].split(size * min(max(count // 4, 1), POOL)):
-            batches += pool[lengths[pool].argsort(stable=True)].split(size)
-        turns = torch.randperm(len(batches), generator=generator, device=generator.device)
-        return [batches[turn] for turn in turns.tolist()]
+        return pooled_batches(examples, lengths, size, generator)
 
     def show(self, indices: Sequence[int]) -> list[str]:
         texts = self.texts("test")
@@ -171,6 +166,22 @@ class TextDataset(Packed):
 def word_spans(text: str) -> list[tuple[int, int]]:
     """(start, end) of every word: letters and digits, with ' and - inside."""
     return [match.span() for match in WORD.finditer(text)]
+
+
+def pooled_batches(
+    examples: Tensor, lengths: Tensor, size: int, generator: Generator
+) -> list[Tensor]:
+    """Batches of `size` texts that are of about one length, in a random order.
+
+    examples: (m,) in a random order, on the device of the generator.
+    lengths: (n,) tokens of all texts.
+    """
+    count = len(examples) // size
+    batches: list[Tensor] = []
+    for pool in examples[: count * size].split(size * min(max(count // 4, 1), POOL)):
+        batches += pool[lengths[pool].argsort(stable=True)].split(size)
+    turns = torch.randperm(len(batches), generator=generator, device=generator.device)
+    return [batches[turn] for turn in turns.tolist()]
 
 
 def batch_ends(lengths: Sequence[int], size: int) -> list[int]:

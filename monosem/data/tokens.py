@@ -16,7 +16,7 @@ from typing import Any
 
 import gin
 
-from monosem.core.fields import PACKAGE, Part, PathField
+from monosem.core.fields import Part, PathField, package_hint
 from monosem.core.files import known_digest
 
 FILES = (
@@ -50,6 +50,21 @@ class Tokenizer(Part):
         tokens: list[list[int]] = loaded([*texts], truncation=True, max_length=length)["input_ids"]
         return tokens
 
+    def encode_open(self, text: str) -> list[int]:
+        """The tokens of a text that goes on: with what begins every text, without what ends it."""
+        loaded = self._loaded()
+        return [*loaded.beginning, *loaded.encode_plain(text)]
+
+    def knows(self, tokens: Iterable[int]) -> bool:
+        """Whether none of the tokens stands for what is not in the vocabulary."""
+        return self._loaded().tokenizer.unk_token_id not in tokens
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a text, where there is one."""
+        end: int | None = self._loaded().tokenizer.eos_token_id
+        return end
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, without the special ones."""
         loaded = self._loaded()
@@ -80,14 +95,6 @@ class Tokenizer(Part):
         return _load(self, self.content())
 
 
-def package_hint(folder: str) -> str:
-    """A hint about a folder in a package that is not installed."""
-    if not folder.startswith(PACKAGE):
-        return ""
-    name = folder.removeprefix(PACKAGE).partition("/")[0]
-    return f"; try: pip install {name.replace('_', '-')}"
-
-
 class LoadedTokenizer:
     """A tokenizer of transformers, and what its tokens are.
 
@@ -102,6 +109,17 @@ class LoadedTokenizer:
             fast.no_padding()
             fast.no_truncation()
         self.special = {*tokenizer.all_special_ids, pad} - {tokenizer.unk_token_id}
+
+    @functools.cached_property
+    def beginning(self) -> list[int]:
+        """The special tokens that every text begins with."""
+        plain, full = self.encode_plain("a"), list(self.tokenizer("a")["input_ids"])
+        starts = (at for at in range(len(full)) if full[at : at + len(plain)] == plain)
+        return full[: next(starts, 0)]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The tokens of a text, without special ones."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: tuple[int, ...]) -> str:
         text: str = self.tokenizer.decode([*tokens], clean_up_tokenization_spaces=True)

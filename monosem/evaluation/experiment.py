@@ -22,7 +22,7 @@ from monosem.metrics.base import Metric
 from monosem.models.baselines import Pixels
 from monosem.models.representation import Representation
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
-from monosem.robustness.measurement import Measurement, Series
+from monosem.robustness.measurement import Measurement, Panel, Series
 
 
 @gin.register
@@ -61,7 +61,7 @@ class Experiment(Part):
     """
 
     name: Label
-    curves: tuple[Series, ...]
+    curves: tuple[Panel, ...]
     metrics: tuple[Metric, ...] = ALL_METRICS
     reference_encoder: Representation | None = None
     gallery: Gallery = Gallery()
@@ -91,7 +91,7 @@ class Experiment(Part):
     def _check_reference_encoder(self) -> None:
         if self.reference_encoder is not None:
             return
-        for curve in self.curves:
+        for curve in self._of_representations:
             if not isinstance(curve.data, ImageDataset):
                 kind = type(curve.data).__name__
                 self.refuse(
@@ -113,13 +113,18 @@ class Experiment(Part):
                 self.gallery.refuse("by", f"{allowed}, got {by!r}")
 
     @property
+    def _of_representations(self) -> list[Series]:
+        """The curves that are about a representation; a language model is none."""
+        return [curve for curve in self.curves if isinstance(curve, Series)]
+
+    @property
     def representations(self) -> dict[str, tuple[Representation, Dataset]]:
         """Every representation that some curve is about, and its data, once.
 
         By the name of its first curve; by '' where there is one alone.
         """
         first_curve: dict[tuple[Representation, Dataset], str] = {}
-        for curve in self.curves:
+        for curve in self._of_representations:
             first_curve.setdefault((curve.encoder, curve.data), curve.name)
         alone = len(first_curve) == 1
         return {"" if alone else name: pair for pair, name in first_curve.items()}

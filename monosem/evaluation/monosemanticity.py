@@ -11,6 +11,7 @@ from torch import Tensor
 from monosem.core.device import device
 from monosem.core.fields import FieldError
 from monosem.core.stage import Artifact, Job, Stage, StageError
+from monosem.data.dataset import Dataset
 from monosem.metrics.base import (
     Declaration,
     FeatureBatch,
@@ -37,6 +38,8 @@ class Monosemanticity(Measurement):
     Where the factors that made the examples are known, it also says how well each metric tracks
     them: Spearman's rank correlation over dimensions with their mutual information gap.
 
+    encoder: the representation that is measured.
+    data: what it is measured on.
     metrics: what is measured; a metric that declares nothing for the data is left out.
     reference_encoder: tells the metrics that need it how alike examples are.
 
@@ -44,6 +47,8 @@ class Monosemanticity(Measurement):
     """
 
     VERSION = 3
+    encoder: Representation
+    data: Dataset
     metrics: tuple[Metric, ...]
     reference_encoder: Representation
 

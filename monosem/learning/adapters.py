@@ -97,7 +97,11 @@ class AdaptedLinear(nn.Module):
         functions: tuple[Activation, Activation, Activation],
     ):
         super().__init__()
-        where = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        # float32 also beside half precision, where small steps would be rounded away
+        where = {
+            "device": layer.weight.device,
+            "dtype": torch.promote_types(layer.weight.dtype, torch.float32),
+        }
         self.layer = layer
         self.down = nn.Linear(layer.in_features, rank, bias=False, **where)
         self.up = nn.Linear(rank, layer.out_features, bias=False, **where)
@@ -108,8 +112,9 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         base = self.layer(x)
-        hidden = self.middle(self.down(self.inner(self.dropout(x))))
-        update = self.scale * self.outer(self.up(hidden))
+        own = x.to(self.down.weight.dtype)
+        hidden = self.middle(self.down(self.inner(self.dropout(own))))
+        update = (self.scale * self.outer(self.up(hidden))).to(base.dtype)
         if self.tally is not None:
             self.tally.add(hidden, update, base)
         return base + update

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from monosem.core.fields import Label
+from monosem.core.fields import Label, Part
 from monosem.core.stage import Artifact, Stage
 from monosem.data.dataset import Dataset
 from monosem.models.representation import Representation
@@ -56,13 +56,9 @@ class Measurement(Stage):
     """A stage whose artifact is numbers for the table.
 
     name: what the numbers are called there.
-    encoder: the representation that is measured.
-    data: what it is measured on.
     """
 
     name: Label = ""
-    encoder: Representation
-    data: Dataset
 
     @property
     def axis(self) -> str:
@@ -79,8 +75,13 @@ class Measurement(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series(Measurement):
+class Panel(Measurement):
     """A measurement at several points: one panel of the figures, one name in the tables."""
+
+    @property
+    def subject(self) -> Part:
+        """What is measured."""
+        raise NotImplementedError
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -105,6 +106,22 @@ class Series(Measurement):
                 f"must not be that of another figure ({', '.join(FIGURES)}, and these with - and "
                 f"more), got {self.name!r}",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series(Panel):
+    """A panel of a representation, whose dimensions are measured and shown beside it.
+
+    encoder: the representation that is measured.
+    data: what it is measured on.
+    """
+
+    encoder: Representation
+    data: Dataset
+
+    @property
+    def subject(self) -> Part:
+        return self.encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,8 @@ def write_experiment_gallery(experiment: Experiment, store: Store, folder: Path)
 
     Returns the paths of the figures among them.
     """
+    if not experiment.representations:
+        return []
     encoders = shown_encoders(experiment, store, experiment.name)
     most = experiment.gallery.dimensions
     write_gallery(folder, [gallery_encoder(encoder, most) for encoder in encoders])
@@ -54,6 +56,8 @@ def write_experiment_gallery(experiment: Experiment, store: Store, folder: Path)
 
 def gallery_files(experiment: Experiment) -> list[str]:
     """The names of the files that `write_experiment_gallery` leaves."""
+    if not experiment.representations:
+        return []
     names = ["gallery.json", "gallery.html"]
     for name, (_, data) in experiment.representations.items():
         names += [f"{figure}{_suffix(name)}.png" for figure in figures_of(data)]

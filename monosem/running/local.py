@@ -115,10 +115,8 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
     rows = experiment.rows(store.get)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
-    print(
-        f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin, "
-        "and gallery.html to look at dimensions"
-    )
+    gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
+    print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
 
 

@@ -30,7 +30,7 @@ from monosem.results.correlation import CorrelationReport
 from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
 from monosem.results.table import Table
-from monosem.robustness.measurement import Measurement, Series
+from monosem.robustness.measurement import Measurement, Panel
 from monosem.running.gallery import gallery_encoders, gallery_files, write_experiment_gallery
 
 EVENTS = "events.out.tfevents.*"
@@ -54,17 +54,17 @@ def describe_experiment(experiment: Experiment, store: Store) -> str:
 
 
 def describe_representation(part: Part) -> str:
-    """A representation and what it stands on: Embedding of Pretrain."""
+    """What is measured and what it stands on: Embedding of Pretrain."""
     name = type(part).__name__
-    upstream = getattr(part, "encoder", None)
+    upstream = getattr(part, "encoder", None) or getattr(part, "model", None)
     if not isinstance(upstream, Part):
         return name
     return f"{name} of {describe_representation(upstream)}"
 
 
 def _probed(experiment: Experiment) -> list[str]:
-    encoders = dict.fromkeys(curve.encoder for curve in experiment.curves)
-    return [f"probed: {describe_representation(encoder)}" for encoder in encoders]
+    subjects = dict.fromkeys(curve.subject for curve in experiment.curves)
+    return [f"probed: {describe_representation(subject)}" for subject in subjects]
 
 
 def _probes(experiment: Experiment) -> list[str]:
@@ -101,7 +101,7 @@ def _encoder_passes(stage: Stage, store: Store) -> Iterator[str]:
     if not history or "encoder_passes" not in history[-1].scalars:
         return
     purpose = describe_representation(stage)
-    if isinstance(stage, Series):
+    if isinstance(stage, Panel):
         purpose = f"curve {stage.name}"
     if isinstance(stage, Features):
         purpose += f", {stage.split} split"
@@ -258,8 +258,12 @@ def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Pa
 def write_joint_gallery(
     folder: Path, experiments: Sequence[tuple[str, Experiment]], store: Store
 ) -> None:
-    """The gallery of several finished experiments, each with a name for people."""
-    write_gallery(folder, gallery_encoders(experiments, store))
+    """The gallery of several finished experiments, each with a name for people.
+
+    Nothing is written where they are about no representation.
+    """
+    if encoders := gallery_encoders(experiments, store):
+        write_gallery(folder, encoders)
 
 
 def joined_gallery(folders: Sequence[Path]) -> list[ShownEncoderData] | None:

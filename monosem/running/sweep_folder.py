@@ -148,7 +148,7 @@ def _write_changed(
 ) -> None:
     """Write the files whose content would change."""
     stale = [cell for cell in finished.cells if not _is_whole(folder, cell)]
-    if not stale and _is_complete(folder, finished.all_rows, summary, claimed):
+    if not stale and _is_complete(folder, finished, summary, claimed):
         return
     for cell in stale:
         _write_cell(folder, cell, finished.rows[cell.name], store)
@@ -162,13 +162,16 @@ def _write_changed(
 
 
 def _is_complete(
-    folder: Path, rows: Sequence[Row], summary: str, claimed: CorrelationReport | None
+    folder: Path, finished: FinishedCells, summary: str, claimed: CorrelationReport | None
 ) -> bool:
+    rows = finished.all_rows
     texts = {"curves.csv": table_text(rows), "summary.md": summary}
-    figures = list(run_folder.figure_names(rows))
+    others = [EVENTS, *run_folder.figure_names(rows)]
     if claimed and claimed.panels:
-        figures.append("claim.png")
-    return run_folder.holds(folder, texts, [EVENTS, "gallery.json", "gallery.html", *figures])
+        others.append("claim.png")
+    if any(cell.experiment.representations for cell in finished.first_of_each_spec()):
+        others += ["gallery.json", "gallery.html"]
+    return run_folder.holds(folder, texts, others)
 
 
 def _show_figures(folder: Path, figures: Sequence[Path]) -> None:

@@ -23,7 +23,7 @@ from monosem.models.training import Learning
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.results.stats import areas, estimate
 from monosem.results.table import Table
-from monosem.robustness.measurement import Series
+from monosem.robustness.measurement import Panel
 
 ACCURACIES = ("top1", "top5", "precision_at_10")
 SEVERITY_STEPS = 1000  # TensorBoard's steps are whole: a severity is told in thousandths
@@ -173,8 +173,8 @@ class LiveTensorBoard(Callback):
 
 
 def hyperparameters(experiment: Experiment, swept: Swept = ()) -> dict[str, str | float]:
-    """The first curve's representation as the columns of the HParams tab."""
-    representation = experiment.curves[0].encoder
+    """What the first curve is about as the columns of the HParams tab."""
+    representation = experiment.curves[0].subject
     values = _nested_fields(representation)
     values["representation"] = representation
     values["experiment"] = experiment.name
@@ -210,7 +210,7 @@ def _tags(stages: Sequence[Stage]) -> dict[str, str]:
 
 def _tag_name(stage: Stage) -> str:
     """A stage as a part of a tag: label_noise, train_split, sparse_autoencoder."""
-    if isinstance(stage, Series):
+    if isinstance(stage, Panel):
         return stage.name
     if isinstance(stage, Features):
         return f"{stage.split}_split"

@@ -62,7 +62,12 @@ SETTINGS = {  # each of these is read by Ray from the environment
 LONGEST_TEMPORARY_FOLDER = 40  # a socket's path has at most 107 bytes, and Ray adds about 60
 OBJECT_STORE_BYTES = 2**28
 REACH_SECONDS = 5
-PASSED_ON = ("MONOSEM_COMPILE",)  # environment variables that workers need too
+PASSED_ON = (
+    "MONOSEM_COMPILE",
+    "MONOSEM_HALF",
+    "MONOSEM_CHECKPOINTING",
+    "MONOSEM_SHARD",
+)  # environment variables that workers need too
 
 
 # Clusters

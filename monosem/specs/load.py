@@ -19,6 +19,7 @@ from monosem import (
     data,
     datasets,
     evaluation,
+    language,
     learning,
     metrics,
     models,
@@ -77,6 +78,7 @@ register(
     probes,
     shifts,
     robustness,
+    language,
     evaluation,
 )
 
