@@ -105,8 +105,8 @@ class PatchTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         grid = self.embed(images)
-        tokens = grid.flatten(2).transpose(1, 2)
-        tokens = tokens + positions(*grid.shape[-2:], grid.shape[1]).to(tokens)
+        _, features, height, width = grid.shape
+        tokens = grid.flatten(2).transpose(1, 2) + positions(height, width, features).to(grid)
         return self.norm(self.blocks(tokens)).mean(1)
 
 
