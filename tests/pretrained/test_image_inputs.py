@@ -43,9 +43,9 @@ def test_resizing_is_that_of_pillow_up_to_its_rounding_to_whole_numbers(interpol
     crop = side - 5
     ours = inputs_of(data, rule((side, side), crop=(crop, crop), interpolation=interpolation))
     steps = (v2.Resize(side, MODES[interpolation], antialias=True), v2.CenterCrop(crop))
+    levels = torch.tensor(STD)[:, None, None] * 255
     # Pillow rounds to whole numbers of 255 after each of two passes.
-    assert_close(ours * torch.tensor(STD)[:, None, None] * 255,
-                 theirs(data, *steps) * torch.tensor(STD)[:, None, None] * 255, atol=1.6, rtol=0)  # fmt: skip
+    assert_close(ours * levels, theirs(data, *steps) * levels, atol=1.6, rtol=0)
 
 
 def test_what_interpolation_adds_beyond_the_pixel_range_is_cut_off_and_noise_is_not():
