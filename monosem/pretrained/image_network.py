@@ -218,8 +218,13 @@ class Outcome(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _empty(network: ImageNetwork, whole: bool) -> nn.Module:
-    with torch.device("meta"):
-        return network.build(whole).eval().requires_grad_(False)
+    try:
+        with torch.device("meta"):
+            built = network.build(whole)
+    except (RuntimeError, TypeError):  # some compute their widths with tensors
+        with torch.random.fork_rng(devices=[]):
+            built = network.build(whole).to("meta")
+    return built.eval().requires_grad_(False)
 
 
 @functools.lru_cache(maxsize=64)

@@ -115,11 +115,7 @@ def last_linear(network: nn.Module) -> str | None:
 def replace(network: nn.Module, name: str, by: nn.Module) -> None:
     """Put another module in the place of one, by its name."""
     owner, _, attribute = name.rpartition(".")
-    parent = network.get_submodule(owner)
-    if isinstance(parent, nn.Sequential):
-        parent[int(attribute)] = by
-    else:
-        setattr(parent, attribute, by)
+    setattr(network.get_submodule(owner), attribute, by)
 
 
 def names_of(network: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -72,7 +73,9 @@ class TorchvisionModel(ImageNetwork):
         sized = (
             {"image_size": self.size} if self.size and self.architecture.startswith("vit") else {}
         )
-        network: nn.Module = get_model(self.architecture, weights=None, **sized)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The default weight initialization", FutureWarning)
+            network: nn.Module = get_model(self.architecture, weights=None, **sized)
         if hasattr(network, "transform_input"):  # what published weights of Inception want
             setattr(network, "transform_input", True)  # noqa: B010
         if not whole and (name := last_linear(network)):
