@@ -66,6 +66,7 @@ def test_a_layer_of_a_resnet_is_pooled_over_positions():
     assert_close(ours.network(None)(prepared()), expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
 @pytest.mark.parametrize("name", TEN)
 def test_ten_families_tell_their_widths_without_weights(name):
     network = network_of(name)
