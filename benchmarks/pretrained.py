@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
-from monosem.core.device import device
+from monosem.core.device import to_device
 from monosem.core.identity import generator
 from monosem.data.dataset import Examples, SplitName
 from monosem.data.images import ImageDataset
@@ -74,33 +74,30 @@ def main() -> None:
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     data = Grey(count=flags.images)
-    network = Timm(flags.name, RandomWeights(), data, size=flags.size).network(lambda stage: {})
+    spec = Timm(flags.name, RandomWeights(), data, size=flags.size)
+    network = spec.network(lambda stage: {})
     assert isinstance(network, ImageFeatures)
-    stored = data.split("test").inputs
-    took = time_sides(sides_of(network, data, stored, flags.batch), flags.rounds)
+    plain = spec.build()
+    plain.load_state_dict(network.body.network.state_dict())
+    sides = sides_of(network, to_device(plain).eval(), data, flags.batch)
+    took = time_sides(sides, flags.rounds)
     report(took, flags.images, flags.rounds)
 
 
 def sides_of(
-    network: ImageFeatures, data: Grey, stored: Tensor, batch: int
+    network: ImageFeatures, plain: nn.Module, data: Grey, batch: int
 ) -> dict[str, Callable[[], object]]:
+    stored = data.split("test").inputs
     with torch.no_grad():
         ready = network.inputs(data.prepare(stored))
     parts = [part.contiguous(memory_format=torch.channels_last) for part in ready.split(PART)]
     batches = [part.contiguous() for part in ready.split(batch)]
     bare = network.body.network
-    plain = Timm(network_name(network), RandomWeights(), data).build()
-    plain.load_state_dict(bare.state_dict())
-    plain = plain.to(device()).eval()
     return {
         "here": lambda: encode(network, data, stored),
         "bare": lambda: [bare(part) for part in parts],
         "as timm is": lambda: [plain(part) for part in batches],
     }
-
-
-def network_name(network: ImageFeatures) -> str:
-    return str(network.body.network.pretrained_cfg["architecture"])
 
 
 def time_sides(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:

@@ -203,7 +203,7 @@ class ImageFeatures(nn.Module):
         return self.layout.pooled(self.body(inputs), self.pool)
 
 
-class Outcome(NamedTuple):
+class TrialPass(NamedTuple):
     """Of a pass without weights.
 
     layout: of what the layer gives; None where that cannot be used.
@@ -228,20 +228,20 @@ def _empty(network: ImageNetwork, whole: bool) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=64)
-def _trial(network: ImageNetwork) -> Outcome:
+def _trial(network: ImageNetwork) -> TrialPass:
     """A pass of two images on the meta device, where nothing is computed but shapes."""
     layer, size = network.layer or "", network.rule().crop
     try:
         bare = network.empty()
         if layer and layer not in names_of(bare):
-            return Outcome(None, "layer", _unknown_layer(layer, network.name, names_of(bare)))
+            return TrialPass(None, "layer", _unknown_layer(layer, network.name, names_of(bare)))
         states = on_meta(bare, size, layer)
     except LookupError as error:
-        return Outcome(None, "layer", f"{error} of {network.name}, got {layer!r}")
+        return TrialPass(None, "layer", f"{error} of {network.name}, got {layer!r}")
     except Exception as error:  # libraries say with many classes that a size does not fit
         reason = f"{error} ".splitlines()[0].strip()
         tried = " x ".join(map(str, size))
-        return Outcome(
+        return TrialPass(
             None,
             "size" if network.size else "name",
             f"must be an input that {network.name} takes, got {tried} pixels ({reason})",
@@ -249,18 +249,18 @@ def _trial(network: ImageNetwork) -> Outcome:
     return _outcome(network, bare, states)
 
 
-def _outcome(network: ImageNetwork, bare: nn.Module, states: Any) -> Outcome:
+def _outcome(network: ImageNetwork, bare: nn.Module, states: Any) -> TrialPass:
     where = f"that of {network.layer or network.name}"
     if not isinstance(states, Tensor):
         kind = type(states).__name__
-        return Outcome(None, "layer", f"must give one tensor, and {where} is a {kind}")
+        return TrialPass(None, "layer", f"must give one tensor, and {where} is a {kind}")
     if not states.ndim or len(states) != 2:
         shape = tuple(states.shape)
-        return Outcome(
+        return TrialPass(
             None, "layer", f"must give something for each image, and {where} is {shape} for two"
         )
     prefix = network.prefix_tokens(bare, states.shape[1]) if states.ndim == 3 else 0
-    return Outcome(layout_of(states, prefix, network.channels_last(bare)))
+    return TrialPass(layout_of(states, prefix, network.channels_last(bare)))
 
 
 def _unknown_layer(layer: str, name: str, known: Sequence[str]) -> str:

@@ -15,7 +15,9 @@ from monosem.core.device import seeded
 from monosem.core.fields import FieldError, absolute_path
 from monosem.core.stage import key
 from monosem.core.store import Store
+from monosem.corruptions.label_noise import LabelNoise
 from monosem.datasets.cifar import no_downloads
+from monosem.learning.adapters import LoRA
 from monosem.learning.optimizers import Adam, Constant
 from monosem.learning.sparse import TopK
 from monosem.models.autoencoder import SparseAutoencoder
@@ -23,6 +25,9 @@ from monosem.models.features import Features
 from monosem.pretrained.image_network import PART
 from monosem.pretrained.timm_models import Timm
 from monosem.pretrained.weight_sources import PublishedWeights, RandomWeights, WeightsFile
+from monosem.probes.finetune import FineTune
+from monosem.robustness.adversarial import has_gradients
+from monosem.robustness.curves import Curve
 
 timm = pytest.importorskip("timm", reason="the networks are timm's")
 
@@ -344,3 +349,25 @@ def test_published_weights_that_are_not_in_the_cache_are_not_fetched_where_that_
 def test_a_network_without_published_weights_says_so():
     message = refusal("botnet50ts_256", weights=PublishedWeights())
     assert message.startswith("Timm.weights must be others: timm has none for botnet50ts_256")
+
+
+# What else takes an encoder
+
+
+def test_attacks_find_gradients_for_the_pixels_of_the_dataset():
+    for data in (DATA, GREY):
+        assert has_gradients(network_of("resnet10t", data=data, size=32), data)
+
+
+def test_adapters_and_fine_tuning_reach_the_layers_of_a_vit(tmp_path):
+    encoder = network_of("vit_tiny_patch16_224", data=GREY, size=32)
+    adapter = LoRA(targets=("qkv",), rank=2)
+    assert len(adapter.chosen(encoder.skeleton())) == 12
+    fields = {"optimizer": Adam(lr=1e-3), "schedule": Constant(), "epochs": 1, "batch_size": 4}
+    curve = Curve(
+        encoder=encoder, data=GREY, probe=FineTune(adapter=adapter, **fields),
+        corruption=LabelNoise(), severities=(0.0,), repeats=1,
+    )  # fmt: skip
+    for stage in (*curve.upstream(), curve):
+        stage.preflight()
+    assert Store(tmp_path).get(curve)["update_norm"].item() > 0
