@@ -23,6 +23,7 @@ from monosem.checkpoints.safe_load import WeightsError
 from monosem.core.device import seeded
 from monosem.core.fields import Part, PathField, Seed
 from monosem.core.files import known_digest
+from monosem.data.tokens import package_hint
 from monosem.datasets.cifar import PATIENCE, downloads_allowed, patience
 
 
@@ -153,7 +154,8 @@ class WeightsFile(StoredWeights):
     def file(self, architecture: Architecture) -> Path:
         path = Path(self.path)
         if not path.is_file():
-            self.refuse("path", f"cannot be used: {weights.describe_absence(path)}")
+            absence = f"{weights.describe_absence(path)}{package_hint(self.path)}"
+            self.refuse("path", f"cannot be used: {absence}")
         return path
 
     def named(self, given: Tensors, architecture: Architecture, path: Path) -> Tensors:
