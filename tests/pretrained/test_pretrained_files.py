@@ -21,6 +21,7 @@ QUICK = [
     "Shapes.test = 100",
     "Timm.size = 32",
     "LinearProbe.epochs = 1",
+    "Experiment.metrics = (@ClassConsistency(),)",
     "LinearProbe.batch_size = 40",
     "Curve.repeats = 1",
     "gaussian/Curve.repeats = 1",
