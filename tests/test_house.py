@@ -111,6 +111,7 @@ def test_a_file_opens_with_what_is_in_it(name):
                 "running/tensorboard.py",
             },
         ),
+        ("timm", {"pretrained/timm_models.py"}),
         ("tensorboard", set()),  # torch.utils.tensorboard is what is used
         (
             "torchvision",
@@ -120,6 +121,8 @@ def test_a_file_opens_with_what_is_in_it(name):
                 "datasets/mnist.py",
                 "data/packed.py",
                 "learning/encoders.py",
+                "learning/image_encoders.py",
+                "pretrained/torchvision_models.py",
             },
         ),
     ],

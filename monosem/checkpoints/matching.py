@@ -1,4 +1,4 @@
-"""Tensors of somebody else's file, matched to a network name by name.
+"""Tensors of somebody else's file, matched to a network name by name, or one after the other.
 
 It knows how solo-learn, the authors of the paper and torchvision name things, and reads no file.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,10 @@ from monosem.checkpoints.safe_load import WeightsError, list_names
 Tensors = Mapping[str, Tensor]
 
 _AUTOENCODER = {"pre_bias", "latent_bias", "encoder.weight", "decoder.weight", "idle"}
+# What a new network counts from 0; a file may leave it out.
+_COUNTS = ("num_batches_tracked", "idle")
+# What a layer calls its tensors. Two of them may have one shape, and must not be exchanged.
+_ROLES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 _PARTS = {"backbone", "projector", "classifier", "predictor", "autoencoder", "fc"}
 
 
@@ -31,8 +35,7 @@ def matched(given: Tensors, wanted: Tensors, path: Path) -> dict[str, Tensor]:
         looked at, so it may be on the meta device.
     path: of the file, for the message.
 
-    Returns copies in the order of `wanted`. An integer buffer that is missing is zero, as in a new
-    network.
+    Returns copies in the order of `wanted`. A count that is missing is zero, as in a new network.
 
     Raises WeightsError where a tensor is missing, has another shape, is left over and not known to
     be of no use, or holds what is no finite number.
@@ -40,9 +43,67 @@ def matched(given: Tensors, wanted: Tensors, path: Path) -> dict[str, Tensor]:
     names = translate_names(given)
     tensors = {ours: given[theirs] for theirs, ours in names.items()}
     left_over = {theirs: given[theirs] for theirs in _left_over(names, wanted)}
+    return _checked(tensors, wanted, left_over, path, _hints)
+
+
+def fitted(
+    given: Tensors, wanted: Tensors, classifiers: Sequence[str], path: Path
+) -> dict[str, Tensor]:
+    """As `matched`, of a network whose names the file has as they are, or inside DataParallel.
+
+    classifiers: layers that the file may have beside the network.
+    """
+    names = _outside_data_parallel(given)
+    tensors = {ours: given[theirs] for theirs, ours in names.items()}
+    beginnings = tuple(f"{name}." for name in classifiers)
+    left_over = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name not in wanted and not name.startswith(beginnings)
+    }
+    return _checked(tensors, wanted, left_over, path, _hints_of_names)
+
+
+def in_order(given: Tensors, wanted: Tensors, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the names of a network, one after the other.
+
+    given: of a file that has names of its own, in the order of the network.
+    wanted: the whole state_dict of the network.
+
+    Raises WeightsError where the numbers of tensors differ, or a shape, or what the layers call
+    their tensors: a weight is no bias.
+    """
+    pairs = list(zip(given.items(), wanted.items(), strict=False))
+    complaints = []
+    if len(given) != len(wanted):
+        complaints.append(f"it has {len(given)} tensors and the network has {len(wanted)}")
+    for place, ((theirs, tensor), (ours, want)) in enumerate(pairs, start=1):
+        if tensor.shape != want.shape or _roles_differ(theirs, ours):
+            complaints.append(
+                f"number {place} is the first of another shape or role: "
+                f"{list_names([theirs])} {_shape(tensor)} for {ours} {_shape(want)}"
+            )
+            break
+    if complaints:
+        raise WeightsError(f"{path} does not fit the network in order: {'; '.join(complaints)}")
+    return {ours: tensor for (_, tensor), (ours, _) in pairs}
+
+
+def _roles_differ(theirs: str, ours: str) -> bool:
+    roles = {name.rpartition(".")[2] for name in (theirs, ours)}
+    return len(roles) == 2 and roles <= _ROLES
+
+
+def _checked(
+    tensors: Tensors,
+    wanted: Tensors,
+    left_over: Tensors,
+    path: Path,
+    hints_about: Callable[[Tensors, Tensors], list[str]],
+) -> dict[str, Tensor]:
     complaints = Complaints.about(tensors, wanted, left_over)
     if complaints:
-        hints = "".join(f"{hint}. " for hint in _hints(tensors, wanted))
+        hints = "".join(f"{hint}. " for hint in hints_about(tensors, wanted))
         raise WeightsError(f"{path} does not fit the network. {hints}{complaints}")
     matches = {name: _as_wanted(tensors.get(name), want) for name, want in wanted.items()}
     infinite = [name for name, tensor in matches.items() if not _is_finite(tensor)]
@@ -108,7 +169,7 @@ def _missing(tensors: Tensors, wanted: Tensors) -> list[str]:
     return [
         f"{name} {_shape(want)}"
         for name, want in wanted.items()
-        if name not in tensors and want.is_floating_point()
+        if name not in tensors and not name.endswith(_COUNTS)
     ]
 
 
@@ -157,11 +218,17 @@ def _dtype(tensor: Tensor) -> str:
 
 def translate_names(given: Iterable[str]) -> dict[str, str]:
     """Names in the file -> names here. Each rule is about whole components of a name."""
+    names = _outside_data_parallel(given)
+    parts = {name.partition(".")[0] for name in names.values() if name not in _AUTOENCODER}
+    return {theirs: _translate(name, parts) for theirs, name in names.items()}
+
+
+def _outside_data_parallel(given: Iterable[str]) -> dict[str, str]:
+    """Names in the file -> those inside the wrappers that put "module." before them."""
     names = {name: name for name in given}
     while names and all(name.startswith("module.") for name in names.values()):
         names = {theirs: name.removeprefix("module.") for theirs, name in names.items()}
-    parts = {name.partition(".")[0] for name in names.values() if name not in _AUTOENCODER}
-    return {theirs: _translate(name, parts) for theirs, name in names.items()}
+    return names
 
 
 def _translate(name: str, parts: set[str]) -> str:
@@ -197,6 +264,12 @@ def _hints(tensors: Tensors, wanted: Tensors) -> list[str]:
         hidden, features = theirs
         hints.append(f"It has Projector.hidden = {hidden}, Projector.features = {features}")
     return hints
+
+
+def _hints_of_names(tensors: Tensors, wanted: Tensors) -> list[str]:
+    if tensors.keys() & wanted.keys():
+        return []
+    return ["It has other names; WeightsFile.match = 'order' takes one tensor after the other"]
 
 
 def _has(tensors: Tensors, part: str) -> bool:

@@ -8,7 +8,7 @@ from checkpoint_files import assert_same
 from torch import nn
 from torchvision.models import resnet
 
-from monosem.checkpoints.matching import matched, resnet_depth
+from monosem.checkpoints.matching import fitted, in_order, matched, resnet_depth
 from monosem.checkpoints.safe_load import WeightsError
 from monosem.checkpoints.weights import read
 from monosem.learning.encoders import Projector, SmallConv
@@ -247,3 +247,61 @@ def test_whole_numbers_are_not_taken_for_weights(path):
     given["projector.0.bias"] = torch.ones(5, dtype=torch.int64)
     complaint = "of another type: projector.0.bias int64 instead of float32"
     assert complaint in refusal(given, wanted, path)
+
+
+# One tensor after the other
+
+
+def in_order_refusal(given, wanted, path):
+    with pytest.raises(WeightsError) as error:
+        in_order(given, wanted, path)
+    return str(error.value)
+
+
+def shuffled_names(tensors):
+    """Names of somebody's own, whose last words are the same."""
+    return {
+        f"part{place}.{name.rpartition('.')[2]}": tensor
+        for place, (name, tensor) in enumerate(tensors.items())
+    }
+
+
+def test_tensors_in_order_get_the_names_of_the_network(path):
+    wanted, given = tiny()
+    assert_same(in_order(shuffled_names(given), wanted, path), given)
+
+
+def test_another_number_of_tensors_another_shape_and_another_role_are_refused(path):
+    wanted = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)).state_dict()
+    short = dict([*wanted.items()][:-1])
+    assert "it has 3 tensors and the network has 4" in in_order_refusal(short, wanted, path)
+    turned = {**wanted, "1.weight": torch.zeros(2, 3)}
+    assert (
+        "number 3 is the first of another shape or role: 1.weight (2, 3) for 1.weight (3, 2)"
+        in (in_order_refusal(turned, wanted, path))
+    )
+    norm = nn.BatchNorm1d(3).state_dict()
+    exchanged = {name: norm[name] for name in ("bias", "weight", *[*norm][2:])}
+    assert "bias (3,) for weight (3,)" in in_order_refusal(exchanged, norm, path)
+
+
+def test_a_file_may_have_a_classifier_beside_the_network_and_nothing_else(path):
+    wanted, _ = tiny()
+    head = {"head.weight": torch.zeros(2), "neck.weight": torch.zeros(2)}
+    assert_same(fitted({**wanted, "head.weight": torch.zeros(2)}, wanted, ("head",), path), wanted)
+    with pytest.raises(WeightsError, match=r"left over: neck.weight \(2,\)"):
+        fitted({**wanted, **head}, wanted, ("head",), path)
+
+
+def test_names_that_are_all_others_point_to_the_order(path):
+    wanted, given = tiny()
+    with pytest.raises(WeightsError, match="WeightsFile.match = 'order'"):
+        fitted(shuffled_names(given), wanted, (), path)
+
+
+def test_a_missing_count_is_zero_and_a_missing_index_is_missing(path):
+    index = torch.tensor([[1, 2]])
+    wanted = {"index": index, "norm.num_batches_tracked": torch.tensor(0)}
+    assert fitted({"index": index}, wanted, (), path)["norm.num_batches_tracked"] == 0
+    with pytest.raises(WeightsError, match=r"missing: index \(1, 2\)"):
+        fitted({"norm.num_batches_tracked": torch.tensor(1)}, wanted, (), path)
