@@ -24,24 +24,29 @@ def test_a_table_that_is_written_and_read_has_the_same_bits(tmp_path, rows):
 def test_every_swept_binding_has_a_column_and_a_gap_where_an_experiment_has_no_such_thing():
     rows = [*study("simclr"), *study("sae", values={"TopK.k": "4"})]
     lines = table_text(rows).splitlines()
-    assert lines[0].endswith(",axis,point,Pretrain.seed,TopK.k")
+    assert lines[0].endswith(",axis,point,noun,Pretrain.seed,TopK.k")
     assert lines[1].endswith(",0,")
     assert lines[-1].endswith(",2,4")
 
 
-def test_a_table_from_before_points_had_names_is_read(tmp_path):
+def test_a_table_from_before_points_and_examples_had_names_is_read(tmp_path):
     rows = [*SINGLE_RUN, MEASURED]
     lines = table_text(rows).splitlines()
-    older = "\n".join(line.removesuffix(",").removesuffix(",point") for line in lines)
-    assert "point" not in older
+    older = "\n".join(line.rsplit(",", 2)[0] for line in lines)
+    assert "point" not in older and "noun" not in older
     (tmp_path / "curves.csv").write_text(older + "\n")
     assert read_table(tmp_path / "curves.csv") == rows
 
 
-def test_a_line_that_is_cut_before_its_point_is_no_line(tmp_path):
-    (tmp_path / "curves.csv").write_text(table_text(SINGLE_RUN).rstrip()[:-1])
+def test_a_line_that_is_cut_before_its_last_cell_is_no_line(tmp_path):
+    (tmp_path / "curves.csv").write_text(table_text(SINGLE_RUN).rpartition(",")[0])
     with pytest.raises(ValueError, match="fewer cells than the first"):
         read_table(tmp_path / "curves.csv")
+
+
+def test_as_many_images_as_texts_are_not_to_be_compared():
+    with pytest.raises(ValueError, match="360 images in one table and 360 texts in another"):
+        join([[row()], [row(experiment="b", noun="texts")]])
 
 
 def test_points_of_one_curve_may_be_of_different_numbers_of_images():
