@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from monosem.autoencoders.base import Autoencoder
+from monosem.autoencoders.gated import L1
+from monosem.autoencoders.topk import TopK
 from monosem.core.fields import FieldError
-from monosem.learning.sparse import L1, Autoencoder, TopK
 
 
 @pytest.fixture
