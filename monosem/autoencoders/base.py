@@ -88,6 +88,11 @@ class Rule(nn.Module):
         pre = projected + bias
         return Activation(pre, self.sparsity.activate(pre))
 
+    @property
+    def turn_on(self) -> Tensor:
+        """Where latents turn on: above which pre-activation; (latents,), or () for all."""
+        return torch.zeros(())
+
     def reconstructions(self, autoencoder: Autoencoder, latents: Tensor) -> tuple[Tensor, ...]:
         """See `Code`."""
         return (autoencoder.decode(latents),)

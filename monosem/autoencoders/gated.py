@@ -105,6 +105,6 @@ class GatedRule(Rule):
     def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
         weight = autoencoder.decoder.weight
         gates = F.relu(code.pre)
-        price = self.ramp() * self.sparsity.penalty * (gates @ weight.norm(dim=0)).mean()
+        price = self.sparsity.penalty * (gates @ weight.norm(dim=0)).mean() * self.ramp()
         frozen = F.linear(gates, weight.detach()) + autoencoder.pre_bias.detach()
         return price + autoencoder.error(frozen - x, x)

@@ -165,10 +165,14 @@ class JumpReLURule(Rule):
                 self.threshold.clamp_(min=0)
         return Activation(pre, self.sparsity.jump(pre, self.threshold))
 
+    @property
+    def turn_on(self) -> Tensor:
+        return self.threshold
+
     def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
         norms = autoencoder.decoder.weight.norm(dim=0)
         active = Thresholded(code.pre, code.latents, self.threshold, norms)
-        return self.ramp() * self.sparsity.price(active, self.sparsity)
+        return self.sparsity.price(active, self.sparsity) * self.ramp()
 
 
 class _Jump(torch.autograd.Function):

@@ -63,6 +63,10 @@ class MatryoshkaRule(Rule):
         activation: Activation = self.inner(projected, bias)
         return activation
 
+    @property
+    def turn_on(self) -> Tensor:
+        return self.inner.turn_on
+
     def reconstructions(self, autoencoder: Autoencoder, latents: Tensor) -> tuple[Tensor, ...]:
         weight = autoencoder.decoder.weight
         total: Tensor = autoencoder.pre_bias

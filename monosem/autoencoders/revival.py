@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monosem.autoencoders.base import Autoencoder, Code
-from monosem.autoencoders.jumprelu import JumpReLURule
 from monosem.autoencoders.starts import Times
 from monosem.core.fields import AtLeastZero, Count, Part
 
@@ -77,7 +76,5 @@ class PreActivationLoss(Revival):
     coefficient: AtLeastZero = 3e-6
 
     def __call__(self, autoencoder: Autoencoder, x: Tensor, code: Code, dead: Tensor) -> Tensor:
-        rule = autoencoder.rule
-        threshold = rule.threshold if isinstance(rule, JumpReLURule) else x.new_zeros(len(dead))
-        below = F.relu(threshold - code.pre) * dead
+        below = F.relu(autoencoder.rule.turn_on - code.pre) * dead
         return self.coefficient * (below @ autoencoder.decoder.weight.norm(dim=0)).mean()
