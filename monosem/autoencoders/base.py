@@ -6,7 +6,9 @@ keeps what the kind learns or counts besides the weights. All kinds share one `A
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monosem.autoencoders.errors import ReconstructionError, RelativeError
+from monosem.autoencoders.kept import LARGE, Kept, pays, project, reconstruct
 from monosem.core.fields import Part
 
 
@@ -54,17 +57,51 @@ class Activation(NamedTuple):
     pre: Tensor
     latents: Tensor
 
+    def fired(self) -> Tensor:
+        """(latents,) int64: how many rows each latent is on for."""
+        return (self.latents.detach() > 0).sum(0)
+
+
+class FewActive(NamedTuple):
+    """The same where few latents are kept: no matrix of them is made unless it is asked for.
+
+    pre: (n, latents), without a graph.
+    values: (kept,), not negative.
+    kept: where they lie.
+    """
+
+    pre: Tensor
+    values: Tensor
+    kept: Kept
+
+    @property
+    def latents(self) -> Tensor:
+        places = self.kept.rows() * self.pre.shape[1] + self.kept.columns
+        zeros = self.values.new_zeros(self.pre.numel())
+        return zeros.scatter(0, places, self.values).view_as(self.pre)
+
+    def fired(self) -> Tensor:
+        on = self.kept.columns[self.values.detach() > 0]
+        return torch.bincount(on, minlength=self.pre.shape[1])
+
 
 class Code(NamedTuple):
     """The output of an autoencoder for n rows.
 
-    pre, latents: (n, latents), see `Activation`.
+    activation: its pre-activations and latents.
     reconstructions: each (n, d); the last one is that of all latents. Most kinds have no others.
     """
 
-    pre: Tensor
-    latents: Tensor
+    activation: Activation | FewActive
     reconstructions: tuple[Tensor, ...]
+
+    @property
+    def pre(self) -> Tensor:
+        return self.activation.pre
+
+    @property
+    def latents(self) -> Tensor:
+        return self.activation.latents
 
     @property
     def reconstruction(self) -> Tensor:
@@ -83,19 +120,28 @@ class Rule(nn.Module):
         super().__init__()
         self.sparsity = sparsity
 
-    def forward(self, projected: Tensor, bias: Tensor) -> Activation:
-        """projected: (n, latents), W_e (x - pre_bias). bias: (latents,), latent_bias."""
-        pre = projected + bias
+    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
+        """pre: (n, latents), W_e (x - pre_bias) + bias. bias: (latents,), latent_bias."""
         return Activation(pre, self.sparsity.activate(pre))
+
+    @property
+    def few(self) -> int | None:
+        """Latents that a row keeps in training, if their number is known; `keep` says which."""
+        return None
+
+    def keep(self, pre: Tensor) -> Kept:
+        """Which latents are kept in training. pre: (n, latents), without a graph."""
+        raise NotImplementedError
 
     @property
     def turn_on(self) -> Tensor:
         """Where latents turn on: above which pre-activation; (latents,), or () for all."""
         return torch.zeros(())
 
-    def reconstructions(self, autoencoder: Autoencoder, latents: Tensor) -> tuple[Tensor, ...]:
-        """See `Code`."""
-        return (autoencoder.decode(latents),)
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """How many of the first latents each of the reconstructions has, but for the last."""
+        return ()
 
     def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
         """A scalar: the price of sparsity and further losses of this kind.
@@ -140,22 +186,72 @@ class Autoencoder(nn.Module):
         self.rule = sparsity.build(latents)
         self.register_buffer("idle", torch.zeros(latents, dtype=torch.int64))
 
-    def activation(self, x: Tensor) -> Activation:
-        """(n, d) -> pre-activations and latents, each (n, latents)."""
-        activation: Activation = self.rule(self.encoder(x - self.pre_bias), self.latent_bias)
-        return activation
-
     def encode(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, latents)."""
-        return self.activation(x).latents
+        activation: Activation = self.rule(self._pre(x), self.latent_bias)
+        return activation.latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n, latents) -> (n, d)."""
         return self.decoder(latents) + self.pre_bias
 
     def forward(self, x: Tensor) -> Code:
-        pre, latents = self.activation(x)
-        return Code(pre, latents, self.rule.reconstructions(self, latents))
+        few = self.rule.few
+        if self.training and few is not None and pays(x, len(self.idle), few):
+            return self._code_of_few(x)
+        activation: Activation = self.rule(self._pre(x), self.latent_bias)
+        bounds = self.rule.bounds
+        if not bounds:
+            return Code(activation, (self.decode(activation.latents),))
+        weight = self.decoder.weight
+
+        def part(low: int, high: int) -> Tensor:
+            return F.linear(activation.latents[:, low:high], weight[:, low:high])
+
+        return Code(activation, self._sums(bounds, part))
+
+    def _pre(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, latents), W_e (x - pre_bias) + latent_bias.
+
+        Where there is much to do, the bias goes through W_e alone: no gradient of (n, d) is needed.
+        """
+        if len(x) * len(self.idle) < LARGE or x.requires_grad:
+            return self.encoder(x - self.pre_bias) + self.latent_bias
+        weight = self.encoder.weight
+        return F.linear(x, weight, self.latent_bias - weight @ self.pre_bias)
+
+    def _code_of_few(self, x: Tensor) -> Code:
+        """The same where few latents are kept, see kept.py."""
+        centred, weight = x - self.pre_bias, self.encoder.weight
+        with torch.no_grad():
+            pre = F.linear(centred, weight, self.latent_bias)
+            kept = self.rule.keep(pre)
+        values = F.relu(project(centred, weight, self.latent_bias, pre, kept))
+
+        def part(low: int, high: int) -> Tensor:
+            inside, places = kept.between(low, high)
+            return reconstruct(values[places], inside, self.decoder.weight)
+
+        bounds = self.rule.bounds
+        if bounds:
+            reconstructions = self._sums(bounds, part)
+        else:
+            reconstructions = (reconstruct(values, kept, self.decoder.weight) + self.pre_bias,)
+        return Code(FewActive(pre, values, kept), reconstructions)
+
+    def _sums(
+        self, bounds: tuple[int, ...], part: Callable[[int, int], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Reconstructions of the first latents, up to each of the bounds and of all.
+
+        part: what the latents from one to another bound contribute, (n, d).
+        """
+        total: Tensor = self.pre_bias
+        reconstructions = []
+        for low, high in pairwise((0, *bounds, len(self.idle))):
+            total = part(low, high) + total
+            reconstructions.append(total)
+        return tuple(reconstructions)
 
     def loss(self, x: Tensor, code: Code) -> Tensor:
         """The error of every reconstruction, summed, and the price of sparsity.

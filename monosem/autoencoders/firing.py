@@ -44,11 +44,10 @@ class Firing:
         self.inputs = 0
         self.counts: Tensor | None = None
 
-    def add(self, is_on: Tensor) -> None:
-        """is_on: (n, latents)."""
-        counts = is_on.sum(0)
-        self.counts = counts if self.counts is None else self.counts + counts
-        self.inputs += len(is_on)
+    def add(self, fired: Tensor, inputs: int) -> None:
+        """fired: (latents,) for how many of the inputs each was on."""
+        self.counts = fired if self.counts is None else self.counts + fired
+        self.inputs += inputs
 
     def take(self) -> dict[str, float]:
         """The histogram of the epoch, which is forgotten then."""

@@ -97,10 +97,10 @@ class GatedRule(Rule):
         self.magnitude_bias = nn.Parameter(torch.zeros(latents))
         self.ramp = Ramp(sparsity.warmup)
 
-    def forward(self, projected: Tensor, bias: Tensor) -> Activation:
-        gate = projected + bias
-        magnitude = self.magnitude_scale.exp() * projected + self.magnitude_bias
-        return Activation(gate, (gate > 0) * F.relu(magnitude))
+    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
+        scale = self.magnitude_scale.exp()
+        magnitude = torch.addcmul(self.magnitude_bias - scale * bias, pre, scale)
+        return Activation(pre, (pre > 0) * F.relu(magnitude))
 
     def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
         weight = autoencoder.decoder.weight

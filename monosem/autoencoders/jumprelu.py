@@ -158,8 +158,7 @@ class JumpReLURule(Rule):
         self.threshold = nn.Parameter(torch.full((latents,), sparsity.threshold))
         self.ramp = Ramp(sparsity.warmup)
 
-    def forward(self, projected: Tensor, bias: Tensor) -> Activation:
-        pre = projected + bias
+    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
         if self.training:
             with torch.no_grad():
                 self.threshold.clamp_(min=0)

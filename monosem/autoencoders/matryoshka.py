@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import gin
-import torch.nn.functional as F
 from torch import Tensor
 
 from monosem.autoencoders.base import Activation, Autoencoder, Code, Rule, Sparsifier
+from monosem.autoencoders.kept import Kept
 from monosem.autoencoders.topk import BatchTopK
 from monosem.core.fields import Count
 
@@ -53,28 +53,31 @@ class MatryoshkaRule(Rule):
     """Matryoshka around the rule that says which latents are on."""
 
     sparsity: Matryoshka
+    inner: Rule
 
     def __init__(self, sparsity: Matryoshka, latents: int):
         super().__init__(sparsity)
         self.inner = sparsity.sparsity.build(latents)
-        self.bounds = (0, *(size for size in sparsity.sizes if size < latents), latents)
+        self.sizes = tuple(size for size in sparsity.sizes if size < latents)
 
-    def forward(self, projected: Tensor, bias: Tensor) -> Activation:
-        activation: Activation = self.inner(projected, bias)
+    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
+        activation: Activation = self.inner(pre, bias)
         return activation
+
+    @property
+    def few(self) -> int | None:
+        return self.inner.few
+
+    def keep(self, pre: Tensor) -> Kept:
+        return self.inner.keep(pre)
 
     @property
     def turn_on(self) -> Tensor:
         return self.inner.turn_on
 
-    def reconstructions(self, autoencoder: Autoencoder, latents: Tensor) -> tuple[Tensor, ...]:
-        weight = autoencoder.decoder.weight
-        total: Tensor = autoencoder.pre_bias
-        prefixes = []
-        for start, end in pairwise(self.bounds):
-            total = F.linear(latents[:, start:end], weight[:, start:end]) + total
-            prefixes.append(total)
-        return tuple(prefixes)
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        return self.sizes
 
     def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
         return self.inner.cost(autoencoder, x, code)

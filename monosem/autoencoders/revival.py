@@ -52,11 +52,14 @@ class AuxK(Revival):
         if not count or not self.coefficient:
             return x.new_zeros(())
         k = self.k.of(x.shape[1]) if isinstance(self.k, Times) else self.k
-        candidates = code.pre[:, dead]
+        # anew, as `pre` has no graph where few latents are kept
+        which = dead.nonzero().flatten()
+        weight, bias = autoencoder.encoder.weight[which], autoencoder.latent_bias[which]
+        candidates = F.linear(x - autoencoder.pre_bias, weight, bias)
         top, where = candidates.topk(min(k, count), dim=-1, sorted=False)
         z = torch.zeros_like(candidates).scatter(-1, where, top)
         residual = (x - code.reconstruction).detach()
-        estimate = F.linear(z, autoencoder.decoder.weight[:, dead])
+        estimate = F.linear(z, autoencoder.decoder.weight[:, which])
         share = min(count / k, 1.0)
         return self.coefficient * share * autoencoder.error(estimate - residual, x)
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.autoencoders.base import Activation, Rule, Sparsifier
+from monosem.autoencoders.base import Activation, Autoencoder, Code, Rule, Sparsifier
+from monosem.autoencoders.kept import Kept, largest_of_all, largest_of_rows
 from monosem.core.fields import Count, Fraction
 
 
@@ -44,6 +45,29 @@ class TopK(KeepsLargest):
         top, where = pre.topk(self.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, where, F.relu(top))
 
+    def build(self, latents: int) -> Rule:
+        return TopKRule(self)
+
+
+class KeepsLargestRule(Rule):
+    """What the rules of these kinds share: they cost nothing."""
+
+    sparsity: KeepsLargest
+
+    @property
+    def few(self) -> int | None:
+        return self.sparsity.k
+
+    def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
+        return x.new_zeros(())
+
+
+class TopKRule(KeepsLargestRule):
+    """TopK."""
+
+    def keep(self, pre: Tensor) -> Kept:
+        return largest_of_rows(pre, self.sparsity.k)
+
 
 @gin.register
 @dataclass(frozen=True)
@@ -68,7 +92,7 @@ class BatchTopK(KeepsLargest):
         return BatchTopKRule(self)
 
 
-class BatchTopKRule(Rule):
+class BatchTopKRule(KeepsLargestRule):
     """BatchTopK with its threshold.
 
     threshold: () float64, as a float32 would stop moving at small steps.
@@ -84,8 +108,7 @@ class BatchTopKRule(Rule):
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, projected: Tensor, bias: Tensor) -> Activation:
-        pre = projected + bias
+    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
         if not self.training:
             return Activation(pre, pre * (pre > self.threshold.to(pre.dtype)))
         flat = F.relu(pre).flatten()
@@ -94,10 +117,16 @@ class BatchTopKRule(Rule):
         latents = torch.zeros_like(flat).scatter(0, where, top).view_as(pre)
         return Activation(pre, latents)
 
+    def keep(self, pre: Tensor) -> Kept:
+        kept = largest_of_all(pre, self.sparsity.k * len(pre))
+        self._follow(pre.flatten()[kept.rows() * pre.shape[1] + kept.columns])
+        return kept
+
     @torch.no_grad()
     def _follow(self, kept: Tensor) -> None:
         """Move the threshold towards the smallest positive value that was kept, if there is one."""
-        smallest = torch.where(kept > 0, kept, torch.inf).min().double()
+        values = torch.cat([torch.where(kept > 0, kept, torch.inf), kept.new_tensor([torch.inf])])
+        smallest = values.min().double()
         weight = (1 / (self.batches + 1)).clamp(min=self.sparsity.momentum)
         moved = self.threshold + weight * (smallest - self.threshold)
         self.threshold = torch.where(smallest.isfinite(), moved, self.threshold)

@@ -153,19 +153,19 @@ class SparseAutoencoder(Training, Representation):
         off for a whole epoch.
         """
         code: Code = autoencoder(inputs)
-        is_on = code.latents.detach() > 0
+        fired = code.activation.fired()
         loss = autoencoder.loss(inputs, code)
         steps_per_epoch = len(self.data.split("train").labels) // self.batch_size
         if self.revival is not None:
             dead = autoencoder.idle >= steps_per_epoch
             loss = loss + self.revival(autoencoder, inputs, code, dead)
-        autoencoder.idle = torch.where(is_on.any(0), 0, autoencoder.idle + 1)
+        autoencoder.idle = torch.where(fired > 0, 0, autoencoder.idle + 1)
         if firing is not None:
-            firing.add(is_on)
+            firing.add(fired, len(inputs))
         return {
             "loss": loss,
             "explained_variance": explained_variance(inputs, code.reconstruction.detach()),
-            "l0": is_on.float().sum(1).mean(),
+            "l0": fired.sum().float() / len(inputs),
             "dead_latents": (autoencoder.idle >= steps_per_epoch).float().sum(),
         }
 
