@@ -4,12 +4,12 @@
 
 A step is forward, loss, backward and Adam on the same 4096 x 512 features, 4096 latents; 32 of them
 on where a kind is told a number. Ours are the stage's own losses, with everything that is logged;
-theirs are training_forward_pass and the counts of their trainer, without its clipping. Both sides start from the same
-weights and are timed in turn. Times are CPU seconds of the process, to which a busy machine adds
-less than to those of a clock; with --clock those of a clock. A ratio is theirs / ours, the median
-over the rounds. Peak memory is what a step allocates at most above what it found, by torch's own
-profiler of allocations. With --quality both sides train equally long on the same features, from
-the same weights, and explained variance and L0 on held-out rows stand side by side.
+theirs are training_forward_pass and the counts of their trainer, without its clipping. Both sides
+start from the same weights and are timed in turn. Times are CPU seconds of the process, to which a
+busy machine adds less than to those of a clock; with --clock those of a clock. A ratio is theirs /
+ours, the median over the rounds. Peak memory is what a step allocates at most above what it found,
+by torch's own profiler of allocations. With --quality both sides train equally long on the same
+features, from the same weights, and explained variance and L0 on held-out rows stand side by side.
 
 Needs sae-lens 6.54 and gin-config.
 """

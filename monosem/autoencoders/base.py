@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -47,12 +47,26 @@ class Sparsifier(Part):
         return Rule(self)
 
 
-class Activation(NamedTuple):
+class Activated(Protocol):
     """What a rule makes of n rows.
 
     pre: (n, latents), what it decided by: latents are on where this is large.
     latents: (n, latents), not negative.
     """
+
+    @property
+    def pre(self) -> Tensor: ...
+
+    @property
+    def latents(self) -> Tensor: ...
+
+    def fired(self) -> Tensor:
+        """(latents,) int64: how many rows each latent is on for."""
+        ...
+
+
+class Activation(NamedTuple):
+    """What most rules make of n rows, see Activated."""
 
     pre: Tensor
     latents: Tensor
@@ -92,7 +106,7 @@ class Code(NamedTuple):
     reconstructions: each (n, d); the last one is that of all latents. Most kinds have no others.
     """
 
-    activation: Activation | FewActive
+    activation: Activated
     reconstructions: tuple[Tensor, ...]
 
     @property
@@ -120,7 +134,7 @@ class Rule(nn.Module):
         super().__init__()
         self.sparsity = sparsity
 
-    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
+    def forward(self, pre: Tensor, bias: Tensor) -> Activated:
         """pre: (n, latents), W_e (x - pre_bias) + bias. bias: (latents,), latent_bias."""
         return Activation(pre, self.sparsity.activate(pre))
 
@@ -188,7 +202,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, latents)."""
-        activation: Activation = self.rule(self._pre(x), self.latent_bias)
+        activation: Activated = self.rule(self._pre(x), self.latent_bias)
         return activation.latents
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -199,7 +213,7 @@ class Autoencoder(nn.Module):
         few = self.rule.few
         if self.training and few is not None and pays(x, len(self.idle), few):
             return self._code_of_few(x)
-        activation: Activation = self.rule(self._pre(x), self.latent_bias)
+        activation: Activated = self.rule(self._pre(x), self.latent_bias)
         bounds = self.rule.bounds
         if not bounds:
             return Code(activation, (self.decode(activation.latents),))

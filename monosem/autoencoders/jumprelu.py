@@ -9,31 +9,35 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from monosem.autoencoders.base import Activation, Autoencoder, Code, Rule, Sparsifier
+from monosem.autoencoders.base import Autoencoder, Code, Rule, Sparsifier
 from monosem.autoencoders.gated import Ramp, StepCount
 from monosem.core.fields import AtLeastZero, Part, Positive
 
 
 class Thresholded(NamedTuple):
-    """What a price looks at.
+    """The activation of a JumpReLU, and what prices look at.
 
     pre, latents: (n, latents).
-    threshold: (latents,).
-    norms: (latents,), of the decoder's columns.
+    share: (latents,), of the rows for which each latent is on: mean_rows [pre > threshold].
+    l0: (n,), sum_j [pre_j > threshold_j].
     """
 
     pre: Tensor
     latents: Tensor
-    threshold: Tensor
-    norms: Tensor
+    share: Tensor
+    l0: Tensor
+
+    def fired(self) -> Tensor:
+        """(latents,) int64: how many rows each latent is on for."""
+        return (self.share.detach() * len(self.pre)).round().long()
 
 
 @dataclass(frozen=True)
 class Price(Part):
     """What active latents cost."""
 
-    def __call__(self, active: Thresholded, kind: JumpReLU) -> Tensor:
-        """A scalar."""
+    def __call__(self, active: Thresholded, decoder: Tensor) -> Tensor:
+        """A scalar. decoder: (d, latents), its weights."""
         raise NotImplementedError
 
 
@@ -52,9 +56,8 @@ class StepPrice(Price):
     penalty: AtLeastZero = 1e-3
     frequency: Positive | None = None
 
-    def __call__(self, active: Thresholded, kind: JumpReLU) -> Tensor:
-        share = kind.step(active.pre, active.threshold).mean(0)
-        return self.penalty * _by_frequency(share, self.frequency)
+    def __call__(self, active: Thresholded, decoder: Tensor) -> Tensor:
+        return self.penalty * _by_frequency(active.share, self.frequency)
 
 
 @gin.register
@@ -73,8 +76,8 @@ class TanhPrice(Price):
     scale: Positive = 4.0
     frequency: Positive | None = None
 
-    def __call__(self, active: Thresholded, kind: JumpReLU) -> Tensor:
-        share = torch.tanh(self.scale * active.latents * active.norms).mean(0)
+    def __call__(self, active: Thresholded, decoder: Tensor) -> Tensor:
+        share = torch.tanh(active.latents * (self.scale * decoder.norm(dim=0))).mean(0)
         return self.penalty * _by_frequency(share, self.frequency)
 
 
@@ -92,9 +95,8 @@ class TargetL0(Price):
     penalty: AtLeastZero = 1e-3
     target: Positive = 16.0
 
-    def __call__(self, active: Thresholded, kind: JumpReLU) -> Tensor:
-        l0 = kind.step(active.pre, active.threshold).sum(1)
-        return self.penalty * 2 / self.target * ((l0 - self.target) ** 2).mean()
+    def __call__(self, active: Thresholded, decoder: Tensor) -> Tensor:
+        return self.penalty * 2 / self.target * ((active.l0 - self.target) ** 2).mean()
 
 
 def _by_frequency(share: Tensor, frequency: float | None) -> Tensor:
@@ -134,15 +136,9 @@ class JumpReLU(Sparsifier):
     def build(self, latents: int) -> Rule:
         return JumpReLURule(self, latents)
 
-    def jump(self, pre: Tensor, threshold: Tensor) -> Tensor:
-        """pre [pre > threshold], (n, latents)."""
-        jumped: Tensor = _Jump.apply(pre, threshold, self.bandwidth, self.to_encoder)
-        return jumped
-
-    def step(self, pre: Tensor, threshold: Tensor) -> Tensor:
-        """[pre > threshold] as 0 and 1, (n, latents)."""
-        stepped: Tensor = _Step.apply(pre, threshold, self.bandwidth, self.to_encoder)
-        return stepped
+    def jump(self, pre: Tensor, threshold: Tensor) -> Thresholded:
+        """pre: (n, latents). threshold: (latents,)."""
+        return Thresholded(pre, *_Jump.apply(pre, threshold, self.bandwidth, self.to_encoder))
 
 
 class JumpReLURule(Rule):
@@ -158,54 +154,55 @@ class JumpReLURule(Rule):
         self.threshold = nn.Parameter(torch.full((latents,), sparsity.threshold))
         self.ramp = Ramp(sparsity.warmup)
 
-    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
+    def forward(self, pre: Tensor, bias: Tensor) -> Thresholded:
         if self.training:
             with torch.no_grad():
                 self.threshold.clamp_(min=0)
-        return Activation(pre, self.sparsity.jump(pre, self.threshold))
+        return self.sparsity.jump(pre, self.threshold)
 
     @property
     def turn_on(self) -> Tensor:
         return self.threshold
 
     def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
-        norms = autoencoder.decoder.weight.norm(dim=0)
-        active = Thresholded(code.pre, code.latents, self.threshold, norms)
-        return self.sparsity.price(active, self.sparsity) * self.ramp()
+        assert isinstance(code.activation, Thresholded), "it is what this rule gives"
+        return self.sparsity.price(code.activation, autoencoder.decoder.weight) * self.ramp()
 
 
 class _Jump(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float, both: bool) -> Tensor:
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth, ctx.both = bandwidth, both
-        return pre * (pre > threshold)
+    """pre, threshold -> latents, share and l0 of Thresholded.
+
+    In one function, as each of its tensors (n, latents) is a pass over memory, which is what a step
+    costs besides its products.
+    """
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        pre, threshold = ctx.saved_tensors
-        near = _near(pre, threshold, ctx.bandwidth) * gradient
-        for_threshold = -threshold / ctx.bandwidth * near.sum(0)
-        for_pre = gradient * (pre > threshold)
-        if ctx.both:
-            for_pre = for_pre + threshold / ctx.bandwidth * near
-        return for_pre, for_threshold, None, None
-
-
-class _Step(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float, both: bool) -> Tensor:
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth, ctx.both = bandwidth, both
-        return (pre > threshold).to(pre.dtype)
+    def forward(
+        ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float, to_encoder: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.bandwidth, ctx.to_encoder = bandwidth, to_encoder
+        is_on = pre > threshold
+        ctx.save_for_backward(pre, threshold, is_on)
+        share = is_on.sum(0).to(pre.dtype) / max(len(pre), 1)
+        return pre * is_on, share, is_on.sum(1).to(pre.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        pre, threshold = ctx.saved_tensors
-        near = _near(pre, threshold, ctx.bandwidth) * gradient / ctx.bandwidth
-        return near if ctx.both else None, -near.sum(0), None, None
-
-
-def _near(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-    """K((pre - threshold) / bandwidth), (n, latents)."""
-    return (pre - threshold).abs() < bandwidth / 2
+    def backward(
+        ctx: Any, for_latents: Tensor | None, for_share: Tensor | None, for_l0: Tensor | None
+    ) -> tuple[Tensor, Tensor, None, None]:
+        pre, threshold, is_on = ctx.saved_tensors
+        half, rows = ctx.bandwidth / 2, max(len(pre), 1)
+        if for_latents is None:
+            for_latents = torch.zeros_like(pre)
+        if for_share is None:
+            for_share = torch.zeros_like(threshold)
+        # what it changes the loss by that a latent turns on at an entry; then only where it is near
+        change = torch.addcmul(for_share / rows, for_latents, threshold)
+        if for_l0 is not None:
+            change += for_l0[:, None]
+        change *= (pre > threshold - half) & (pre < threshold + half)
+        for_pre = for_latents * is_on
+        if ctx.to_encoder:
+            for_pre.add_(change, alpha=1 / ctx.bandwidth)
+        return for_pre, -change.sum(0) / ctx.bandwidth, None, None

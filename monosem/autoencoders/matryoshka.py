@@ -8,7 +8,7 @@ from itertools import pairwise
 import gin
 from torch import Tensor
 
-from monosem.autoencoders.base import Activation, Autoencoder, Code, Rule, Sparsifier
+from monosem.autoencoders.base import Activated, Autoencoder, Code, Rule, Sparsifier
 from monosem.autoencoders.kept import Kept
 from monosem.autoencoders.topk import BatchTopK
 from monosem.core.fields import Count
@@ -60,8 +60,8 @@ class MatryoshkaRule(Rule):
         self.inner = sparsity.sparsity.build(latents)
         self.sizes = tuple(size for size in sparsity.sizes if size < latents)
 
-    def forward(self, pre: Tensor, bias: Tensor) -> Activation:
-        activation: Activation = self.inner(pre, bias)
+    def forward(self, pre: Tensor, bias: Tensor) -> Activated:
+        activation: Activated = self.inner(pre, bias)
         return activation
 
     @property
