@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 # Upper bounds of the histogram's bins: a latent fires for less than this share of the inputs.
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1)
+DENSITIES = ("never_fire", "fire_1e-5", "fire_1e-4", "fire_1e-3", "fire_1e-2", "fire_1e-1")
 
 
 def explained_variance(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -30,11 +29,9 @@ def densities(counts: Tensor, inputs: int) -> dict[str, float]:
     fired = counts > 0
     bounds = torch.tensor(DECADES, device=counts.device, dtype=torch.float64)
     decade = torch.bucketize(counts.double() / max(inputs, 1), bounds, right=True)
-    shares = {"never_fire": float((~fired).double().mean())}
-    for number, lower in enumerate((DECADES[0] / 10, *DECADES)):
-        inside = fired & (decade == number)
-        shares[f"fire_1e{round(math.log10(lower))}"] = float(inside.double().mean())
-    return shares
+    bins = torch.where(fired, decade + 1, 0)
+    shares = torch.bincount(bins, minlength=len(DENSITIES)) / len(counts)
+    return dict(zip(DENSITIES, shares.tolist(), strict=True))
 
 
 class Firing:
