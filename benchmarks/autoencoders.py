@@ -1,6 +1,6 @@
 """Steps of every kind of sparse autoencoder, against the training classes of SAELens.
 
-    python -m benchmarks.autoencoders [--rounds 5] [--threads 1] [--quality] [--clock]
+    python -m benchmarks.autoencoders [--rounds 5] [--threads 1] [--quality] [--clock] [--kinds TopK L1]
 
 A step is forward, loss, backward and Adam on the same 4096 x 512 features, 4096 latents; 32 of them
 on where a kind is told a number. Ours are the stage's own losses, with everything that is logged;
@@ -193,12 +193,18 @@ def peak_megabytes(work: Callable[[], object]) -> float:
     return peak / 2**20
 
 
+def chosen(flags: argparse.Namespace, latents: int) -> list[tuple[str, Kind]]:
+    """The kinds that were asked for."""
+    every = kinds(latents)
+    return [(name, every[name]) for name in flags.kinds or every]
+
+
 def speed(flags: argparse.Namespace) -> None:
     now = time.perf_counter if flags.clock else time.process_time
     x = features(flags.batch, flags.width, seed=1)
     print(f"{'kind':14} {'ours s':>7} {'theirs s':>8} {'ratio':>6} {'MB':>6} {'theirs':>6}")
     ratios = []
-    for name, kind in kinds(flags.latents).items():
+    for name, kind in chosen(flags, flags.latents):
         sides = [side(kind, flags.width, flags.latents) for side in (Ours, Theirs)]
         peaks = [peak_megabytes(lambda side=side: side.step(x)) for side in sides]
         times = [
@@ -221,7 +227,7 @@ def compare_quality(flags: argparse.Namespace) -> None:
     print(
         f"{'kind':14} explained variance (L0) of ours and theirs, {flags.seeds} orders of batches"
     )
-    for name, kind in kinds(latents).items():
+    for name, kind in chosen(flags, latents):
         pairs = []
         for seed in range(flags.seeds):
             sides = [side(kind, d, latents) for side in (Ours, Theirs)]
@@ -249,6 +255,7 @@ def main() -> None:
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", help="all of them if not given")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     compare_quality(flags) if flags.quality else speed(flags)
