@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
+    from monosem.autoencoders.base import Sparsifier
     from monosem.core.fields import FieldError, Part
     from monosem.core.stage import Stage, StageError
     from monosem.core.store import Store
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.evaluation.experiment import Experiment
     from monosem.learning.encoders import Encoder
     from monosem.learning.objectives import Objective
-    from monosem.learning.sparse import Sparsifier
     from monosem.metrics.base import Declaration, FeatureBatch, Metric, PerDimension
     from monosem.models.representation import Representation
     from monosem.probes.base import Probe
@@ -57,7 +57,7 @@ _HOMES = {
     "PerDimension": "metrics.base",
     "Probe": "probes.base",
     "Representation": "models.representation",
-    "Sparsifier": "learning.sparse",
+    "Sparsifier": "autoencoders.base",
     "SpecError": "specs.errors",
     "Stage": "core.stage",
     "StageError": "core.stage",

@@ -1,6 +1,6 @@
 """The evaluation of a representation: its robustness, and how monosemantic it is.
 
-    monosemanticity, dashboard < experiment
+    monosemanticity, reconstruction, dashboard < experiment
 
 An `Experiment` names the stages and makes the table from their artifacts: measurement -> its
 `results(artifact)` -> `Row`. This folder knows representations, data, measurements and metrics. It

@@ -17,9 +17,12 @@ from monosem.data.images import ImageDataset
 from monosem.evaluation.dashboard import FeatureDashboard
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.occlusion import Occlusion
+from monosem.evaluation.reconstruction import Reconstruction
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
+from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import Pixels
+from monosem.models.checkpoint import Latents
 from monosem.models.representation import Representation
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.robustness.measurement import Measurement, Panel, Series
@@ -150,6 +153,19 @@ class Experiment(Part):
         return Pixels(data)
 
     @property
+    def reconstructions(self) -> tuple[Reconstruction, ...]:
+        """A stage for each of the representations that is the latents of an autoencoder."""
+        return tuple(
+            Reconstruction(
+                name=f"{MONOSEMANTICITY}/{name}" if name else MONOSEMANTICITY,
+                encoder=encoder,
+                data=data,
+            )
+            for name, (encoder, data) in self.representations.items()
+            if isinstance(encoder, SparseAutoencoder | Latents)
+        )
+
+    @property
     def dashboards(self) -> tuple[FeatureDashboard, ...]:
         """A stage for each of the representations, in their order."""
         return tuple(
@@ -182,7 +198,7 @@ class Experiment(Part):
     @property
     def measurements(self) -> tuple[Measurement, ...]:
         """The stages that the table is made of."""
-        return (*self.curves, *self.monosemanticity)
+        return (*self.curves, *self.monosemanticity, *self.reconstructions)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -7,7 +7,7 @@ objective and no stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,20 @@ Batch = tuple[Tensor, ...]
 
 def _describes_nothing(*batch: Tensor) -> dict[str, float]:
     return {}
+
+
+class Hooks:
+    """What else is done on the way. Override the methods of interest."""
+
+    def before_step(self) -> None:
+        """Gradients are there, not yet clipped; they may be changed in place."""
+
+    def after_step(self) -> None:
+        """The weights have moved; they may be changed in place."""
+
+    def after_epoch(self) -> dict[str, float]:
+        """Scalars to log with those of the epoch."""
+        return {}
 
 
 @dataclass(kw_only=True)
@@ -43,6 +57,7 @@ class TrainingLoop:
         of every epoch, before that step, and must change nothing.
     precision: of products, see `autocast_dtype`.
     clip: the largest norm of all gradients together; None leaves them as they are.
+    hooks: what else is done.
     """
 
     module: nn.Module
@@ -56,6 +71,7 @@ class TrainingLoop:
     describe: Callable[..., dict[str, float]] = _describes_nothing
     precision: Precision = "float32"
     clip: float | None = None
+    hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -121,7 +137,8 @@ class TrainingLoop:
             job.on_step(step + 1, self.steps, inputs, scalars["loss"])
         self._check_loss(scalars_of_epoch.first_bad_step, epoch)
         self._check_weights(epoch)
-        return {**description, **scalars_of_epoch.means(self.steps_per_epoch)}
+        means = scalars_of_epoch.means(self.steps_per_epoch)
+        return {**description, **means, **self.hooks.after_epoch()}
 
     def _train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One step of the optimizer. Returns the scalars of the batch, before it."""
@@ -131,11 +148,13 @@ class TrainingLoop:
             scalars = self.losses(*batch)
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(scalars["loss"]).backward()
+        self.hooks.before_step()
         if self.clip is not None:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        self.hooks.after_step()
         return {name: value.detach() for name, value in scalars.items()}
 
     def _rate(self, base_rate: float, step: int) -> float:

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monosem.autoencoders.base import Sparsifier
 from monosem.core.device import device
 from monosem.core.fields import Count, Range, Seed
 from monosem.core.identity import generator, seed_for
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
-from monosem.learning.sparse import Sparsifier
 from monosem.models.features import Features
 from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 
@@ -231,6 +231,9 @@ class RandomProjection(Mapped):
     def validate(self) -> None:
         if self.sparsity:
             self.sparsity.check_width(self.features)
+            if self.sparsity.build(self.features).state_dict():
+                kind = type(self.sparsity).__name__
+                self.refuse("sparsity", f"must need no training, as TopK, got {kind}()")
 
     def matrix(self) -> Tensor:
         """(features, width of the encoder)."""

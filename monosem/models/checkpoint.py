@@ -12,6 +12,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from monosem.autoencoders.base import Autoencoder, Sparsifier
 from monosem.checkpoints import weights
 from monosem.checkpoints.matching import matched
 from monosem.checkpoints.safe_load import WeightsError
@@ -22,7 +23,6 @@ from monosem.data.dataset import Dataset
 from monosem.data.images import channel_mismatch
 from monosem.learning.encoders import Encoder, Network, Projector
 from monosem.learning.objectives import Objective
-from monosem.learning.sparse import Autoencoder, Sparsifier
 from monosem.models.autoencoder import LatentEncoder, SparseAutoencoder
 from monosem.models.representation import Composed, GetArtifact, Pretrained, Representation, freeze
 
@@ -173,6 +173,8 @@ class Latents(Representation):
 
     @property
     def width(self) -> int:
+        if isinstance(self.autoencoder, SparseAutoencoder):
+            return self.autoencoder.width
         assert self.autoencoder.latents is not None, "validate refuses that"
         return self.autoencoder.latents
 

@@ -5,7 +5,7 @@ It knows no encoder and no autoencoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from monosem.core.fields import Count, Positive, Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Job, Stage
 from monosem.data.dataset import Augmentation, Dataset, views_mismatch
-from monosem.learning.loop import Batch, TrainingLoop
+from monosem.learning.loop import Batch, Hooks, TrainingLoop
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.metrics.base import FeatureBatch, Metric, as_number, measure
 from monosem.metrics.classes import ClassConsistency, ClassSelectivity
@@ -100,23 +100,27 @@ class Training(Learning):
         groups: list[dict[str, object]],
         losses: Callable[..., dict[str, Tensor]],
         represent: Callable[[Tensor], Tensor],
-        fixed: Tensor | None = None,
+        fixed: Callable[[int], BatchLoader] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         """Train `module` in place, going on where the job's saved state left off.
 
         groups: of the module's parameters, for the optimiser.
         losses: views, targets, labels -> scalars by name; 'loss' is minimised.
         represent: views (2b, ...) -> features (2b, d), whose monosemanticity is logged every epoch.
-        fixed: (n, ...) what stands for both views of an input; None augments it.
+        fixed: epoch -> what stands for the views of every input in that epoch, (n, ...); a batch
+            then has b rows instead of 2b. None augments the inputs.
+        hooks: what else is done on the way.
         """
         inputs, labels, _ = self.data.split("train")
-        loader, labels = BatchLoader(inputs if fixed is None else fixed), labels.to(device())
-
-        def augment(pairs: Tensor, draw: Generator) -> Tensor:
-            return self.data.augment(pairs, self.views, draw) if fixed is None else pairs
+        labels = labels.to(device())
+        loader = BatchLoader(inputs) if fixed is None else None
 
         def batches(epoch: int) -> Iterator[Batch]:
-            return self._batches(epoch, loader, labels, augment)
+            if loader is not None:
+                return self._batches(epoch, loader, labels)
+            assert fixed is not None
+            return self._fixed_batches(epoch, fixed(epoch), labels)
 
         def describe(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, float]:
             return measure_batch(module, represent, views, labels)
@@ -133,15 +137,28 @@ class Training(Learning):
             describe=describe,
             precision=self.precision,
             clip=self.clip,
+            hooks=hooks or Hooks(),
         )
         loop.run(job)
+
+    def _order(self, n: int, draw: Generator) -> Sequence[Tensor]:
+        """The indices of the inputs of every batch of an epoch, each (b,)."""
+        whole_batches = n - n % self.batch_size
+        order = torch.randperm(n, generator=draw, device=device())[:whole_batches]
+        return order.split(self.batch_size)
+
+    def _fixed_batches(self, epoch: int, loader: BatchLoader, labels: Tensor) -> Iterator[Batch]:
+        """What stands for the inputs, their indices and labels, of every batch of an epoch."""
+        draw = generator(type(self).__name__, "order and views", self.seed, epoch, on=device())
+        indices = self._order(len(labels), draw)
+        for index, inputs in zip(indices, loader(indices), strict=True):
+            yield inputs, index, labels[index]
 
     def _batches(
         self,
         epoch: int,
         loader: BatchLoader,
         labels: Tensor,
-        augment: Callable[[Tensor, Generator], Tensor],
     ) -> Iterator[Batch]:
         """Views, targets and labels of every batch of an epoch.
 
@@ -152,12 +169,9 @@ class Training(Learning):
         draw = generator(stage, "order and views", self.seed, epoch, on=device())
         # With a generator in common, views would depend on how an objective draws its targets.
         target_draw = generator(stage, "targets", self.seed, epoch, on=device())
-        n = len(labels)
-        whole_batches = n - n % self.batch_size
-        order = torch.randperm(n, generator=draw, device=device())[:whole_batches]
-        indices = order.split(self.batch_size)
+        indices = self._order(len(labels), draw)
         for index, inputs in zip(indices, loader(indices), strict=True):
-            views = augment(torch.cat([inputs, inputs]), draw)
+            views = self.data.augment(torch.cat([inputs, inputs]), self.views, draw)
             index = index.repeat(2)
             yield views, self.targets(index, labels[index], target_draw), labels[index]
 

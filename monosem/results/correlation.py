@@ -140,14 +140,17 @@ def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
 
 
 def _monosemanticity_metrics(table: Table) -> list[str]:
-    """Their names in the order of the rows.
+    """The names of those that all lines have, in the order of the rows.
 
     Tables whose curves probe several representations have none of that name.
     """
-    metrics: dict[str, None] = {}
-    for contents in table.contents.values():
-        metrics |= {metric: None for curve, metric in contents if curve == MONOSEMANTICITY}
-    return list(metrics)
+    of_lines = [
+        [metric for curve, metric in contents if curve == MONOSEMANTICITY]
+        for contents in table.contents.values()
+    ]
+    have_some = [metrics for metrics in of_lines if metrics]
+    every = dict.fromkeys(metric for metrics in have_some for metric in metrics)
+    return [metric for metric in every if all(metric in metrics for metrics in have_some)]
 
 
 def _measured(table: Table, line: Line, metric: str) -> Sample:

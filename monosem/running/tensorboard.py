@@ -192,7 +192,7 @@ def _nested_fields(part: Part) -> dict[str, object]:
 
 
 def _as_column(value: object, kind: type) -> str | float:
-    if value is None:
+    if value is None or (isinstance(value, Part) and kind is not str):  # as latents = @Times()
         return kind()
     return kind(type(value).__name__ if isinstance(value, Part) else value)
 

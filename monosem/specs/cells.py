@@ -8,6 +8,8 @@ from typing import NamedTuple
 from monosem.core.fields import nearest
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
+from monosem.evaluation.monosemanticity import Monosemanticity
+from monosem.evaluation.reconstruction import Reconstruction
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept, place_text
 from monosem.results.search import Goal, Quantity
@@ -138,7 +140,9 @@ def _check_known(field: str, name: str, known: Collection[str]) -> None:
 
 def _clean_metrics(cells: Sequence[Cell]) -> set[str]:
     """The metrics of clean features that curves.csv will have."""
-    stages = {stage for cell in cells for stage in cell.experiment.monosemanticity}
+    stages: set[Monosemanticity | Reconstruction] = set()
+    for cell in cells:
+        stages.update(cell.experiment.monosemanticity, cell.experiment.reconstructions)
     return {metric for stage in stages for metric in stage.names()}
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import gin
 
 from monosem import (
+    autoencoders,
     common_corruptions,
     corruptions,
     data,
@@ -71,6 +72,7 @@ def register(*folders: ModuleType) -> None:
 register(
     data,
     learning,
+    autoencoders,
     metrics,
     datasets,
     corruptions,

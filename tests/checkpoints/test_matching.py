@@ -8,11 +8,12 @@ from checkpoint_files import assert_same
 from torch import nn
 from torchvision.models import resnet
 
+from monosem.autoencoders.base import Autoencoder
+from monosem.autoencoders.topk import TopK
 from monosem.checkpoints.matching import fitted, in_order, matched, resnet_depth
 from monosem.checkpoints.safe_load import WeightsError
 from monosem.checkpoints.weights import read
 from monosem.learning.encoders import Projector, SmallConv
-from monosem.learning.sparse import Autoencoder, TopK
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import pytest
 from conftest import tiny_curve
 
+from monosem.autoencoders.gated import L1
 from monosem.core.fields import (
     Count,
     FieldError,
@@ -23,7 +24,6 @@ from monosem.corruptions.label_noise import LabelNoise
 from monosem.datasets.digits import Digits
 from monosem.learning.objectives import Contrastive, NonNegative
 from monosem.learning.optimizers import SGD, Constant, WarmupCosine
-from monosem.learning.sparse import L1
 from monosem.probes.linear import LinearProbe
 
 

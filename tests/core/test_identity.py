@@ -9,6 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, tiny_curve, tiny_pretrain
 
+from monosem.autoencoders.topk import TopK
 from monosem.core.fields import Part, annotations_of, is_in_key
 from monosem.core.identity import generator, seed_for
 from monosem.core.stage import key
@@ -18,7 +19,6 @@ from monosem.datasets.digits import Digits
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.learning.objectives import NonNegative, OnlineClassifier
 from monosem.learning.optimizers import SGD, Constant
-from monosem.learning.sparse import TopK
 from monosem.metrics.space import Dimensions
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import Pixels

@@ -19,7 +19,8 @@ from monosem.learning.encoders import ResNet
 from monosem.learning.image_encoders import ConvNeXt, ViT, WideResNet, positions
 from monosem.learning.objectives import Contrastive, NonNegative, Supervised
 from monosem.learning.optimizers import Adam, Constant
-from monosem.learning.sparse import L1, TopK
+from monosem.autoencoders.gated import L1
+from monosem.autoencoders.topk import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding
 

@@ -8,15 +8,25 @@ from conftest import tiny_pretrain
 from tiny_sae import groups_in_training, tiny_sae
 from torch.testing import assert_close
 
+from monosem.autoencoders.base import Autoencoder
+from monosem.autoencoders.gated import L1, Gated
+from monosem.autoencoders.jumprelu import JumpReLU
+from monosem.autoencoders.matryoshka import Matryoshka
+from monosem.autoencoders.revival import AuxK
+from monosem.autoencoders.starts import GeometricMedian, Times, TransposedDecoder, UnitColumns
+from monosem.autoencoders.topk import BatchTopK, TopK
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
-from monosem.core.store import Store
+from monosem.core.store import Callback, Store
 from monosem.datasets.shapes import Shapes
 from monosem.learning.optimizers import SGD
-from monosem.learning.sparse import Autoencoder, TopK
 from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.checkpoint import Latents
 from monosem.models.representation import Embedding, backbone_of
 
+KINDS = (
+    TopK(4), BatchTopK(4), L1(0.1), Gated(0.1, warmup=3), JumpReLU(), Matryoshka((8,), BatchTopK(4))
+)  # fmt: skip
 STEPS_PER_EPOCH = 1437 // 256  # training images of the digits, batch size
 
 
@@ -40,9 +50,9 @@ def test_the_autoencoder_is_trained_on_unit_projections(tmp_path, monkeypatch):
     inputs = []
     losses = SparseAutoencoder.losses
 
-    def recorded(self, autoencoder, batch):
+    def recorded(self, autoencoder, batch, firing):
         inputs.append(batch)
-        return losses(self, autoencoder, batch)
+        return losses(self, autoencoder, batch, firing)
 
     monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
     Store(tmp_path).get(tiny_sae())
@@ -129,16 +139,77 @@ def test_without_views_an_autoencoder_asks_its_encoder_once_and_learns_the_same(
     batches = []
     losses = SparseAutoencoder.losses
 
-    def recorded(self, autoencoder, batch):
+    def recorded(self, autoencoder, batch, firing):
         batches.append(batch)
-        return losses(self, autoencoder, batch)
+        return losses(self, autoencoder, batch, firing)
 
     monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
     state = store.get(sae)
-    assert sae.upstream() == (sae.training_features,)
+    assert sae.upstream() == sae.training_features and len(sae.upstream()) == 1
     network = sae.encoder.network(store.get)
     features = network(sae.data.prepare(sae.data.split("train").inputs))
     distance, _ = torch.cdist(torch.cat(batches), features).min(1)
     assert float(distance.max()) < 1e-3
-    assert all(torch.equal(batch[: len(batch) // 2], batch[len(batch) // 2 :]) for batch in batches)
+    assert all(len(batch) == sae.batch_size for batch in batches)
     assert set(state) == set(sae.build().state_dict())
+
+
+def test_cached_views_are_encoded_once_and_taken_in_turn(tmp_path, monkeypatch):
+    sae = tiny_sae(cached=2, epochs=3)
+    first, second = sae.training_features
+    assert sae.upstream() == (first, second) and first.views == sae.views
+    assert len(tiny_sae(cached=9, epochs=3).training_features) == 3
+    store, batches = Store(tmp_path), []
+    losses = SparseAutoencoder.losses
+
+    def recorded(self, autoencoder, batch, firing):
+        batches.append(batch)
+        return losses(self, autoencoder, batch, firing)
+
+    monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
+    store.get(sae)
+    for epoch, stage in enumerate((first, second, first)):
+        seen = torch.cat(batches[epoch * STEPS_PER_EPOCH : (epoch + 1) * STEPS_PER_EPOCH])
+        distance, _ = torch.cdist(seen, store.get(stage)["features"]).min(1)
+        assert float(distance.max()) < 1e-3
+
+
+def test_cached_views_need_views():
+    with pytest.raises(FieldError, match="SparseAutoencoder.cached needs SparseAutoencoder.views"):
+        tiny_sae(views=(), cached=2)
+
+
+def test_latents_may_be_a_multiple_of_the_width(tmp_path):
+    sae = tiny_sae(latents=Times(1.5))
+    assert sae.width == sae.build().encoder.weight.shape[0] == 24
+    assert Latents(sae, sae.encoder).width == 24
+    with pytest.raises(FieldError, match="TopK.k must be at most the number of latents, 8, got 9"):
+        tiny_sae(latents=Times(0.5), sparsity=TopK(9))
+    with pytest.raises(FieldError, match="SparseAutoencoder.latents must be 1 or more, got 0"):
+        tiny_sae(latents=0)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_every_kind_trains_goes_on_after_a_kill_with_the_same_bits_and_is_probed(tmp_path, kind):
+    fields = {"weights": TransposedDecoder(), "centre": GeometricMedian(), "revival": AuxK()}
+    sae = tiny_sae(sparsity=kind, decoder_columns=UnitColumns(), views=(), epochs=2, **fields)
+    whole = Store(tmp_path / "whole")
+    expected = whole.get(sae)
+    killed = Store(tmp_path / "killed", (Killer(),))
+    with pytest.raises(KeyboardInterrupt):
+        killed.get(sae)
+    state = Store(tmp_path / "killed").get(sae)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert torch.allclose(state["decoder.weight"].norm(dim=0), torch.ones(32))
+    latents = sae.network(whole.get)(sae.data.prepare(sae.data.load("test").inputs[:9]))
+    assert latents.shape == (9, 32) and (latents >= 0).all() and (latents > 0).any()
+    scalars = whole.history(sae)[-1].scalars
+    assert set(scalars) >= {"explained_variance", "never_fire", "fire_1e-1"}
+
+
+class Killer(Callback):
+    """Ends the process, as it were, after the first epoch."""
+
+    def on_step(self, stage, step, of, images, loss):
+        if isinstance(stage, SparseAutoencoder) and step > of // 2:
+            raise KeyboardInterrupt

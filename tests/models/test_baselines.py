@@ -8,11 +8,11 @@ import torch
 from conftest import tiny_pretrain
 from torch.testing import assert_close
 
+from monosem.autoencoders.topk import TopK
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
 from monosem.datasets.digits import Digits
 from monosem.datasets.shapes import Shapes
-from monosem.learning.sparse import TopK
 from monosem.models.baselines import ICA, PCA, Pixels, RandomProjection
 from monosem.models.features import Features
 from monosem.models.representation import Embedding

@@ -11,6 +11,8 @@ from conftest import tiny_pretrain
 from tiny_sae import tiny_sae
 from torch.testing import assert_close
 
+from monosem.autoencoders.base import Autoencoder
+from monosem.autoencoders.topk import TopK
 from monosem.core.fields import FieldError
 from monosem.core.stage import key
 from monosem.core.store import Store
@@ -18,7 +20,6 @@ from monosem.datasets.digits import Digits
 from monosem.datasets.shapes import Shapes
 from monosem.learning.encoders import Projector, SmallConv
 from monosem.learning.objectives import Contrastive, NonNegative
-from monosem.learning.sparse import Autoencoder, TopK
 from monosem.models.checkpoint import Checkpoint, Latents
 from monosem.models.representation import Embedding, Projection
 

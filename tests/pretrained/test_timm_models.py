@@ -19,7 +19,7 @@ from monosem.corruptions.label_noise import LabelNoise
 from monosem.datasets.cifar import no_downloads
 from monosem.learning.adapters import LoRA
 from monosem.learning.optimizers import Adam, Constant
-from monosem.learning.sparse import TopK
+from monosem.autoencoders.topk import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.features import Features
 from monosem.pretrained.image_network import PART

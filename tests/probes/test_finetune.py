@@ -10,6 +10,7 @@ import torch
 from conftest import tiny_pretrain
 from torch.testing import assert_close
 
+from monosem.autoencoders.topk import TopK
 from monosem.core.fields import FieldError
 from monosem.core.store import Callback, Store
 from monosem.corruptions.base import Corruption
@@ -21,7 +22,6 @@ from monosem.datasets.digits import Digits
 from monosem.learning.adapters import MEASURES, Gaussian, LoRA, MonoLoRA
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Adam, Constant
-from monosem.learning.sparse import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding, Projection, Representation
 from monosem.probes.base import Task

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny_curve, tiny_pretrain
 
+from monosem.autoencoders.topk import TopK
 from monosem.core.fields import FieldError
 from monosem.core.stage import Stage, StageError
 from monosem.core.store import Store
@@ -18,7 +19,6 @@ from monosem.evaluation.experiment import Experiment
 from monosem.learning.encoders import SmallConv
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
-from monosem.learning.sparse import TopK
 from monosem.metrics.space import Dimensions
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import PCA, Pixels, RandomProjection

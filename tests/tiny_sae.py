@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from conftest import tiny_pretrain
 
+from monosem.autoencoders.topk import TopK
 from monosem.datasets.digits import Digits
 from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, WarmupCosine
-from monosem.learning.sparse import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding
 from monosem.models.training import Training
