@@ -162,9 +162,9 @@ def test_cached_views_are_encoded_once_and_taken_in_turn(tmp_path, monkeypatch):
     store, batches = Store(tmp_path), []
     losses = SparseAutoencoder.losses
 
-    def recorded(self, autoencoder, batch, firing):
+    def recorded(self, autoencoder, batch, *told):
         batches.append(batch)
-        return losses(self, autoencoder, batch, firing)
+        return losses(self, autoencoder, batch, *told)
 
     monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
     store.get(sae)
