@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.autoencoders.base import Sparsifier
+    from monosem.code_losses.base import CodeLoss
     from monosem.core.fields import FieldError, Part
     from monosem.core.stage import Stage, StageError
     from monosem.core.store import Store
@@ -33,14 +34,15 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.specs.load import load
 
 __all__ = [
-    "Augmentation", "Corruption", "Curve", "Dataset", "Declaration", "Encoder", "Examples",
-    "Experiment", "FeatureBatch", "FieldError", "ImageDataset", "Metric", "Objective", "Part",
-    "PerDimension", "Probe", "Representation", "Sparsifier", "SpecError", "Stage", "StageError",
-    "Store", "features", "load", "run",
+    "Augmentation", "CodeLoss", "Corruption", "Curve", "Dataset", "Declaration", "Encoder",
+    "Examples", "Experiment", "FeatureBatch", "FieldError", "ImageDataset", "Metric", "Objective",
+    "Part", "PerDimension", "Probe", "Representation", "Sparsifier", "SpecError", "Stage",
+    "StageError", "Store", "features", "load", "run",
 ]  # fmt: skip
 
 _HOMES = {
     "Augmentation": "data.dataset",
+    "CodeLoss": "code_losses.base",
     "Corruption": "corruptions.base",
     "Curve": "robustness.curves",
     "Dataset": "data.dataset",

@@ -1,4 +1,7 @@
-"""How an autoencoder starts and what keeps it in shape: first weights, first bias, unit columns."""
+"""How an autoencoder starts and what keeps it in shape.
+
+First weights, first bias, columns of norm 1, and controls, whose weights stay random.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from monosem.autoencoders.base import Autoencoder
-from monosem.core.fields import Count, Part, Positive
+from monosem.core.fields import Count, Fraction, Part, Positive
 
 
 @gin.register
@@ -108,3 +111,64 @@ class UnitColumns(Part):
     def normalise(self, autoencoder: Autoencoder) -> None:
         weight = autoencoder.decoder.weight
         weight /= weight.norm(dim=0)
+
+
+@dataclass(frozen=True)
+class Control(Part):
+    """An autoencoder of which a part stays random: what training is worth, others are compared to.
+
+    From Korznikov et al. (arXiv:2602.14111), who find that these come close to trained ones in
+    interpretability, probing and causal edits. What is said below of weights holds for their first
+    ones; all biases learn.
+    """
+
+    def freeze(self, autoencoder: Autoencoder) -> None:
+        """Say which parameters do not learn, in place."""
+
+    def keep(self, autoencoder: Autoencoder, first: Tensor) -> None:
+        """Called after every step; may change weights in place. first: (d, latents), decoder's."""
+
+
+@gin.register
+@dataclass(frozen=True)
+class FrozenEncoder(Control):
+    """The encoder's weights never move: which inputs a latent answers to is random."""
+
+    def freeze(self, autoencoder: Autoencoder) -> None:
+        autoencoder.encoder.requires_grad_(False)
+
+
+@gin.register
+@dataclass(frozen=True)
+class FrozenDecoder(Control):
+    """The decoder's weights never move: the directions that latents stand for are random."""
+
+    def freeze(self, autoencoder: Autoencoder) -> None:
+        autoencoder.decoder.requires_grad_(False)
+
+
+@gin.register
+@dataclass(frozen=True)
+class SoftFrozenDecoder(Control):
+    """The decoder's columns stay near their first directions: cos(column, first) >= cosine.
+
+    A column w that has turned further away from its first direction u is turned back in their plane
+    after every step, and keeps its length:
+
+        w <- |w| (cosine u + sqrt(1 - cosine^2) p),   p the unit part of w that is orthogonal to u
+
+    cosine: .8 in the paper.
+    """
+
+    cosine: Fraction = 0.8
+
+    @torch.no_grad()
+    def keep(self, autoencoder: Autoencoder, first: Tensor) -> None:
+        weight = autoencoder.decoder.weight
+        norm = weight.norm(dim=0)
+        u = first / first.norm(dim=0)
+        along = (weight * u).sum(0)
+        across = weight - along * u
+        p = across / across.norm(dim=0).clamp(min=1e-12)
+        nearest = norm * (self.cosine * u + (1 - self.cosine**2) ** 0.5 * p)
+        weight.copy_(torch.where(along < self.cosine * norm, nearest, weight))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monosem.autoencoders.base import Activation, Autoencoder, Code, Rule, Sparsifier
 from monosem.autoencoders.kept import Kept, largest_of_all, largest_of_rows
-from monosem.core.fields import Count, Fraction
+from monosem.core.fields import AtLeastZero, Count, Fraction
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,50 @@ class TopKRule(KeepsLargestRule):
 
     def keep(self, pre: Tensor) -> Kept:
         return largest_of_rows(pre, self.sparsity.k)
+
+
+@gin.register
+@dataclass(frozen=True)
+class MultiTopK(TopK):
+    """TopK whose larger codes reconstruct too, so that a code may be cut off elsewhere.
+
+    From Gao et al. (arXiv:2406.04093), and the half of Contrastive Sparse Representation that
+    reconstructs (Wen et al., arXiv:2503.01776, section 3); CodeContrast is the other half, and AuxK
+    what it does for dead latents. With L(k) the error at k active latents:
+
+        loss = L(k) + weight L(multiple k)
+
+    Latents are those at k.
+
+    k: latents that may be active at once.
+    multiple: how many times as many latents reconstruct as well; both papers have 4.
+    weight: of the error at multiple k; both papers have 1/8.
+    """
+
+    multiple: Count = 4
+    weight: AtLeastZero = 1 / 8
+
+    def check_width(self, latents: int) -> None:
+        super().check_width(latents)
+        if self.multiple * self.k > latents:
+            self.refuse(
+                "multiple",
+                f"times k, {self.k}, must be at most the number of latents, {latents}, "
+                f"got {self.multiple}",
+            )
+
+    def build(self, latents: int) -> Rule:
+        return MultiTopKRule(self)
+
+
+class MultiTopKRule(Rule):
+    """MultiTopK, whose second reconstruction is a cost."""
+
+    sparsity: MultiTopK
+
+    def cost(self, autoencoder: Autoencoder, x: Tensor, code: Code) -> Tensor:
+        more = TopK(self.sparsity.multiple * self.sparsity.k).activate(code.pre)
+        return self.sparsity.weight * autoencoder.error(autoencoder.decode(more) - x, x)
 
 
 @gin.register

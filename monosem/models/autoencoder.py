@@ -13,7 +13,8 @@ from monosem.autoencoders.base import Autoencoder, Code, Sparsifier
 from monosem.autoencoders.errors import ReconstructionError, RelativeError
 from monosem.autoencoders.firing import Firing, explained_variance
 from monosem.autoencoders.revival import Revival
-from monosem.autoencoders.starts import Centre, InitialWeights, Times, UnitColumns
+from monosem.autoencoders.starts import Centre, Control, InitialWeights, Times, UnitColumns
+from monosem.code_losses.base import CodeLoss, Rows, losses_of_code
 from monosem.core.device import BatchLoader, device, seeded, to_device
 from monosem.core.fields import Count, Positive
 from monosem.core.stage import Artifact, Job, Stage
@@ -27,10 +28,18 @@ CENTRED = 10_000  # inputs whose features the first bias is computed from, at mo
 
 
 class _AutoencoderHooks(Hooks):
-    """Keeps the decoder in shape and counts how often latents fire."""
+    """Keeps the decoder in shape and counts how often latents fire.
 
-    def __init__(self, autoencoder: Autoencoder, columns: UnitColumns | None):
-        self.autoencoder, self.columns, self.firing = autoencoder, columns, Firing()
+    autoencoder: with its first weights.
+    """
+
+    def __init__(
+        self, autoencoder: Autoencoder, columns: UnitColumns | None, control: Control | None
+    ):
+        weight = autoencoder.decoder.weight
+        self.autoencoder, self.control, self.firing = autoencoder, control, Firing()
+        self.columns = columns if weight.requires_grad else None
+        self.first_decoder = weight.detach().clone()
 
     def before_step(self) -> None:
         if self.columns:
@@ -39,6 +48,8 @@ class _AutoencoderHooks(Hooks):
     def after_step(self) -> None:
         if self.columns:
             self.columns.normalise(self.autoencoder)
+        if self.control:
+            self.control.keep(self.autoencoder, self.first_decoder)
 
     def after_epoch(self) -> dict[str, float]:
         return self.firing.take()
@@ -82,6 +93,10 @@ class SparseAutoencoder(Training, Representation):
     centre: the first bias of the decoder.
     decoder_columns: what keeps their norms; None lets them go.
     revival: what is done for dead latents; None does nothing.
+    code_losses: what latents cost beside their reconstruction.
+    reference_encoder: tells losses that compare inputs how alike they are; None lets `encoder` say
+        it, as in the paper on MonoLoss.
+    control: what stays random; None lets everything learn.
 
     Artifact: the state of the autoencoder, by name.
     """
@@ -96,6 +111,9 @@ class SparseAutoencoder(Training, Representation):
     centre: Centre = Centre()  # noqa: RUF009
     decoder_columns: UnitColumns | None = None
     revival: Revival | None = None
+    code_losses: tuple[CodeLoss, ...] = ()
+    reference_encoder: Representation | None = None
+    control: Control | None = None
 
     @property
     def training_features(self) -> tuple[Features, ...]:
@@ -105,8 +123,19 @@ class SparseAutoencoder(Training, Representation):
         turns = range(min(self.cached or 0, self.epochs))
         return tuple(Features(self.encoder, self.data, "train", self.views, turn) for turn in turns)
 
+    @property
+    def reference_features(self) -> tuple[Features, ...]:
+        """Of the reference encoder, if there is one."""
+        if self.reference_encoder is None:
+            return ()
+        return (Features(self.reference_encoder, self.data, "train"),)
+
     def upstream(self) -> tuple[Stage, ...]:
-        return self.training_features or self.encoder.stages
+        return (*(self.training_features or self.encoder.stages), *self.reference_features)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (self, *self.encoder.stages)
 
     def validate(self) -> None:
         self.sparsity.check_width(self.width)
@@ -118,6 +147,19 @@ class SparseAutoencoder(Training, Representation):
             )
         if problem := self.encoder.incompatibility(self.data):
             self.refuse("data", problem)
+        self._check_reference_encoder()
+
+    def _check_reference_encoder(self) -> None:
+        if self.reference_encoder is None:
+            return
+        if not any(loss.compares for loss in self.code_losses):
+            self.refuse(
+                "reference_encoder",
+                "has no effect unless SparseAutoencoder.code_losses holds a loss that compares "
+                "inputs, such as MonoLoss()",
+            )
+        if problem := self.reference_encoder.incompatibility(self.data):
+            self.refuse("reference_encoder", f"cannot encode the data, which {problem}")
 
     @property
     def width(self) -> int:
@@ -135,22 +177,30 @@ class SparseAutoencoder(Training, Representation):
             self.weights(built)
         if self.decoder_columns:
             self.decoder_columns.normalise(built)
+        if self.control:
+            self.control.freeze(built)
         return built
 
     def stand_in(self) -> Artifact:
         return self.build().state_dict()
 
     def losses(
-        self, autoencoder: Autoencoder, inputs: Tensor, firing: Firing | None = None
+        self,
+        autoencoder: Autoencoder,
+        inputs: Tensor,
+        firing: Firing | None = None,
+        rows: Rows | None = None,
     ) -> dict[str, Tensor]:
         """The loss of a step, and scalars to watch. Updates `autoencoder.idle`.
 
         inputs: (2b, d), features of views, or (b, d), kept ones.
         firing: is told which latents are on.
+        rows: what losses of the code are told; without it each row is an input of its own, and
+            alike to others as their features are.
 
-        Returns scalars: loss, the reconstruction error, the price of sparsity and the revival;
-        explained_variance; l0, how many latents are on for an input; dead_latents, how many were
-        off for a whole epoch.
+        Returns scalars: loss, the reconstruction error, the price of sparsity, the revival and the
+        losses of the code; explained_variance; l0, how many latents are on for an input;
+        dead_latents, how many were off for a whole epoch; every loss of the code by its name.
         """
         code: Code = autoencoder(inputs)
         fired = code.activation.fired()
@@ -162,35 +212,43 @@ class SparseAutoencoder(Training, Representation):
         autoencoder.idle = torch.where(fired > 0, 0, autoencoder.idle + 1)
         if firing is not None:
             firing.add(fired, len(inputs))
+        by_name: dict[str, Tensor] = {}
+        if self.code_losses:  # or nothing asks for the matrix of latents
+            rows = rows or Rows(torch.arange(len(inputs), device=inputs.device), inputs)
+            further, by_name = losses_of_code(self.code_losses, code.latents, rows)
+            loss = loss + further
         return {
             "loss": loss,
             "explained_variance": explained_variance(inputs, code.reconstruction.detach()),
             "l0": fired.sum().float() / len(inputs),
             "dead_latents": (autoencoder.idle >= steps_per_epoch).float().sum(),
+            **by_name,
         }
 
     def parameter_groups(self, autoencoder: Autoencoder) -> list[dict[str, object]]:
-        """Two groups for the optimiser: the decoder, which may have its own rate, is the second."""
-        decoder: dict[str, object] = {"params": [*autoencoder.decoder.parameters()]}
+        """Two groups for the optimiser: the decoder, which may have its own rate, is the second.
+
+        What a control has frozen is in neither.
+        """
+        learn = {name: p for name, p in autoencoder.named_parameters() if p.requires_grad}
+        of_decoder = [parameter for name, parameter in learn.items() if name.startswith("decoder.")]
+        others = [parameter for name, parameter in learn.items() if not name.startswith("decoder.")]
+        decoder: dict[str, object] = {"params": of_decoder}
         if self.decoder_lr is not None:
             decoder["lr"] = self.decoder_lr
-        others = [
-            parameter
-            for name, parameter in autoencoder.named_parameters()
-            if not name.startswith("decoder.")
-        ]
         return [{"params": others}, decoder]
 
     def run(self, job: Job) -> Artifact:
         autoencoder = to_device(self.build())
         fixed = self._features_by_epoch(job)
         encoder = self.encoder.network(job.get) if fixed is None else nn.Identity()
-        hooks = _AutoencoderHooks(autoencoder, self.decoder_columns)
+        hooks = _AutoencoderHooks(autoencoder, self.decoder_columns, self.control)
+        rows_of = self._rows_of(job)
 
         def losses(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 inputs = encoder(views)
-            return self.losses(autoencoder, inputs, hooks.firing)
+            return self.losses(autoencoder, inputs, hooks.firing, rows_of(inputs, targets))
 
         def latents_of(views: Tensor) -> Tensor:
             return autoencoder.encode(encoder(views))
@@ -205,6 +263,14 @@ class SparseAutoencoder(Training, Representation):
         self.centre.place(autoencoder.pre_bias, sample)
         self.train(job, autoencoder, groups, losses, latents_of, fixed, hooks)
         return autoencoder.state_dict()
+
+    def _rows_of(self, job: Job) -> Callable[[Tensor, Tensor], Rows]:
+        """Features of a batch, and which input each row is of -> what losses of the code see."""
+        if not self.reference_features:
+            return lambda inputs, index: Rows(index, inputs)
+        (stage,) = self.reference_features
+        reference = BatchLoader(job.get(stage)["features"])
+        return lambda inputs, index: Rows(index, *reference([index]))
 
     def _features_by_epoch(self, job: Job) -> Callable[[int], BatchLoader] | None:
         """The kept features of an epoch; None where views are fresh."""

@@ -15,6 +15,7 @@ import gin
 
 from monosem import (
     autoencoders,
+    code_losses,
     common_corruptions,
     corruptions,
     data,
@@ -73,6 +74,7 @@ register(
     data,
     learning,
     autoencoders,
+    code_losses,
     metrics,
     datasets,
     corruptions,

@@ -50,9 +50,9 @@ def test_the_autoencoder_is_trained_on_unit_projections(tmp_path, monkeypatch):
     inputs = []
     losses = SparseAutoencoder.losses
 
-    def recorded(self, autoencoder, batch, firing):
+    def recorded(self, autoencoder, batch, *told):
         inputs.append(batch)
-        return losses(self, autoencoder, batch, firing)
+        return losses(self, autoencoder, batch, *told)
 
     monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
     Store(tmp_path).get(tiny_sae())
@@ -139,9 +139,9 @@ def test_without_views_an_autoencoder_asks_its_encoder_once_and_learns_the_same(
     batches = []
     losses = SparseAutoencoder.losses
 
-    def recorded(self, autoencoder, batch, firing):
+    def recorded(self, autoencoder, batch, *told):
         batches.append(batch)
-        return losses(self, autoencoder, batch, firing)
+        return losses(self, autoencoder, batch, *told)
 
     monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
     state = store.get(sae)
@@ -162,9 +162,9 @@ def test_cached_views_are_encoded_once_and_taken_in_turn(tmp_path, monkeypatch):
     store, batches = Store(tmp_path), []
     losses = SparseAutoencoder.losses
 
-    def recorded(self, autoencoder, batch, firing):
+    def recorded(self, autoencoder, batch, *told):
         batches.append(batch)
-        return losses(self, autoencoder, batch, firing)
+        return losses(self, autoencoder, batch, *told)
 
     monkeypatch.setattr(SparseAutoencoder, "losses", recorded)
     store.get(sae)
