@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.models.representation import Representation
     from monosem.probes.base import Probe
     from monosem.robustness.curves import Curve
-    from monosem.running.local import features, run
+    from monosem.running.local import export_saelens, features, run
     from monosem.specs.errors import SpecError
     from monosem.specs.load import load
 
@@ -36,7 +36,7 @@ __all__ = [
     "Augmentation", "Corruption", "Curve", "Dataset", "Declaration", "Encoder", "Examples",
     "Experiment", "FeatureBatch", "FieldError", "ImageDataset", "Metric", "Objective", "Part",
     "PerDimension", "Probe", "Representation", "Sparsifier", "SpecError", "Stage", "StageError",
-    "Store", "features", "load", "run",
+    "Store", "export_saelens", "features", "load", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -62,6 +62,7 @@ _HOMES = {
     "Stage": "core.stage",
     "StageError": "core.stage",
     "Store": "core.store",
+    "export_saelens": "running.local",
     "features": "running.local",
     "load": "specs.load",
     "run": "running.local",
