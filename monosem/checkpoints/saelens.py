@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from monosem.autoencoders.base import Activation, Autoencoder, Rule, Sparsifier
+from monosem.autoencoders.base import Autoencoder, Code, Rule, Sparsifier
 from monosem.autoencoders.gated import L1, Gated, GatedRule
 from monosem.autoencoders.jumprelu import JumpReLU, JumpReLURule
 from monosem.autoencoders.matryoshka import MatryoshkaRule
@@ -59,8 +59,11 @@ class TheirAutoencoder(Autoencoder):
         super().__init__(config.features, config.latents, _sparsity(config))
         self.normalise = NORMALISATIONS[config.normalisation]
 
-    def activation(self, x: Tensor) -> Activation:
-        return super().activation(self.normalise(x))
+    def encode(self, x: Tensor) -> Tensor:
+        return super().encode(self.normalise(x))
+
+    def forward(self, x: Tensor) -> Code:
+        return super().forward(self.normalise(x))
 
 
 def _sparsity(config: Config) -> Sparsifier:
