@@ -4,10 +4,10 @@
 
 The setting is gin/sae.gin, on an encoder that is there already: 128 features of handwriting, 1024
 latents, batches of 256. The eight are of TopK, BatchTopK, L1, Gated and JumpReLU. `fresh` sees two
-augmented views of every image, which stages of equal shared_work share; `kept` reads features of the store,
-which are not shared: there `together` is what sharing would give. Both sides have checkpoints,
-measures of every epoch and a store of their own, and are timed in turn. CPU seconds of the process
-and seconds of a clock, medians over the rounds; a ratio is together / one by one.
+augmented views of every image, which stages of equal shared_work share; `kept` reads features of
+the store, which are not shared: there `together` is what sharing would give. Both sides have
+checkpoints, measures of every epoch and a store of their own, and are timed in turn. CPU seconds of
+the process and seconds of a clock, medians over the rounds; a ratio is together / one by one.
 """
 
 from __future__ import annotations
