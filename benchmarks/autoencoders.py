@@ -1,6 +1,6 @@
 """Steps of every kind of sparse autoencoder, against the training classes of SAELens.
 
-    python -m benchmarks.autoencoders [--rounds 5] [--threads 1] [--quality] [--clock] [--kinds TopK L1]
+    python -m benchmarks.autoencoders [--rounds 5] [--threads 1] [--quality] [--clock] [--kinds TopK]
 
 A step is forward, loss, backward and Adam on the same 4096 x 512 features, 4096 latents; 32 of them
 on where a kind is told a number. Ours are the stage's own losses, with everything that is logged;
@@ -29,12 +29,11 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from monosem.autoencoders.base import Autoencoder, Sparsifier
-from monosem.autoencoders.errors import SquaredError
-from monosem.autoencoders.firing import Firing, explained_variance
+from monosem.autoencoders.errors import SquaredError, explained_variance
+from monosem.autoencoders.firing import AuxK, Firing
 from monosem.autoencoders.gated import L1, Gated
 from monosem.autoencoders.jumprelu import JumpReLU, StepPrice, TanhPrice
 from monosem.autoencoders.matryoshka import Matryoshka
-from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.topk import BatchTopK, TopK
 from monosem.models.autoencoder import SparseAutoencoder
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
     from monosem.models.representation import Representation
     from monosem.probes.base import Probe
     from monosem.robustness.curves import Curve
-    from monosem.running.local import features, run
+    from monosem.running.local import export_saelens, features, run
     from monosem.specs.errors import SpecError
     from monosem.specs.load import load
 
@@ -37,7 +37,7 @@ __all__ = [
     "Augmentation", "CodeLoss", "Corruption", "Curve", "Dataset", "Declaration", "Encoder",
     "Examples", "Experiment", "FeatureBatch", "FieldError", "ImageDataset", "Metric", "Objective",
     "Part", "PerDimension", "Probe", "Representation", "Sparsifier", "SpecError", "Stage",
-    "StageError", "Store", "features", "load", "run",
+    "StageError", "Store", "export_saelens", "features", "load", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -64,6 +64,7 @@ _HOMES = {
     "Stage": "core.stage",
     "StageError": "core.stage",
     "Store": "core.store",
+    "export_saelens": "running.local",
     "features": "running.local",
     "load": "specs.load",
     "run": "running.local",

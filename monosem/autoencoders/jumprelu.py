@@ -158,7 +158,8 @@ class JumpReLURule(Rule):
         if self.training:
             with torch.no_grad():
                 self.threshold.clamp_(min=0)
-        return self.sparsity.jump(pre, self.threshold)
+        threshold = self.threshold.clamp(min=0)  # the last step may have left one below 0
+        return self.sparsity.jump(pre, threshold)
 
     @property
     def turn_on(self) -> Tensor:

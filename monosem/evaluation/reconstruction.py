@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from monosem.autoencoders.firing import DENSITIES, Firing, explained_variance
+from monosem.autoencoders.errors import explained_variance
+from monosem.autoencoders.firing import DENSITIES, Firing
 from monosem.core.device import device, to_device
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset

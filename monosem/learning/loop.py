@@ -6,7 +6,7 @@ objective and no stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -90,15 +90,11 @@ class TrainingLoop:
         Raises StageError where the loss or the weights stop being finite; nothing of that epoch is
         saved.
         """
-        first_epoch = self._restore(job)
-        for epoch in range(first_epoch, self.epochs):
-            inputs_before = (epoch - first_epoch) * self.steps_per_epoch * self.batch_size
-            scalars = self._train_epoch(job, epoch, inputs_before)
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            job.log(epoch + 1, self.epochs, lr=rate, **scalars)
-            self._save(job, epoch + 1)
+        (error,) = train_together([self], [job])
+        if error is not None:
+            raise error
 
-    def _restore(self, job: Job) -> int:
+    def restore(self, job: Job) -> int:
         """Load the saved state, if there is one. Returns the epoch to go on with."""
         state = job.restore()
         if state is None:
@@ -109,7 +105,7 @@ class TrainingLoop:
             self._scaler.load_state_dict(state["scaler"])
         return int(state["epoch"])
 
-    def _save(self, job: Job, epochs_done: int) -> None:
+    def save(self, job: Job, epochs_done: int) -> None:
         job.save(
             {
                 "epoch": epochs_done,
@@ -119,28 +115,7 @@ class TrainingLoop:
             }
         )
 
-    def _train_epoch(self, job: Job, epoch: int, inputs: int) -> dict[str, float]:
-        """One epoch.
-
-        inputs: how many were seen in this process before it.
-        Returns the scalars to log.
-        """
-        scalars_of_epoch = _EpochScalars(self.steps)
-        description: dict[str, float] = {}
-        first_step = epoch * self.steps_per_epoch
-        for step, batch in enumerate(self.batches(epoch), first_step):
-            if step == first_step:
-                description = self.describe(*batch)
-            scalars = self._train_step(batch, step)
-            scalars_of_epoch.add(scalars, step)
-            inputs += self.batch_size
-            job.on_step(step + 1, self.steps, inputs, scalars["loss"])
-        self._check_loss(scalars_of_epoch.first_bad_step, epoch)
-        self._check_weights(epoch)
-        means = scalars_of_epoch.means(self.steps_per_epoch)
-        return {**description, **means, **self.hooks.after_epoch()}
-
-    def _train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One step of the optimizer. Returns the scalars of the batch, before it."""
         for group, base_rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = self._rate(base_rate, step)
@@ -160,6 +135,11 @@ class TrainingLoop:
     def _rate(self, base_rate: float, step: int) -> float:
         return self.schedule.rate(base_rate, step, self.steps, self.steps_per_epoch)
 
+    def check(self, first_bad_step: Tensor, epoch: int) -> None:
+        """Raises StageError where the loss or the weights are not finite after an epoch."""
+        self._check_loss(first_bad_step, epoch)
+        self._check_weights(epoch)
+
     def _check_loss(self, first_bad_step: Tensor, epoch: int) -> None:
         step = int(first_bad_step)
         if step < self.steps:
@@ -177,6 +157,77 @@ class TrainingLoop:
                 f"some weights are not finite numbers after epoch {epoch + 1}, as the loss was. "
                 f"A lower learning rate helps."
             )
+
+
+def train_together(loops: Sequence[TrainingLoop], jobs: Sequence[Job]) -> list[StageError | None]:
+    """Train several modules in place on the batches of the first loop; all have equal ones.
+
+    Every batch is made once, for all loops that have not yet trained on its epoch. Each loop goes
+    on where its own job's saved state left off, and takes the steps that it takes alone.
+
+    Returns for every loop why it failed, if it did: from then on the others go on without it.
+    """
+    runs = [_Run(loop, job) for loop, job in zip(loops, jobs, strict=True)]
+    for epoch in range(min(run.next_epoch for run in runs), max(loop.epochs for loop in loops)):
+        active = [run for run in runs if run.wants(epoch)]
+        if not active:
+            continue
+        for run in active:
+            run.start_epoch()
+        for batch in loops[0].batches(epoch):
+            for run in active:
+                run.take(batch)
+        for run in active:
+            run.end_epoch()
+    return [run.error for run in runs]
+
+
+class _Run:
+    """A loop on its way through the epochs.
+
+    next_epoch: the one to go on with.
+    inputs: how many were seen in this process.
+    error: why it failed, if it did.
+    """
+
+    def __init__(self, loop: TrainingLoop, job: Job):
+        self.loop, self.job = loop, job
+        self.inputs = 0
+        self.error: StageError | None = None
+        self.next_epoch = loop.restore(job)
+
+    def wants(self, epoch: int) -> bool:
+        return self.error is None and self.next_epoch == epoch < self.loop.epochs
+
+    def start_epoch(self) -> None:
+        self.step = self.next_epoch * self.loop.steps_per_epoch
+        self.scalars = _EpochScalars(self.loop.steps)
+        self.description: dict[str, float] | None = None
+
+    def take(self, batch: Batch) -> None:
+        """Take a step on a batch of the epoch."""
+        if self.description is None:
+            self.description = self.loop.describe(*batch)
+        scalars = self.loop.train_step(batch, self.step)
+        self.scalars.add(scalars, self.step)
+        self.step += 1
+        self.inputs += self.loop.batch_size
+        self.job.on_step(self.step, self.loop.steps, self.inputs, scalars["loss"])
+
+    def end_epoch(self) -> None:
+        """Log and save, or keep the error."""
+        loop, epoch = self.loop, self.next_epoch
+        try:
+            loop.check(self.scalars.first_bad_step, epoch)
+        except StageError as error:
+            self.error = error
+            return
+        rate = float(loop.optimizer.param_groups[0]["lr"])
+        means = self.scalars.means(loop.steps_per_epoch)
+        scalars = {**(self.description or {}), **means, **loop.hooks.after_epoch()}
+        self.next_epoch = epoch + 1
+        self.job.log(self.next_epoch, loop.epochs, lr=rate, **scalars)
+        loop.save(self.job, self.next_epoch)
 
 
 class _EpochScalars:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import gin
 import torch
 from torch import Tensor, nn
 
 from monosem.autoencoders.base import Autoencoder, Code, Sparsifier
-from monosem.autoencoders.errors import ReconstructionError, RelativeError
-from monosem.autoencoders.firing import Firing, explained_variance
-from monosem.autoencoders.revival import Revival
+from monosem.autoencoders.errors import ReconstructionError, RelativeError, explained_variance
+from monosem.autoencoders.firing import Firing, Revival
 from monosem.autoencoders.starts import Centre, Control, InitialWeights, Times, UnitColumns
 from monosem.code_losses.base import CodeLoss, Rows, losses_of_code
-from monosem.core.device import BatchLoader, device, seeded, to_device
+from monosem.core.device import BatchLoader, autocast_dtype, device, seeded, to_device
 from monosem.core.fields import Count, Positive
-from monosem.core.stage import Artifact, Job, Stage
+from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.data.dataset import Dataset
-from monosem.learning.loop import Hooks
+from monosem.learning.loop import Batch, Hooks, TrainingLoop, train_together
 from monosem.models.features import Features, encode
 from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 from monosem.models.training import Training
@@ -75,6 +76,9 @@ class SparseAutoencoder(Training, Representation):
     authors' code. Else its inputs are encoded once and kept in the store, one row for each input:
     then another encoder may cost much, and an epoch nothing. They are mapped from the artifact, so
     they need not fit in memory to be trained on.
+
+    A bank of them, of any kinds, that are to see the same fresh views is trained together: each of
+    them as if it were alone (`run_together`).
 
     As a representation: its latents. It reads the same `encoder` when it is probed as when it was
     trained, and the encoder stays in evaluation mode, so that its batch norm never changes. (The
@@ -238,31 +242,48 @@ class SparseAutoencoder(Training, Representation):
             decoder["lr"] = self.decoder_lr
         return [{"params": others}, decoder]
 
+    def shared_work(self) -> Hashable | None:
+        """Fresh views of the same inputs in the same order, and the encoder's pass over them.
+
+        Kept features are as quickly read as handed over (benchmarks/autoencoder_bank.py), and apart
+        from one another such stages may be computed at the same time.
+        """
+        if self.training_features:
+            return None
+        return self.encoder, self.data, self.views, self.batch_size, self.seed, self.precision
+
     def run(self, job: Job) -> Artifact:
+        (artifact,) = self.run_together([self], [job])
+        if isinstance(artifact, StageError):
+            raise artifact
+        return artifact
+
+    @classmethod
+    def run_together(
+        cls, stages: Sequence[Self], jobs: Sequence[Job]
+    ) -> list[Artifact | StageError]:
+        """Train a bank of autoencoders, whatever their kinds, on one stream of features."""
+        stream = FeatureStream(stages[0], jobs[0])
+        loops = [stage._training_on(stream, job) for stage, job in zip(stages, jobs, strict=True)]
+        errors = train_together(loops, jobs)
+        return [
+            error or loop.module.state_dict() for loop, error in zip(loops, errors, strict=True)
+        ]
+
+    def _training_on(self, stream: FeatureStream, job: Job) -> TrainingLoop:
         autoencoder = to_device(self.build())
-        fixed = self._features_by_epoch(job)
-        encoder = self.encoder.network(job.get) if fixed is None else nn.Identity()
+        self.centre.place(autoencoder.pre_bias, stream.sample)
         hooks = _AutoencoderHooks(autoencoder, self.decoder_columns, self.control)
         rows_of = self._rows_of(job)
 
-        def losses(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            with torch.no_grad():
-                inputs = encoder(views)
+        def losses(inputs: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return self.losses(autoencoder, inputs, hooks.firing, rows_of(inputs, targets))
 
-        def latents_of(views: Tensor) -> Tensor:
-            return autoencoder.encode(encoder(views))
+        def latents_of(inputs: Tensor) -> Tensor:
+            return autoencoder.encode(inputs.float())  # halves come from a pass under autocast
 
         groups = self.parameter_groups(autoencoder)
-
-        def sample() -> Tensor:
-            if fixed is not None:
-                return fixed(0).inputs[:CENTRED].to(device())
-            return encode(encoder, self.data, self.data.split("train").inputs[:CENTRED])
-
-        self.centre.place(autoencoder.pre_bias, sample)
-        self.train(job, autoencoder, groups, losses, latents_of, fixed, hooks)
-        return autoencoder.state_dict()
+        return self.loop(autoencoder, groups, losses, latents_of, stream.batches, hooks)
 
     def _rows_of(self, job: Job) -> Callable[[Tensor, Tensor], Rows]:
         """Features of a batch, and which input each row is of -> what losses of the code see."""
@@ -272,7 +293,7 @@ class SparseAutoencoder(Training, Representation):
         reference = BatchLoader(job.get(stage)["features"])
         return lambda inputs, index: Rows(index, *reference([index]))
 
-    def _features_by_epoch(self, job: Job) -> Callable[[int], BatchLoader] | None:
+    def features_by_epoch(self, job: Job) -> Callable[[int], BatchLoader] | None:
         """The kept features of an epoch; None where views are fresh."""
         stages = self.training_features
         if not stages:
@@ -294,3 +315,36 @@ class SparseAutoencoder(Training, Representation):
     def network(self, get: GetArtifact) -> nn.Module:
         latents = LatentEncoder(self.autoencoder(get))
         return freeze(Composed(self.encoder.network(get), latents))
+
+
+class FeatureStream:
+    """The features that an autoencoder is trained on, batch by batch.
+
+    stage: names them; others of the same `shared_work` may read along.
+    """
+
+    def __init__(self, stage: SparseAutoencoder, job: Job):
+        self.stage = stage
+        self.kept = stage.features_by_epoch(job)
+        self.encoder = stage.encoder.network(job.get) if self.kept is None else nn.Identity()
+        self._batches = stage.batches(self.kept)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Features (2b, d) of views or (b, d) kept ones, targets and labels."""
+        dtype = autocast_dtype(self.stage.precision)
+        for views, targets, labels in self._batches(epoch):
+            halves = torch.autocast(device().type, dtype, enabled=dtype != torch.float32)
+            with torch.no_grad(), halves:
+                features = self.encoder(views)
+            yield features, targets, labels
+
+    def sample(self) -> Tensor:
+        """The features of some of the inputs, (n, d)."""
+        return self._sample
+
+    @functools.cached_property
+    def _sample(self) -> Tensor:
+        if self.kept is not None:
+            return self.kept(0).inputs[:CENTRED].to(device())
+        data = self.stage.data
+        return encode(self.encoder, data, data.split("train").inputs[:CENTRED])

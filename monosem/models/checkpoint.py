@@ -1,6 +1,6 @@
 """Somebody else's weights as an encoder, and autoencoders apart from what they were trained on.
 
-The file is read by core/weights.py, and its tensors are matched to the network in matching.py.
+Files are read, and their tensors matched to the network, in `checkpoints`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from monosem.autoencoders.base import Autoencoder, Sparsifier
-from monosem.checkpoints import weights
+from monosem.checkpoints import saelens, weights
 from monosem.checkpoints.matching import matched
+from monosem.checkpoints.saelens_config import CONFIG, Config, read_config
 from monosem.checkpoints.safe_load import WeightsError
 from monosem.core.fields import Count, PathField
 from monosem.core.files import known_digest
+from monosem.core.identity import digest
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import channel_mismatch
@@ -137,18 +139,74 @@ class Checkpoint(Stage, Pretrained):
 
 @gin.register
 @dataclass(frozen=True)
+class SAELensFolder(Stage):
+    """A sparse autoencoder that SAELens has left, for Latents.
+
+    It reads what SAE.save_model of SAELens 6 writes: standard, topk, jumprelu and gated ones, and
+    those of training, also of BatchTopK and Matryoshka; checkpoints/saelens.py says how. Its
+    settings, and every name and shape, are checked before any work.
+
+    path: the folder with cfg.json and sae_weights.safetensors. Its content is in the key.
+
+    Artifact: the state of the autoencoder, by name.
+    """
+
+    path: PathField
+
+    def preflight(self) -> None:
+        self._read()
+
+    def content(self) -> str:
+        _ = self.config  # of a folder that is not there
+        files = [Path(self.path, name) for name in (CONFIG, saelens.WEIGHTS)]
+        for file in files:
+            if not file.is_file():
+                self.refuse("path", f"cannot be used: {weights.describe_absence(file)}")
+        return digest([known_digest(file) for file in files])
+
+    @property
+    def config(self) -> Config:
+        try:
+            return read_config(Path(self.path))
+        except WeightsError as error:
+            self.refuse("path", f"cannot be used: {error}")
+
+    @property
+    def latents(self) -> int:
+        return self.config.latents
+
+    def _read(self) -> Artifact:
+        try:
+            return saelens.read_state(Path(self.path), self.config)
+        except WeightsError as error:
+            self.refuse("path", f"cannot be used: {error}")
+
+    def stand_in(self) -> Artifact:
+        return saelens.TheirAutoencoder(self.config).state_dict()
+
+    def run(self, job: Job) -> Artifact:
+        return self._read()
+
+    def autoencoder(self, get: GetArtifact) -> Autoencoder:
+        autoencoder = saelens.TheirAutoencoder(self.config)
+        autoencoder.load_state_dict(get(self))
+        return autoencoder
+
+
+@gin.register
+@dataclass(frozen=True)
 class Latents(Representation):
     """The latents of an autoencoder that reads something else than it was trained on.
 
     The authors' code trains autoencoders on unit projections and probes them with raw ones
     (encoder = Projection), where biases count for little. SparseAutoencoder by itself reads the
-    same features both times.
+    same features both times. One of SAELensFolder reads any features of its width.
 
     autoencoder: gives the latents.
     encoder: gives the features that it reads; must have as many as it was trained on.
     """
 
-    autoencoder: SparseAutoencoder | Checkpoint
+    autoencoder: SparseAutoencoder | Checkpoint | SAELensFolder
     encoder: Representation
 
     def validate(self) -> None:
@@ -169,7 +227,14 @@ class Latents(Representation):
         """The number of features that the autoencoder was trained on."""
         if isinstance(self.autoencoder, SparseAutoencoder):
             return self.autoencoder.encoder.width
+        if isinstance(self.autoencoder, SAELensFolder):
+            return self.autoencoder.config.features
         return self.autoencoder.projection_width
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        is_no_representation = isinstance(self.autoencoder, SAELensFolder)
+        return (*((self.autoencoder,) if is_no_representation else ()), *super().stages)
 
     @property
     def width(self) -> int:

@@ -100,37 +100,40 @@ class Training(Learning):
         groups: list[dict[str, object]],
         losses: Callable[..., dict[str, Tensor]],
         represent: Callable[[Tensor], Tensor],
-        fixed: Callable[[int], BatchLoader] | None = None,
-        hooks: Hooks | None = None,
     ) -> None:
-        """Train `module` in place, going on where the job's saved state left off.
+        """Train `module` in place on views, going on where the job's saved state left off.
+
+        See `loop` for the other arguments.
+        """
+        self.loop(module, groups, losses, represent, self.batches()).run(job)
+
+    def loop(
+        self,
+        module: nn.Module,
+        groups: list[dict[str, object]],
+        losses: Callable[..., dict[str, Tensor]],
+        represent: Callable[[Tensor], Tensor],
+        batches: Callable[[int], Iterator[Batch]],
+        hooks: Hooks | None = None,
+    ) -> TrainingLoop:
+        """The training of `module`.
 
         groups: of the module's parameters, for the optimiser.
         losses: views, targets, labels -> scalars by name; 'loss' is minimised.
         represent: views (2b, ...) -> features (2b, d), whose monosemanticity is logged every epoch.
-        fixed: epoch -> what stands for the views of every input in that epoch, (n, ...); a batch
-            then has b rows instead of 2b. None augments the inputs.
+        batches: see `batches`; something may be made of their views.
         hooks: what else is done on the way.
         """
-        inputs, labels, _ = self.data.split("train")
-        labels = labels.to(device())
-        loader = BatchLoader(inputs) if fixed is None else None
-
-        def batches(epoch: int) -> Iterator[Batch]:
-            if loader is not None:
-                return self._batches(epoch, loader, labels)
-            assert fixed is not None
-            return self._fixed_batches(epoch, fixed(epoch), labels)
 
         def describe(views: Tensor, targets: Tensor, labels: Tensor) -> dict[str, float]:
             return measure_batch(module, represent, views, labels)
 
-        loop = TrainingLoop(
+        return TrainingLoop(
             module=module,
             optimizer=self.optimizer.for_batches(self.batch_size).build(groups),
             schedule=self.schedule,
             epochs=self.epochs,
-            steps_per_epoch=len(labels) // self.batch_size,
+            steps_per_epoch=len(self.data.split("train").labels) // self.batch_size,
             batch_size=self.batch_size,
             batches=batches,
             losses=losses,
@@ -139,7 +142,21 @@ class Training(Learning):
             clip=self.clip,
             hooks=hooks or Hooks(),
         )
-        loop.run(job)
+
+    def batches(
+        self, fixed: Callable[[int], BatchLoader] | None = None
+    ) -> Callable[[int], Iterator[Batch]]:
+        """epoch -> views, targets and labels of every batch of that epoch.
+
+        fixed: epoch -> what stands for the views of every input in that epoch, (n, ...); a batch
+            then has b rows instead of 2b. None augments the inputs.
+        """
+        inputs, labels, _ = self.data.split("train")
+        labels = labels.to(device())
+        if fixed is not None:
+            return lambda epoch: self._fixed_batches(epoch, fixed(epoch), labels)
+        loader = BatchLoader(inputs)
+        return lambda epoch: self._batches(epoch, loader, labels)
 
     def _order(self, n: int, draw: Generator) -> Sequence[Tensor]:
         """The indices of the inputs of every batch of an epoch, each (b,)."""

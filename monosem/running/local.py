@@ -1,7 +1,8 @@
 """One experiment in this process: for the command line, and for a notebook.
 
 `run_experiment` computes what is missing and leaves a run folder. `run` returns the results as
-pandas DataFrames, `features` the features of a split as a tensor. Nothing here knows Ray.
+pandas DataFrames, `features` the features of a split as a tensor, and `export_saelens` writes an
+autoencoder for SAELens. Nothing here knows Ray.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from monosem.checkpoints import saelens
 from monosem.core.files import lock
-from monosem.core.stage import Stage, closure, group_shared, plan
+from monosem.core.stage import Stage, closure, group_shared, key, plan, title
 from monosem.core.store import Store
 from monosem.data.dataset import Dataset, SplitName
 from monosem.evaluation.experiment import Experiment
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.checkpoint import Checkpoint
 from monosem.models.features import Features
 from monosem.models.representation import Representation
 from monosem.results.summary import tables
@@ -93,6 +97,27 @@ def features(
     """
     stage = Features(encoder=representation, data=data, split=split)
     return Store(store).get(stage)["features"]
+
+
+def export_saelens(
+    autoencoder: SparseAutoencoder | Checkpoint, folder: str | Path, store: str | Path = "store"
+) -> None:
+    """Write an autoencoder as a folder that SAELens reads (SAE.load_from_disk).
+
+    Its latents there, of the same features, are those here. BatchTopK and Matryoshka become
+    JumpReLU, as they do at SAELens.
+
+    autoencoder: computed, or found in the store.
+    folder: gets cfg.json and sae_weights.safetensors. One that holds another autoencoder is left
+        as it is, and FileExistsError raised.
+
+    Raises WeightsError, a ValueError, where SAELens has no such kind.
+    """
+    if not isinstance(autoencoder, SparseAutoencoder | Checkpoint) or autoencoder.latents is None:
+        raise TypeError(f"export_saelens takes a sparse autoencoder, got {autoencoder!r}")
+    trained = autoencoder.autoencoder(Store(store).get)
+    about = {"trained_by": "monosem", "stage": title(autoencoder), "key": key(autoencoder)}
+    saelens.write(Path(folder), trained, about)
 
 
 def run_experiment(spec: Spec, folder: Path, root: Path) -> None:

@@ -139,16 +139,16 @@ class Batch(NamedTuple):
 def batches(todo: Sequence[Group], scheduler: Scheduler | None) -> list[Batch]:
     """Everything in one batch, unless there is a scheduler.
 
-    A scheduler compares trainings of one class, so every class of `Training` is a batch of its own.
-    All other groups are one more batch, which no scheduler compares; fitted probes and fine-tuned
-    networks (`Learning`) are there too. Groups that need another missing stage wait for the next
-    round.
+    A scheduler compares trainings of one class, so every class of `Training` is a batch of its own,
+    where those that could share work are apart, as it stops each by itself. All other groups are
+    one more batch, which no scheduler compares; fitted probes and fine-tuned networks (`Learning`)
+    are there too. Groups that need another missing stage wait for the next round.
     """
     if scheduler is None:
         return [Batch(list(todo), None)]
     missing = {key(stage) for group in todo for stage in group}
     by_kind: dict[type[Stage] | None, list[Group]] = {}
-    for group in todo:
+    for group in _trainings_apart(todo):
         if not _needs_any_of(missing, group):
             kind = type(group[0]) if isinstance(group[0], Training) else None
             by_kind.setdefault(kind, []).append(group)
@@ -156,6 +156,14 @@ def batches(todo: Sequence[Group], scheduler: Scheduler | None) -> list[Batch]:
         Batch(groups, scheduler if kind is not None and len(groups) > 1 else None)
         for kind, groups in by_kind.items()
     ]
+
+
+def _trainings_apart(groups: Sequence[Group]) -> Iterator[Group]:
+    for group in groups:
+        if isinstance(group[0], Training):
+            yield from ((stage,) for stage in group)
+        else:
+            yield group
 
 
 def _needs_any_of(keys: set[str], group: Group) -> bool:

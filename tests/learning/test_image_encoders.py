@@ -11,6 +11,8 @@ from conftest import tiny_pretrain
 from torch.testing import assert_close
 from torchvision.models import convnext_tiny
 
+from monosem.autoencoders.gated import L1
+from monosem.autoencoders.topk import TopK
 from monosem.core.device import seeded
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
@@ -19,8 +21,6 @@ from monosem.learning.encoders import ResNet
 from monosem.learning.image_encoders import ConvNeXt, ViT, WideResNet, positions
 from monosem.learning.objectives import Contrastive, NonNegative, Supervised
 from monosem.learning.optimizers import Adam, Constant
-from monosem.autoencoders.gated import L1
-from monosem.autoencoders.topk import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.representation import Embedding
 

@@ -11,6 +11,7 @@ from pictures import GREY, Pictures, as_picture, write_weights
 from samples import Classes
 from torch.testing import assert_close
 
+from monosem.autoencoders.topk import TopK
 from monosem.core.device import seeded
 from monosem.core.fields import FieldError, absolute_path
 from monosem.core.stage import key
@@ -19,7 +20,6 @@ from monosem.corruptions.label_noise import LabelNoise
 from monosem.datasets.cifar import no_downloads
 from monosem.learning.adapters import LoRA
 from monosem.learning.optimizers import Adam, Constant
-from monosem.autoencoders.topk import TopK
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.features import Features
 from monosem.pretrained.image_network import PART

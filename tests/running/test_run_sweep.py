@@ -190,6 +190,14 @@ def test_a_scheduler_compares_trainings_of_one_kind_that_need_nothing_missing():
     assert made == [Batch(groups, SCHEDULER), Batch([(leaf,)], None)]
 
 
+def test_a_scheduler_compares_trainings_that_share_work_one_by_one():
+    trainings = [graded(quality, 2) for quality in (1.0, 2.0)]
+    pair = tuple(Together(value=value, club="a", diary="") for value in (1, 2))
+    made = batches([tuple(trainings), pair], SCHEDULER)
+    apart = [(training,) for training in trainings]
+    assert made == [Batch(apart, SCHEDULER), Batch([pair], None)]
+
+
 def test_a_training_that_is_alone_is_compared_with_nothing():
     training = (graded(1.0, 2),)
     assert batches([training], SCHEDULER) == [Batch([training], None)]
