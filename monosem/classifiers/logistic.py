@@ -36,7 +36,7 @@ from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
 # Of trials on held-out examples, and of what is kept. They bound how exact an answer is; the tests
 # hold it against scikit-learn's to four digits.
-TRIAL, FINAL = Stop(1e-4, 300), Stop(1e-6, 3000)
+TRIAL, FINAL = Stop(1e-3, 300), Stop(1e-5, 3000)
 LARGEST_BATCH = 2**26  # numbers in the logits and in the memory of a batch of problems
 
 
@@ -201,7 +201,9 @@ class Logistic(FeatureClassifier):
             for fold in range(int(count[head]))
         ]
         head, fold, index = torch.tensor(triples, device=device).T
-        losses = self._trial_losses(group.to(torch.float32), Problems(head, fold, candidates[index]))
+        losses = self._trial_losses(
+            group.to(torch.float32), Problems(head, fold, candidates[index])
+        )
         total = torch.zeros(len(count), len(candidates), dtype=losses.dtype, device=device)
         total.index_put_((head, index), losses, accumulate=True)
         best = candidates[total.argmin(1)]

@@ -69,9 +69,7 @@ class Sums:
         return cls(members.sum(2), first, second)
 
     def minus(self, other: Sums) -> Sums:
-        return Sums(
-            self.count - other.count, self.first - other.first, self.second - other.second
-        )
+        return Sums(self.count - other.count, self.first - other.first, self.second - other.second)
 
     def densities(self, added: float) -> Densities:
         """added: to every variance."""

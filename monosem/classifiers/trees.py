@@ -103,7 +103,7 @@ class RandomForest(Trees):
     """
 
     leaf: tuple[Count, ...] = (1, 5)
-    trees: Count = 50
+    trees: Count = 30
 
     def build(self, leaf: int, seed: int) -> Any:
         from sklearn.ensemble import RandomForestClassifier

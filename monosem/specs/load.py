@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import gin
 
 from monosem import (
+    classifiers,
     common_corruptions,
     corruptions,
     data,
@@ -76,6 +77,7 @@ register(
     models,
     probes,
     shifts,
+    classifiers,
     robustness,
     evaluation,
 )
