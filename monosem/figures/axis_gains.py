@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from monosem.figures.style import MARKERS, open_frame, save
 from monosem.results.axis_gains import Decomposition, Place
@@ -86,9 +88,9 @@ def draw_decomposition(parts: Mapping[Place, Decomposition], path: Path) -> None
     for panel in grid[-1]:
         panel.set_xlabel("difference (points)")
     handles = [
-        pyplot.Rectangle((0, 0), 1, 1, facecolor="#b9b9b9", edgecolor="#1b1b1b"),
-        pyplot.Rectangle((0, 0), 1, 1, facecolor="#d95f02", edgecolor="#1b1b1b", hatch="////"),
-        pyplot.Line2D([], [], color="#1b1b1b", marker="D", markersize=4, linestyle=""),
+        Rectangle((0, 0), 1, 1, facecolor="#b9b9b9", edgecolor="#1b1b1b"),
+        Rectangle((0, 0), 1, 1, facecolor="#d95f02", edgecolor="#1b1b1b", hatch="////"),
+        Line2D([], [], color="#1b1b1b", marker="D", markersize=4, linestyle=""),
     ]
     grid[0][-1].legend(
         handles,
@@ -146,7 +148,7 @@ def _offset(index: int, count: int) -> float:
 
 def _legend(panel: Any, encoders: Sequence[str]) -> None:
     handles = [
-        pyplot.Line2D(
+        Line2D(
             [],
             [],
             color=SHADES[index % len(SHADES)],

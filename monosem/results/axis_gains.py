@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import gin
 
@@ -27,6 +27,8 @@ from monosem.results.stats import (
 
 if TYPE_CHECKING:
     from monosem.results.table import Table  # pandas: whoever reads a Gin file does without it
+
+Number = TypeVar("Number")
 
 CLEAN = "clean"  # the kind of robustness where nothing is corrupted
 
@@ -271,15 +273,16 @@ def _text(
 
 
 def _table(
-    numbers: Mapping[Place, NamedTuple],
-    to_text: Callable[[object], str],
+    numbers: Mapping[Place, Number],
+    to_text: Callable[[Number], str],
     headings: tuple[str, str],
 ) -> str:
     """A row for each learner and kind of robustness, a column for each encoder."""
     encoders = list(dict.fromkeys(place.encoder for place in numbers))
     rows = dict.fromkeys((place.learner, place.kind) for place in numbers)
     body = []
-    for learner, kind in sorted(rows, key=lambda row: [*rows].index(row)):
+    learners = list(dict.fromkeys(learner for learner, _ in rows))
+    for learner, kind in sorted(rows, key=lambda row: learners.index(row[0])):
         cells = [numbers.get(Place(kind, None, learner, encoder)) for encoder in encoders]
         body.append([learner, kind, *("" if cell is None else to_text(cell) for cell in cells)])
     return markdown_table([*headings, *encoders], body)
