@@ -114,7 +114,9 @@ class Ridge(FeatureClassifier):
 class NearestCentroid(FeatureClassifier):
     """The class whose mean feature is the nearest by Euclidean distance.
 
-    |x - c|^2 = |x|^2 - 2 x c + |c|^2, so it is linear. A class without examples is never nearest.
+    |x - c|^2 = |x|^2 - 2 x c + |c|^2, so it is linear. What all classes share is taken off, or
+    single precision would tell close centroids apart badly. A class without examples is never
+    nearest.
     """
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> BatchedProbes:
@@ -124,8 +126,9 @@ class NearestCentroid(FeatureClassifier):
             chosen = [heads[index] for index in group]
             rows = features[chosen[0].examples.to(features.device)].double()
             members = one_hot(labels_of(chosen), classes).to(rows.device)
-            centroids = members @ rows / members.sum(2, keepdim=True).clamp(min=1)
-            bias = -centroids.square().sum(2) / 2
+            mean = rows.mean(0)
+            centroids = members @ (rows - mean) / members.sum(2, keepdim=True).clamp(min=1)
+            bias = -centroids.square().sum(2) / 2 - centroids @ mean
             bias[members.sum(2) == 0] = -torch.inf
             fitted.append(BatchedProbes(centroids.transpose(1, 2).float(), bias.float()))
         return join(fitted, groups)
