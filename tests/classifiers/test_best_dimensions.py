@@ -6,6 +6,7 @@ import pytest
 import sklearn.feature_selection
 import sklearn.metrics
 import torch
+from conftest import tiny_curve
 from planted import CLASSES, features, given, heads
 from torch.testing import assert_close
 
@@ -87,8 +88,8 @@ def test_all_dimensions_are_plain_logistic_regression():
     assert_close(some.weight, everything.weight, rtol=1e-3, atol=1e-4)
 
 
-def test_more_best_dimensions_than_there_are_are_refused():
-    with pytest.raises(
-        FieldError, match="BestDimensions.dimensions must be at most 12, the features of the"
-    ):
-        BestDimensions(13).fit(VALUES, CLASSES, HEADS)
+def test_more_best_dimensions_than_there_are_are_refused_before_any_work():
+    complaint = "BestDimensions.dimensions must be at most 16, the features of the encoder, got 17"
+    with pytest.raises(FieldError, match=complaint):
+        tiny_curve(probe=BestDimensions(17)).preflight()
+    tiny_curve(probe=BestDimensions(16)).preflight()
