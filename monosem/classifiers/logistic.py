@@ -194,11 +194,11 @@ class Logistic(FeatureClassifier):
         foldable = [head for head in range(len(count)) if count[head] > 0]
         if len(candidates) == 1 or not foldable:
             return chosen
+        held_out = [(head, fold) for head in foldable for fold in range(int(count[head]))]
         triples = [
             (head, fold, index)
             for index in reversed(range(len(candidates)))
-            for head in foldable
-            for fold in range(int(count[head]))
+            for head, fold in held_out
         ]
         head, fold, index = torch.tensor(triples, device=device).T
         losses = self._trial_losses(

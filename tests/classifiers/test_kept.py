@@ -59,7 +59,8 @@ def test_the_accuracy_is_that_of_a_plain_loop_over_draws(store):
     stage = curve(LabelNoise(), (0.0, 0.6))
     top1 = store.get(stage)["top1"]
     train, test = (
-        store.get(Features(EMBEDDING, DATA, split))["features"].double() for split in ("train", "test")
+        store.get(Features(EMBEDDING, DATA, split))["features"].double()
+        for split in ("train", "test")
     )
     truth = DATA.split("test").labels
     for row, severity in enumerate(stage.severities):
