@@ -34,8 +34,7 @@ from monosem.core.fields import Range
 from monosem.data.dataset import Dataset
 from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
-# Of trials on held-out examples, and of what is kept. They bound how exact an answer is; the tests
-# hold it against scikit-learn's to four digits.
+# Of trials on held-out examples, and of what is kept: probabilities have two digits or more.
 TRIAL, FINAL = Stop(1e-3, 300), Stop(1e-5, 3000)
 LARGEST_BATCH = 2**26  # numbers in the logits and in the memory of a batch of problems
 

@@ -68,6 +68,10 @@ class Sums:
         first, second = (members @ torch.cat([rows, rows.square()], 1)).chunk(2, dim=2)
         return cls(members.sum(2), first, second)
 
+    def of_head(self, head: int) -> Sums:
+        """Those of one head, as of a single one."""
+        return Sums(self.count[[head]], self.first[[head]], self.second[[head]])
+
     def minus(self, other: Sums) -> Sums:
         return Sums(self.count - other.count, self.first - other.first, self.second - other.second)
 
@@ -123,16 +127,15 @@ class GaussianNaiveBayes(FeatureClassifier):
     ) -> list[Densities]:
         """Heads of the same examples; of each its densities, as of a single head."""
         rows = features[heads[0].examples.to(features.device)].double()
-        rows = rows - rows.mean(0)  # squares of small numbers keep their digits
-        mean = features[heads[0].examples.to(features.device)].double().mean(0)
+        mean = rows.mean(0)
+        rows = rows - mean  # squares of small numbers keep their digits
         labels = labels_of(heads).to(rows.device)
         members = one_hot(labels.cpu(), classes).to(rows.device)
         unit = max(float(rows.var(0, unbiased=False).max()), 1e-12)
         sums = Sums.of(rows, members)
         fitted = []
         for head, smoothing in enumerate(self._best(rows, labels, members, sums, unit)):
-            own = Sums(sums.count[[head]], sums.first[[head]], sums.second[[head]])
-            densities = own.densities(smoothing * unit)
+            densities = sums.of_head(head).densities(smoothing * unit)
             fitted.append(Densities(densities.mean + mean, densities.variance, densities.prior))
         return fitted
 
@@ -149,8 +152,7 @@ class GaussianNaiveBayes(FeatureClassifier):
             for fold in [] if fold_of is None else fold_of.unique():
                 assert fold_of is not None, "there are folds"
                 held = (fold_of == fold).to(rows.device)
-                total = Sums(sums.count[[head]], sums.first[[head]], sums.second[[head]])
-                rest = total.minus(Sums.of(rows[held], members[[head]][:, :, held]))
+                rest = sums.of_head(head).minus(Sums.of(rows[held], members[[head]][:, :, held]))
                 for index, smoothing in enumerate(candidates):
                     voted = rest.densities(smoothing * unit).logits(rows[held], 0).argmax(1)
                     right[index, head] += (voted == of_head[held]).sum().cpu()

@@ -9,9 +9,11 @@ import torch
 from planted import CLASSES, features, given, heads
 from torch.testing import assert_close
 
+from monosem.classifiers import logistic
 from monosem.classifiers.closed_form import centre
 from monosem.classifiers.kept import fold_of_examples
 from monosem.classifiers.logistic import LogisticRegression, SparseLogisticRegression
+from monosem.classifiers.solvers import Stop
 from monosem.core.fields import FieldError
 
 VALUES, LABELS = features()
@@ -25,8 +27,14 @@ def scaled(rows, of):
     return ((rows.double() - centred.mean) / centred.scale).numpy()
 
 
+@pytest.fixture
+def exact(monkeypatch):
+    """Solvers go on until nothing moves."""
+    monkeypatch.setattr(logistic, "FINAL", Stop(1e-9, 20_000))
+
+
 @pytest.mark.parametrize("penalty", [1e-3, 1e-1])
-def test_l2_is_scikit_learn_s_to_four_digits(penalty):
+def test_l2_is_scikit_learn_s_to_four_digits(penalty, exact):
     fitted = LogisticRegression((penalty,)).fit(VALUES, CLASSES, HEADS)
     for position, head in enumerate(HEADS):
         rows, labels = given(head, VALUES)
@@ -40,7 +48,7 @@ def test_l2_is_scikit_learn_s_to_four_digits(penalty):
 
 
 @pytest.mark.parametrize(("penalty", "mix"), [(0.1, 1.0), (0.03, 0.5)])
-def test_l1_and_elastic_net_are_scikit_learn_s(penalty, mix):
+def test_l1_and_elastic_net_are_scikit_learn_s_to_four_digits(penalty, mix, exact):
     """lambda is a share of the one that leaves no weight: the largest gradient where W is 0."""
     fitted = SparseLogisticRegression((penalty,), mix=mix).fit(VALUES, CLASSES, HEADS)
     for position, head in enumerate(HEADS):
@@ -50,14 +58,24 @@ def test_l1_and_elastic_net_are_scikit_learn_s(penalty, mix):
         largest = (x.T @ (targets.mean(0) - targets)).abs().max() / len(rows)
         strength = penalty * float(largest) / mix
         theirs = sklearn.linear_model.LogisticRegression(
-            C=1 / (len(rows) * strength), l1_ratio=mix, solver="saga", tol=1e-7, max_iter=20_000
+            C=1 / (len(rows) * strength), l1_ratio=mix, solver="saga", tol=1e-9, max_iter=20_000
         )
         theirs.fit(x.numpy(), labels.numpy())
         expected = torch.from_numpy(theirs.predict_proba(scaled(TEST, rows)))
         ours = fitted.logits(TEST, position).double().softmax(1)
-        assert_close(ours, expected, rtol=0, atol=2e-4)
+        assert_close(ours, expected, rtol=0, atol=5e-5)
         kept = (fitted.weight[position] != 0).sum()
         assert abs(int(kept) - int((theirs.coef_ != 0).sum())) <= 1
+
+
+@pytest.mark.parametrize("learner", [LogisticRegression((1e-3,)), SparseLogisticRegression((0.1,))])
+def test_where_a_solver_stops_probabilities_have_two_digits(learner, monkeypatch):
+    usual = learner.fit(VALUES, CLASSES, HEADS)
+    monkeypatch.setattr(logistic, "FINAL", Stop(1e-9, 20_000))
+    exact = learner.fit(VALUES, CLASSES, HEADS)
+    for position in range(len(HEADS)):
+        stopped, final = (one.logits(TEST, position).softmax(1) for one in (usual, exact))
+        assert_close(stopped, final, rtol=0, atol=5e-3)
 
 
 def test_close_to_the_largest_penalty_hardly_a_dimension_is_left_and_nothing_breaks():
