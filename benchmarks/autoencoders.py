@@ -1,6 +1,6 @@
 """Steps of every kind of sparse autoencoder, against the training classes of SAELens.
 
-    python -m benchmarks.autoencoders [--rounds 5] [--threads 1] [--quality] [--clock] [--kinds TopK]
+    python -m benchmarks.autoencoders [--rounds 5] [--threads 1] [--quality] [--clock] [--kinds L1]
 
 A step is forward, loss, backward and Adam on the same 4096 x 512 features, 4096 latents; 32 of them
 on where a kind is told a number. Ours are the stage's own losses, with everything that is logged;

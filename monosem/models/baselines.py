@@ -1,11 +1,14 @@
 """Baselines: the inputs themselves, and linear maps of somebody else's features.
 
-They show what plain compression and plain sparsity do, where no monosemanticity is learnt.
+They show what plain compression and plain sparsity do, where no monosemanticity is learnt, and
+what is left of features when their axes are taken away.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,7 +25,13 @@ from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.models.features import Features
-from monosem.models.representation import Composed, GetArtifact, Representation, freeze
+from monosem.models.representation import (
+    Composed,
+    FeatureMap,
+    GetArtifact,
+    Representation,
+    freeze,
+)
 
 
 @gin.register
@@ -248,3 +257,63 @@ class RandomProjection(Mapped):
         if self.sparsity is None:
             return freeze(projected)
         return freeze(Composed(projected, self.sparsity.activate))
+
+
+@gin.register
+@dataclass(frozen=True)
+class Rotated(FeatureMap):
+    """Features times a random orthogonal matrix: all of their geometry, none of their axes.
+
+    The matrix is Haar-distributed, that is uniform among the orthogonal ones: Q of the QR
+    decomposition of a Gaussian matrix, its columns multiplied by the signs of the diagonal of R
+    (Mezzadri, math-ph/0609050, section 5). Inner products, norms and distances stay, so a learner
+    that sees nothing else cannot tell it from the encoder.
+
+    seed: of the matrix, which is drawn and multiplied in double precision and never stored.
+    """
+
+    seed: Seed = 0
+
+    def validate(self) -> None:
+        needed, there = 3 * 8 * self.width**2, memory_of_machine()  # the Gaussian, Q and R
+        if needed > there:
+            self.refuse(
+                "encoder",
+                f"must have fewer features: a rotation of {self.width} takes {needed / 1e9:.0f} GB "
+                f"of memory, and there are {there / 1e9:.0f} GB",
+            )
+
+    def matrix(self) -> Tensor:
+        """(width, width) float64, on the CPU."""
+        draw = generator("Rotated", self.seed)
+        gaussian = torch.randn(self.width, self.width, generator=draw, dtype=torch.float64)
+        orthogonal, triangular = torch.linalg.qr(gaussian)
+        return orthogonal * triangular.diagonal().sign()
+
+    def mapping(self) -> Callable[[Tensor], Tensor]:
+        matrix = self.matrix()
+        return lambda features: (features.double() @ matrix.to(features.device)).to(features.dtype)
+
+
+@gin.register
+@dataclass(frozen=True)
+class Permuted(FeatureMap):
+    """Features in another order of dimensions: axes stay axes, so nothing may change but ties.
+
+    seed: of the order, uniform among all.
+    """
+
+    seed: Seed = 0
+
+    def order(self) -> Tensor:
+        """(width,), the dimension of the encoder that each dimension is."""
+        return torch.randperm(self.width, generator=generator("Permuted", self.seed))
+
+    def mapping(self) -> Callable[[Tensor], Tensor]:
+        order = self.order()
+        return lambda features: features[:, order.to(features.device)]
+
+
+def memory_of_machine() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

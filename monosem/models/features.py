@@ -6,7 +6,7 @@ It does not know how a corruption changes the inputs, nor what the features are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,7 +16,7 @@ from monosem.core.fields import Seed
 from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.data.dataset import Augmentation, Dataset, SplitName
-from monosem.models.representation import Representation
+from monosem.models.representation import FeatureMap, Representation
 
 # Inputs in one pass through a network, at most. It bounds memory, and it is no setting: corruptions
 # and views are drawn batch by batch, so another size would give other draws.
@@ -82,6 +82,8 @@ def view_draw(turn: int) -> Generator:
 class Features(Stage):
     """The features of a split, computed once and probed many times.
 
+    Those of a `FeatureMap` are made of the kept features of its encoder.
+
     encoder: the representation.
     data: the dataset.
     split: "train" or "test".
@@ -99,10 +101,20 @@ class Features(Stage):
     views: tuple[Augmentation, ...] = ()
     number: Seed = 0
 
+    @property
+    def source(self) -> Features | None:
+        """The kept features that these are a map of; None where inputs have to be encoded."""
+        if isinstance(self.encoder, FeatureMap):
+            return replace(self, encoder=self.encoder.encoder)
+        return None
+
     def upstream(self) -> tuple[Stage, ...]:
-        return self.encoder.stages
+        return (self.source,) if self.source else self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
+        if isinstance(self.encoder, FeatureMap) and self.source:
+            kept = job.get(self.source)["features"].to(device())
+            return {"features": self.encoder.mapping()(kept), "passes": torch.tensor(0)}
         inputs = self.data.split(self.split).inputs
         network = self.encoder.network(job.get)
         if self.views:

@@ -75,6 +75,32 @@ class Representation(Part):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class FeatureMap(Representation):
+    """A function of the features of another representation, and of nothing else.
+
+    Where those are kept, they are mapped: no input passes through a network again (features.py).
+
+    encoder: the representation whose features are mapped.
+    """
+
+    encoder: Representation
+
+    @property
+    def width(self) -> int:
+        return self.encoder.width
+
+    def incompatibility(self, data: Dataset) -> str | None:
+        return self.encoder.incompatibility(data)
+
+    def mapping(self) -> Callable[[Tensor], Tensor]:
+        """(n, width of the encoder) -> (n, width), on the device of what it is given."""
+        raise NotImplementedError
+
+    def network(self, get: GetArtifact) -> nn.Module:
+        return freeze(Composed(self.encoder.network(get), self.mapping()))
+
+
 class Composed(nn.Module):
     """A network or a function after a network."""
 

@@ -148,6 +148,9 @@ class Probe(Part):
     def check_data(self, data: Dataset) -> None:
         """Refuse fields that do not go with a training split, for example with its size."""
 
+    def check_width(self, width: int) -> None:
+        """Refuse fields that do not go with so many features."""
+
     def upstream(self, task: Task) -> tuple[Stage, ...]:
         """The stages that `predictions` asks for."""
         raise NotImplementedError

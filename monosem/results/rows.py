@@ -16,7 +16,9 @@ from typing import Any, NamedTuple, get_type_hints
 from monosem.core.identity import digest
 
 MONOSEMANTICITY = "monosemanticity"  # in the column `curve`: measured on clean features
-FIGURES = ("claim", "curves", "gallery", "histograms", "space")  # .png, of no single curve
+FIGURES = (  # .png, of no single curve
+    "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms", "space",
+)  # fmt: skip
 
 Swept = tuple[tuple[str, str], ...]  # (binding, value) pairs that a sweep varied
 

@@ -82,6 +82,7 @@ class Adversarial(SeverityCurve):
         if not isinstance(self.data, ImageDataset):
             self.refuse("data", "must be of images, whose pixels an attack changes")
         self.probe.check_data(self.data)
+        self.probe.check_width(self.encoder.width)
         if type(self.probe).classifiers is Probe.classifiers:
             kind = type(self.probe).__name__
             self.refuse("probe", f"must give its classifiers, to be attacked; {kind} does not")

@@ -125,6 +125,7 @@ class CommonCorruptions(Series):
             if mismatch := corruption.incompatibility(self.data):
                 self.refuse("data", mismatch)
         self.probe.check_data(self.data)
+        self.probe.check_width(self.encoder.width)
 
     @property
     def task(self) -> Task:

@@ -73,6 +73,7 @@ class Curve(SeverityCurve):
         if mismatch := self.corruption.incompatibility(self.data):
             self.refuse("data", mismatch)
         self.probe.check_data(self.data)
+        self.probe.check_width(self.encoder.width)
 
     @property
     def task(self) -> Task:

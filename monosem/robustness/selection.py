@@ -78,6 +78,7 @@ class FeatureSelection(TopDimensions):
                 "must take inputs as they are: LinearProbe.views are not for feature selection",
             )
         self.probe.check_data(self.data)
+        self.probe.check_width(self.encoder.width)
 
     def upstream(self) -> tuple[Stage, ...]:
         return Features(self.encoder, self.data, "train"), Features(self.encoder, self.data, "test")

@@ -94,6 +94,7 @@ class Shift(Series):
         if problem := self.data.problem() or self.encoder.incompatibility(self.data):
             self.refuse("data", problem)
         self.probe.check_data(self.data)
+        self.probe.check_width(self.encoder.width)
         for point, (seen, shifted) in zip(self.points[1:], self._seen(), strict=True):
             problem = seen.source.problem_of_test() or seen.misfit()
             if problem:

@@ -26,6 +26,7 @@ from monosem.models.features import Features
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
+from monosem.results.axis_gains import AxisReport
 from monosem.results.correlation import CorrelationReport
 from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
@@ -250,6 +251,23 @@ def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Pa
     with atomic_write(folder / "claim.png") as path:
         figures.draw_claim(report.lines, report.panels, measure, path)
     return [folder / "claim.png"]
+
+
+def write_axis_gains(folder: Path, report: AxisReport) -> list[Path]:
+    """axis_gains.csv, axis_gains.png and decomposition.png; the paths of the figures."""
+    from monosem.figures import axis_gains as figures
+
+    write_text(folder / "axis_gains.csv", report.csv_text())
+    drawn = []
+    if report.gains:
+        with atomic_write(folder / "axis_gains.png") as path:
+            figures.draw_gains(report.gains, path)
+        drawn.append(folder / "axis_gains.png")
+    if report.parts:
+        with atomic_write(folder / "decomposition.png") as path:
+            figures.draw_decomposition(report.parts, path)
+        drawn.append(folder / "decomposition.png")
+    return drawn
 
 
 # Galleries

@@ -12,6 +12,7 @@ from monosem.core.files import write_text
 from monosem.core.stage import Stage, closure, key
 from monosem.core.store import Store
 from monosem.models.training import Learning
+from monosem.results.axis_gains import AxisReport, axis_report
 from monosem.results.correlation import CorrelationReport, correlation_report
 from monosem.results.rows import Row, table_text
 from monosem.results.search import search
@@ -33,6 +34,33 @@ class FailedStage(NamedTuple):
     stage: Stage
     reason: str
     log: Path | None
+
+
+class Reports(NamedTuple):
+    """The answers to what a sweep asks of all its cells; None where it does not ask.
+
+    claimed: Sweep.claim.
+    gained: Sweep.axis_gains.
+    """
+
+    claimed: CorrelationReport | None
+    gained: AxisReport | None
+
+    @property
+    def text(self) -> str:
+        """In Markdown."""
+        text = f"## Claim\n\n{self.claimed.text}\n\n" if self.claimed else ""
+        return text + (f"## Axis gains\n\n{self.gained.text}\n\n" if self.gained else "")
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of their files."""
+        names = ["claim.png"] if self.claimed and self.claimed.panels else []
+        if self.gained and self.gained.gains:
+            names.append("axis_gains.png")
+        if self.gained and self.gained.parts:
+            names.append("decomposition.png")
+        return names
 
 
 class FinishedCells(NamedTuple):
@@ -122,15 +150,17 @@ def _write_finished(
     if sweep.goal:
         cells = {cell.name: (cell.experiment.name, cell.swept) for cell in study.cells}
         remarks += f"## Search\n\n{search(cells, rows, sweep.goal)}\n\n"
-    claimed = correlation_report(table, sweep.claim) if sweep.claim else None
-    if claimed:
-        remarks += f"## Claim\n\n{claimed.text}\n\n"
+    reports = Reports(
+        correlation_report(table, sweep.claim) if sweep.claim else None,
+        axis_report(table, sweep.axis_gains) if sweep.axis_gains else None,
+    )
+    remarks += reports.text
     specs = "\n\n".join(
         f"## {cell.name}\n\n{describe_experiment(cell.experiment, store)}"
         for cell in finished.first_of_each_spec()
     )
     summary = f"# {sweep.name}\n\n{remarks}{tables(table)}\n{specs}\n"
-    _write_changed(study, folder, store, finished, summary, claimed)
+    _write_changed(study, folder, store, finished, summary, reports)
     print(f"{remarks}{overview(table)}\n")
     print(
         f"{folder}/ has a figure for each curve, curves.csv and summary.md; "
@@ -144,11 +174,11 @@ def _write_changed(
     store: Store,
     finished: FinishedCells,
     summary: str,
-    claimed: CorrelationReport | None,
+    reports: Reports,
 ) -> None:
     """Write the files whose content would change."""
     stale = [cell for cell in finished.cells if not _is_whole(folder, cell)]
-    if not stale and _is_complete(folder, finished, summary, claimed):
+    if not stale and _is_complete(folder, finished, summary, reports):
         return
     for cell in stale:
         _write_cell(folder, cell, finished.rows[cell.name], store)
@@ -156,19 +186,19 @@ def _write_changed(
     experiments = [(cell.name, cell.experiment) for cell in first_cells]
     run_folder.write_joint_gallery(folder, experiments, store)
     figures = run_folder.write_table(folder, finished.all_rows, summary)
-    if claimed and study.sweep.claim:
-        figures += run_folder.draw_claim(folder, claimed, study.sweep.claim.measure)
+    if reports.claimed and study.sweep.claim:
+        figures += run_folder.draw_claim(folder, reports.claimed, study.sweep.claim.measure)
+    if reports.gained:
+        figures += run_folder.write_axis_gains(folder, reports.gained)
     _show_figures(folder, figures)
 
 
-def _is_complete(
-    folder: Path, finished: FinishedCells, summary: str, claimed: CorrelationReport | None
-) -> bool:
+def _is_complete(folder: Path, finished: FinishedCells, summary: str, reports: Reports) -> bool:
     rows = finished.all_rows
     texts = {"curves.csv": table_text(rows), "summary.md": summary}
-    others = [EVENTS, *run_folder.figure_names(rows)]
-    if claimed and claimed.panels:
-        others.append("claim.png")
+    if reports.gained:
+        texts["axis_gains.csv"] = reports.gained.csv_text()
+    others = [EVENTS, *run_folder.figure_names(rows), *reports.figures]
     if any(cell.experiment.representations for cell in finished.first_of_each_spec()):
         others += ["gallery.json", "gallery.html"]
     return run_folder.holds(folder, texts, others)

@@ -10,6 +10,7 @@ from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.reconstruction import Reconstruction
+from monosem.results.axis_gains import AxisGains
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept, place_text
 from monosem.results.search import Goal, Quantity
@@ -23,6 +24,7 @@ EVENTS = "events.out.tfevents"  # how TensorBoard's files begin
 OWN_FILES = (  # of a sweep's folder, beside figures and hidden files
     "curves.csv",
     "summary.md",
+    "axis_gains.csv",
     "gallery.json",
     "gallery.html",
     "cells.txt",
@@ -65,6 +67,8 @@ def check_cells(
         _check_goal(sweep.goal, list(cells.values()))
     if sweep.claim is not None:
         _check_claim(sweep.claim, list(cells.values()))
+    if sweep.axis_gains is not None:
+        _check_axis_gains(sweep.axis_gains, sweep, list(cells.values()))
 
 
 def _experiment_names(
@@ -130,6 +134,16 @@ def _check_claim(claim: Claim, cells: Sequence[Cell]) -> None:
     with_area = sorted(_curves_with_area(cells))
     for curve in claim.curves:
         _check_known("Sweep.claim: Claim.curves", curve, with_area)
+
+
+def _check_axis_gains(asked: AxisGains, sweep: Sweep, cells: Sequence[Cell]) -> None:
+    names = list(dict.fromkeys(cell.experiment.name for cell in cells))
+    for name in asked.names:
+        _check_known("Sweep.axis_gains: AxisGains.pairs", name, names)
+    _check_known("Sweep.axis_gains: AxisGains.learner", asked.learner, sweep.swept_names())
+    curves = sorted({curve.name for cell in cells for curve in cell.experiment.curves})
+    for curve in asked.curves:
+        _check_known("Sweep.axis_gains: AxisGains.curves", curve, curves)
 
 
 def _check_known(field: str, name: str, known: Collection[str]) -> None:

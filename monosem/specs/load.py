@@ -15,6 +15,7 @@ import gin
 
 from monosem import (
     autoencoders,
+    classifiers,
     code_losses,
     common_corruptions,
     corruptions,
@@ -83,6 +84,7 @@ register(
     pretrained,
     probes,
     shifts,
+    classifiers,
     robustness,
     language,
     evaluation,

@@ -17,6 +17,7 @@ import gin
 
 from monosem.core.fields import AtLeastZero, Count, FieldError, Label, Part, Positive, Range, Seed
 from monosem.core.identity import is_seed, seed_for
+from monosem.results.axis_gains import AxisGains
 from monosem.results.correlation import Claim
 from monosem.results.search import Goal
 from monosem.specs.grid import Axis, Space, axes
@@ -123,6 +124,7 @@ class Sweep(Part):
     scheduler: stops trainings that do badly.
     goal: picks the best cell.
     claim: what is asked of all of them.
+    axis_gains: what the axes of features are worth to each learner.
     retries: how often a stage that fails is tried again.
     resources: of kinds of stages, {'Pretrain': {'cpu': 2, 'gpu': 0.5}}.
         The others get what --cpus and --gpus say.
@@ -137,6 +139,7 @@ class Sweep(Part):
     scheduler: Scheduler | None = None
     goal: Goal | None = None
     claim: Claim | None = None
+    axis_gains: AxisGains | None = None
     retries: Annotated[int, Range(0)] = 2
     resources: tuple[tuple[str, Resources], ...] = ()
 

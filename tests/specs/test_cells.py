@@ -105,6 +105,26 @@ def test_a_claim_asks_for_what_the_table_has(read_sweep, field, value, said):
         read_sweep("\n".join(["Sweep.claim = @Claim()", *lines]))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("pairs", "(('ncl', 'ncl_rotatd'),)", "AxisGains.pairs must be one of .*ncl_rotated"),
+        ("learner", "'Curve.prob'", "AxisGains.learner must be one of Curve.probe"),
+        ("curves", "('labels',)", "AxisGains.curves must be one of "),
+    ],
+)
+def test_axis_gains_ask_for_what_the_sweep_has(read_sweep, field, value, said):
+    asked = {"pairs": "(('ncl', 'ncl_rotated'),)", "curves": "('gaussian',)", field: value}
+    lines = [
+        "Sweep.specs = ('gin/ncl.gin', 'gin/axes/ncl_rotated.gin')",
+        "Sweep.grid = {'Curve.probe': (@LinearProbe(), @Ridge())}",
+        "Sweep.axis_gains = @AxisGains()",
+        *(f"AxisGains.{name} = {text}" for name, text in asked.items()),
+    ]
+    with pytest.raises(SpecError, match=f"Sweep.axis_gains: {said}"):
+        read_sweep("\n".join(lines))
+
+
 def test_two_files_of_one_name_are_told_to_take_names_of_their_own(read_sweep, tmp_path):
     for name in ("one", "other"):
         (tmp_path / f"{name}.gin").write_text("include 'gin/ncl.gin'\n")
