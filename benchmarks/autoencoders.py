@@ -30,12 +30,12 @@ from torch import Tensor
 
 from monosem.autoencoders.base import Autoencoder, Sparsifier
 from monosem.autoencoders.errors import SquaredError
-from monosem.autoencoders.firing import Firing, explained_variance
 from monosem.autoencoders.gated import L1, Gated
 from monosem.autoencoders.jumprelu import JumpReLU, StepPrice, TanhPrice
 from monosem.autoencoders.matryoshka import Matryoshka
 from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.topk import BatchTopK, TopK
+from monosem.metrics.firing import Firing, explained_variance
 from monosem.models.autoencoder import SparseAutoencoder
 
 K = 32

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from monosem.autoencoders.base import Autoencoder, Code, Sparsifier
 from monosem.autoencoders.errors import ReconstructionError, RelativeError
-from monosem.autoencoders.firing import Firing, explained_variance
 from monosem.autoencoders.revival import Revival
 from monosem.autoencoders.starts import Centre, InitialWeights, Times, UnitColumns
 from monosem.core.device import BatchLoader, device, seeded, to_device
@@ -19,6 +18,7 @@ from monosem.core.fields import Count, Positive
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
 from monosem.learning.loop import Hooks
+from monosem.metrics.firing import Firing, explained_variance
 from monosem.models.features import Features, encode
 from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 from monosem.models.training import Training

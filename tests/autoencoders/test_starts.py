@@ -9,11 +9,11 @@ from torch.testing import assert_close
 
 from monosem.autoencoders.base import Autoencoder
 from monosem.autoencoders.errors import SquaredError
-from monosem.autoencoders.firing import Firing, densities, explained_variance
 from monosem.autoencoders.jumprelu import JumpReLU
 from monosem.autoencoders.revival import AuxK, PreActivationLoss
 from monosem.autoencoders.starts import GeometricMedian, Times, TransposedDecoder, UnitColumns
 from monosem.autoencoders.topk import TopK
+from monosem.metrics.firing import Firing, densities, explained_variance
 
 N, D, LATENTS = 9, 4, 12
 THREE = TopK(3)
