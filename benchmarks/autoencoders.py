@@ -29,12 +29,13 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from monosem.autoencoders.base import Autoencoder, Sparsifier
-from monosem.autoencoders.errors import SquaredError, explained_variance
-from monosem.autoencoders.firing import AuxK, Firing
+from monosem.autoencoders.errors import SquaredError
 from monosem.autoencoders.gated import L1, Gated
 from monosem.autoencoders.jumprelu import JumpReLU, StepPrice, TanhPrice
 from monosem.autoencoders.matryoshka import Matryoshka
+from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.topk import BatchTopK, TopK
+from monosem.metrics.firing import Firing, explained_variance
 from monosem.models.autoencoder import SparseAutoencoder
 
 K = 32

@@ -1,4 +1,4 @@
-"""How good a reconstruction is: the errors that are minimised, and explained variance."""
+"""Reconstruction errors: what an autoencoder is punished for, one number a batch."""
 
 from __future__ import annotations
 
@@ -48,11 +48,3 @@ class SquaredError(ReconstructionError):
 
     def __call__(self, difference: Tensor, x: Tensor) -> Tensor:
         return (difference**2).sum(-1).mean()
-
-
-def explained_variance(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """1 - sum |x - reconstruction|^2 / sum |x - mean of x|^2, a scalar, at most 1.
-
-    x, reconstruction: (n, d).
-    """
-    return 1 - ((x - reconstruction) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()

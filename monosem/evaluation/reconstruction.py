@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from monosem.autoencoders.errors import explained_variance
-from monosem.autoencoders.firing import DENSITIES, Firing
 from monosem.core.device import device, to_device
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.data.dataset import Dataset
+from monosem.metrics.firing import DENSITIES, Firing, explained_variance
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.checkpoint import Latents
 from monosem.models.features import CHUNK, Features

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from monosem.autoencoders.base import Autoencoder, Code, Sparsifier
-from monosem.autoencoders.errors import ReconstructionError, RelativeError, explained_variance
-from monosem.autoencoders.firing import Firing, Revival
+from monosem.autoencoders.errors import ReconstructionError, RelativeError
+from monosem.autoencoders.revival import Revival
 from monosem.autoencoders.starts import Centre, Control, InitialWeights, Times, UnitColumns
 from monosem.code_losses.base import CodeLoss, Rows, losses_of_code
 from monosem.core.device import BatchLoader, autocast_dtype, device, seeded, to_device
@@ -21,6 +21,7 @@ from monosem.core.fields import Count, Positive
 from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.data.dataset import Dataset
 from monosem.learning.loop import Batch, Hooks, TrainingLoop, train_together
+from monosem.metrics.firing import Firing, explained_variance
 from monosem.models.features import Features, encode
 from monosem.models.representation import Composed, GetArtifact, Representation, freeze
 from monosem.models.training import Training

@@ -16,10 +16,10 @@ from torch.testing import assert_close
 
 from monosem.autoencoders.base import Autoencoder, Code, Sparsifier
 from monosem.autoencoders.errors import SquaredError
-from monosem.autoencoders.firing import AuxK, PreActivationLoss, Revival
 from monosem.autoencoders.gated import L1, Gated
 from monosem.autoencoders.jumprelu import JumpReLU, Price, StepPrice, TanhPrice, TargetL0
 from monosem.autoencoders.matryoshka import Matryoshka
+from monosem.autoencoders.revival import AuxK, PreActivationLoss, Revival
 from monosem.autoencoders.topk import BatchTopK, TopK
 
 EXACT = {"rtol": 1e-10, "atol": 1e-13}

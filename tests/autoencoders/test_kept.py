@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from monosem.autoencoders import base, kept
 from monosem.autoencoders.base import Autoencoder, FewActive
-from monosem.autoencoders.firing import AuxK
 from monosem.autoencoders.kept import largest_of_all, largest_of_rows
 from monosem.autoencoders.matryoshka import Matryoshka
+from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.topk import BatchTopK, TopK
 
 N, D, LATENTS = 20, 6, 40

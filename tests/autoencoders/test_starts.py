@@ -8,11 +8,12 @@ from scipy.optimize import minimize
 from torch.testing import assert_close
 
 from monosem.autoencoders.base import Autoencoder
-from monosem.autoencoders.errors import SquaredError, explained_variance
-from monosem.autoencoders.firing import AuxK, Firing, PreActivationLoss, densities
+from monosem.autoencoders.errors import SquaredError
 from monosem.autoencoders.jumprelu import JumpReLU
+from monosem.autoencoders.revival import AuxK, PreActivationLoss
 from monosem.autoencoders.starts import GeometricMedian, Times, TransposedDecoder, UnitColumns
 from monosem.autoencoders.topk import TopK
+from monosem.metrics.firing import Firing, densities, explained_variance
 
 N, D, LATENTS = 9, 4, 12
 THREE = TopK(3)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny_sae import tiny_sae
 
-from monosem.autoencoders.firing import DENSITIES
 from monosem.core.stage import closure
 from monosem.core.store import Store
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.reconstruction import Reconstruction
 from monosem.learning.optimizers import SGD, Constant
+from monosem.metrics.firing import DENSITIES
 from monosem.models.checkpoint import Latents
 from monosem.models.representation import Projection
 from monosem.probes.linear import LinearProbe

@@ -9,10 +9,10 @@ from tiny_sae import groups_in_training, tiny_sae
 from torch.testing import assert_close
 
 from monosem.autoencoders.base import Autoencoder
-from monosem.autoencoders.firing import AuxK
 from monosem.autoencoders.gated import L1, Gated
 from monosem.autoencoders.jumprelu import JumpReLU
 from monosem.autoencoders.matryoshka import Matryoshka
+from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.starts import GeometricMedian, Times, TransposedDecoder, UnitColumns
 from monosem.autoencoders.topk import BatchTopK, TopK
 from monosem.core.fields import FieldError

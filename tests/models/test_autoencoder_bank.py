@@ -10,9 +10,9 @@ from tiny_sae import tiny_sae
 from torch import nn
 
 from monosem.autoencoders.errors import SquaredError
-from monosem.autoencoders.firing import AuxK
 from monosem.autoencoders.gated import L1
 from monosem.autoencoders.jumprelu import JumpReLU
+from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.starts import GeometricMedian, TransposedDecoder, UnitColumns
 from monosem.autoencoders.topk import BatchTopK, TopK
 from monosem.core.stage import StageError, group_shared

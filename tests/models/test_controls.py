@@ -10,7 +10,7 @@ from tiny_sae import groups_in_training, tiny_sae
 from torch.testing import assert_close
 
 from monosem.autoencoders.errors import SquaredError
-from monosem.autoencoders.firing import AuxK
+from monosem.autoencoders.revival import AuxK
 from monosem.autoencoders.starts import (
     FrozenDecoder,
     FrozenEncoder,

@@ -1,7 +1,4 @@
-"""How often latents fire, and what is done for dead ones.
-
-No gradient of the reconstruction reaches a latent that has ceased to fire.
-"""
+"""What is done for dead latents, which no gradient of the reconstruction reaches any more."""
 
 from __future__ import annotations
 
@@ -15,45 +12,6 @@ from torch import Tensor
 from monosem.autoencoders.base import Autoencoder, Code
 from monosem.autoencoders.starts import Times
 from monosem.core.fields import AtLeastZero, Count, Part
-
-# Upper bounds of the histogram's bins: a latent fires for less than this share of the inputs.
-DECADES = (1e-4, 1e-3, 1e-2, 1e-1)
-DENSITIES = ("never_fire", "fire_1e-5", "fire_1e-4", "fire_1e-3", "fire_1e-2", "fire_1e-1")
-
-
-def densities(counts: Tensor, inputs: int) -> dict[str, float]:
-    """A histogram: the share of latents that never fired, and of those by decade.
-
-    counts: (latents,), for how many of the inputs each was on.
-    Returns shares by name that sum to 1: 'never_fire', and 'fire_1e-3', say, for latents that fire
-    for at least a thousandth of the inputs and for less than a hundredth; the first bin of these
-    has no lower bound and the last no upper one.
-    """
-    fired = counts > 0
-    bounds = torch.tensor(DECADES, device=counts.device, dtype=torch.float64)
-    decade = torch.bucketize(counts.double() / max(inputs, 1), bounds, right=True)
-    bins = torch.where(fired, decade + 1, 0)
-    shares = torch.bincount(bins, minlength=len(DENSITIES)) / len(counts)
-    return dict(zip(DENSITIES, shares.tolist(), strict=True))
-
-
-class Firing:
-    """Counts over an epoch how often every latent fires."""
-
-    def __init__(self) -> None:
-        self.inputs = 0
-        self.counts: Tensor | None = None
-
-    def add(self, fired: Tensor, inputs: int) -> None:
-        """fired: (latents,) for how many of the inputs each was on."""
-        self.counts = fired if self.counts is None else self.counts + fired
-        self.inputs += inputs
-
-    def take(self) -> dict[str, float]:
-        """The histogram of the epoch, which is forgotten then."""
-        counts, inputs = self.counts, self.inputs
-        self.__init__()  # type: ignore[misc]
-        return {} if counts is None else densities(counts, inputs)
 
 
 @dataclass(frozen=True)
