@@ -13,8 +13,8 @@ instead. What differs there is folded into the weights, and an `Autoencoder` giv
     threshold < 0                           0, as SAELens rectifies what passes
     dtype                                   float32, as SAELens computes if it is asked to
 
-Normalisation of every row (layer_norm, constant_norm_rescale) is done in front of the encoder. One
-that needs numbers which are not in the folder is refused.
+Normalisation of every row (layer_norm, constant_norm_rescale) is done in front of the encoder and
+undone behind the decoder. One that needs numbers which are not in the folder is refused.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ Tensors = dict[str, Tensor]
 
 
 class TheirAutoencoder(Autoencoder):
-    """An autoencoder that normalises what it reads, row by row.
-
-    Its reconstructions are those of normalised rows.
-    """
+    """An autoencoder that normalises what it reads, row by row, and undoes that at the end."""
 
     def __init__(self, config: Config):
         super().__init__(config.features, config.latents, _sparsity(config))
         self.normalise = NORMALISATIONS[config.normalisation]
 
     def encode(self, x: Tensor) -> Tensor:
-        return super().encode(self.normalise(x))
+        return super().encode(self.normalise(x).rows)
 
     def forward(self, x: Tensor) -> Code:
-        return super().forward(self.normalise(x))
+        rows, scale, shift = self.normalise(x)
+        code = super().forward(rows)
+        rebuilt = tuple(each * scale + shift for each in code.reconstructions)
+        return code._replace(reconstructions=rebuilt)
 
 
 def _sparsity(config: Config) -> Sparsifier:

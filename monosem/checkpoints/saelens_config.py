@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import torch
 from torch import Tensor
 
 from monosem.checkpoints.safe_load import WeightsError
@@ -40,22 +41,35 @@ KINDS = {
 RESCALED = ("topk", "batchtopk", "matryoshka_batchtopk")
 
 
-def _as_they_are(x: Tensor) -> Tensor:
-    return x
+class Normalised(NamedTuple):
+    """Rows as an autoencoder reads them; x = rows * scale + shift.
+
+    rows: (n, d).
+    scale, shift: (n, 1).
+    """
+
+    rows: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
-def _layer_norm(x: Tensor) -> Tensor:
+def _as_they_are(x: Tensor) -> Normalised:
+    return Normalised(x, x.new_ones(len(x), 1), x.new_zeros(len(x), 1))
+
+
+def _layer_norm(x: Tensor) -> Normalised:
     """Every row minus its mean, divided by its standard deviation (that of d - 1) + 1e-5."""
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.std(-1, keepdim=True) + 1e-5)
+    mean, deviation = x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+    return Normalised((x - mean) / (deviation + 1e-5), deviation, mean)
 
 
-def _constant_norm(x: Tensor) -> Tensor:
+def _constant_norm(x: Tensor) -> Normalised:
     """Every row scaled to the norm sqrt(d)."""
-    return x * (x.shape[-1] ** 0.5 / x.norm(dim=-1, keepdim=True))
+    scale = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+    return Normalised(x / scale, scale, torch.zeros_like(scale))
 
 
-NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+NORMALISATIONS: dict[str, Callable[[Tensor], Normalised]] = {
     "none": _as_they_are,
     "layer_norm": _layer_norm,
     "constant_norm_rescale": _constant_norm,

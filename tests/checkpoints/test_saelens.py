@@ -82,7 +82,7 @@ def test_a_folder_gives_the_latents_that_saelens_gives(name):
     assert_close(latents.detach(), wanted, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "norm" not in name])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_folder_reconstructs_as_saelens_does(name):
     expected = load_file(FOLDERS / "expected.safetensors")
     code = theirs(FOLDERS / name)(expected["inputs"])
