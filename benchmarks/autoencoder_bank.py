@@ -8,6 +8,9 @@ augmented views of every image, which stages of equal shared_work share; `kept` 
 the store, which are not shared: there `together` is what sharing would give. Both sides have
 checkpoints, measures of every epoch and a store of their own, and are timed in turn. CPU seconds of
 the process and seconds of a clock, medians over the rounds; a ratio is together / one by one.
+
+On a busy machine (2 cores of an AMD EPYC, load 28) with --rounds 1 --epochs 2: fresh 13.1 CPU
+seconds one by one, 5.3 together, ratio 0.41 (0.48 by the clock); kept 2.3 and 2.1, 0.94 (0.76).
 """
 
 from __future__ import annotations
