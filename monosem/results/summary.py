@@ -78,7 +78,7 @@ def accuracy_table(table: Table) -> str:
     drawn = common_metric_label(table, table.axes)
     headings = [f"{drawn} of {line.label}, %" for line in table.lines]
     columns: list[tuple[Line, str | None]] = [(line, None) for line in table.lines]
-    has_top5 = any((curve, "top5") in of_line for of_line in table.contents for curve in table.axes)
+    has_top5 = any(metric == "top5" for line in table.lines for _, metric in table.contents[line])
     if len(table.lines) == 1 and has_top5:
         (line,) = table.lines
         headings.append(f"{metric_label('top5')} of {line.label}, %")
