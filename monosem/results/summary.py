@@ -73,12 +73,13 @@ def _paragraphs(parts: Iterable[str]) -> str:
 def accuracy_table(table: Table) -> str:
     """Accuracy at every severity or named point of every curve, a column for each line.
 
-    Top-5 has a column too where there is only one line.
+    Top-5 has a column too where there is only one line and more than five classes.
     """
     drawn = common_metric_label(table, table.axes)
     headings = [f"{drawn} of {line.label}, %" for line in table.lines]
     columns: list[tuple[Line, str | None]] = [(line, None) for line in table.lines]
-    if len(table.lines) == 1:
+    has_top5 = any(metric == "top5" for line in table.lines for _, metric in table.contents[line])
+    if len(table.lines) == 1 and has_top5:
         (line,) = table.lines
         headings.append(f"{metric_label('top5')} of {line.label}, %")
         columns.append((line, "top5"))

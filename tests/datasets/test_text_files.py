@@ -167,7 +167,7 @@ def test_files_of_another_encoding_are_refused_unless_it_is_given(tmp_path, toke
         TextFolders(tokenizer=tokenizer, folder=folder, encoding="latin-one")
 
 
-# @pytest.mark.filterwarnings("ignore")  # of pickles, while it is saved
+@pytest.mark.filterwarnings("ignore")  # of pickles, while it is saved
 def test_a_dataset_that_hugging_face_saved_is_read_from_disk(tmp_path, tokenizer):
     pytest.importorskip("datasets.features")  # there is a folder datasets among the tests
     import datasets

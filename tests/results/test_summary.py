@@ -105,3 +105,8 @@ def test_the_area_of_named_points_is_their_mean_and_the_note_says_so():
     both = overview(Table([*study("a"), *study("b", shift=2.0), *rows]))
     assert "Area under the curve over its width; of common the plain mean" in both
     assert "by severity or name:" in both
+
+
+def test_top_5_has_no_column_where_there_is_none():
+    assert "top-5" in tables(Table(SINGLE_RUN))
+    assert "top-5" not in tables(Table([one for one in SINGLE_RUN if one.metric != "top5"]))

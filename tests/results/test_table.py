@@ -19,7 +19,7 @@ def test_a_frame_has_a_row_for_each_number_and_a_column_for_each_binding():
     frame = to_frame(rows)
     assert list(frame) == [
         "experiment", "curve", "severity", "repeat", "metric", "value", "n", "axis",
-        "point", "Pretrain.seed", "TopK.k",
+        "point", "noun", "Pretrain.seed", "TopK.k",
     ]  # fmt: skip
     assert frame["value"].tolist() == [row.value for row in rows]
     assert frame["TopK.k"].isna().tolist() == [row.experiment == "simclr" for row in rows]
