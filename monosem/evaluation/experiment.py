@@ -224,7 +224,7 @@ class Experiment(Part):
                     n=result.n,
                     axis=measurement.axis,
                     point=result.point,
-                    noun=measurement.data.noun,
+                    noun=measurement.noun,
                     swept=swept,
                 )
                 rows.append(row)

@@ -56,6 +56,10 @@ class Monosemanticity(Measurement):
     def axis(self) -> str:
         return f"clean test {self.data.noun}"
 
+    @property
+    def noun(self) -> str:
+        return self.data.noun
+
     def upstream(self) -> tuple[Stage, ...]:
         return (
             Features(self.encoder, self.data, "test"),

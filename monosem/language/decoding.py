@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from monosem.core.device import device
 from monosem.data.text import batch_ends
+from monosem.learning.adapters import count_only
 
 MOST_ROWS = 64  # of a batch; `batch_ends` bounds its tokens
 
@@ -71,6 +72,7 @@ def each_batch(
 def next_logits(model: nn.Module, rows: Rows, pad: int) -> Tensor:
     """(n, vocabulary) float32: of the token that follows each row."""
     ids, mask = padded(rows, pad, left=True)
+    count_only(model, mask.bool())
     output = model(
         input_ids=ids,
         attention_mask=mask,
@@ -98,12 +100,14 @@ def greedy(model: nn.Module, rows: Rows, tokens: int, ends: Sequence[int], pad: 
         said[:, place] = torch.where(goes_on, token, -1).cpu()
         if not goes_on.any():
             break
+        count_only(model, goes_on[:, None])
     return said
 
 
 def _most_probable(model: nn.Module, ids: Tensor, mask: Tensor, pad: int) -> Iterator[Tensor]:
     """(n,) of every step. What was read is kept, so that a step reads one token a row."""
     past: Any = None
+    count_only(model, mask.bool())
     while True:
         last = positions(mask)[:, -ids.shape[1] :]
         output = model(

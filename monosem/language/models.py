@@ -141,6 +141,10 @@ class LanguagePanel(Panel):
         return self.model
 
     @property
+    def noun(self) -> str:
+        return "prompts"
+
+    @property
     def axis(self) -> str:
         return "0, as points have names"
 

@@ -21,7 +21,7 @@ from monosem.language.decoding import padded
 from monosem.language.memory import of_training
 from monosem.language.models import CausalTransformer, LanguageModel
 from monosem.language.prompts import Exchanges, Tokens, drawn
-from monosem.learning.adapters import MEASURES, Adapter, watched
+from monosem.learning.adapters import MEASURES, Adapter, count_only, watched
 from monosem.learning.loop import Batch, TrainingLoop
 from monosem.learning.optimizers import Optimizer, Schedule
 from monosem.models.representation import GetArtifact
@@ -193,6 +193,7 @@ def answer_logits(
     is_answer: (n, tokens) bool, whether a token is of an answer.
     Returns (answers' tokens, vocabulary) float32 and (answers' tokens,).
     """
+    count_only(network, mask.bool())
     logits = network(input_ids=ids, attention_mask=mask, use_cache=False).logits
     predicted = is_answer[:, 1:].to(logits.device)  # a token is told by the one before it
     wanted = ids[:, 1:].to(logits.device)[predicted]

@@ -65,6 +65,11 @@ class Measurement(Stage):
         """What the severity of its results is, with its unit."""
         raise NotImplementedError
 
+    @property
+    def noun(self) -> str:
+        """What its examples are, for people, in the plural."""
+        raise NotImplementedError
+
     def results(self, artifact: Artifact) -> Iterator[Result]:
         """The numbers that the stage left."""
         raise NotImplementedError
@@ -122,6 +127,10 @@ class Series(Panel):
     @property
     def subject(self) -> Part:
         return self.encoder
+
+    @property
+    def noun(self) -> str:
+        return self.data.noun
 
 
 @dataclass(frozen=True, kw_only=True)

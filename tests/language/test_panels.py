@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from tiny_language import (
+    MONO,
     JobOf,
     dolly,
     sst2,
@@ -16,12 +17,12 @@ from tiny_language import (
 )
 from torch.testing import assert_close
 
-from monosem.language.answers import Generation, rouge_l
+from monosem.language.answers import Generation, measures_in, rouge_l
 from monosem.language.choices import LETTERS, ChoiceFile, MultipleChoice, NextWord
 from monosem.language.harm import GuardModel, Harm, HarmClassifier
 from monosem.language.models import CausalTransformer
 from monosem.language.prompts import PromptFile
-from monosem.learning.adapters import MEASURES
+from monosem.learning.adapters import MEASURES, adapted_layers
 
 transformers = pytest.importorskip("transformers", reason="the extra 'language'")
 
@@ -219,3 +220,27 @@ def test_judges_share_the_answers_of_a_model(home):
     guard = GuardModel(weights=str(home / "guard"), rules=RULES, prompt=GUARD)
     other = HarmClassifier(weights=str(home / "classifier"), labels=("unsafe",))
     assert harm_of(home, guard).answers == harm_of(home, other).answers
+
+
+def test_the_measures_of_an_adapter_count_the_tokens_that_are_read_and_no_padding(home):
+    tuned = tuning(home, adapter=MONO, epochs=1)
+    job = JobOf()
+    panel = Generation(name="dolly", model=tuned, texts=dolly(home), length=64, new_tokens=4)
+    measured = measures_in(job.get(panel.answers))
+    network = tuned.network(job.get)
+    layers = adapted_layers(network)
+    zeros = activations = 0
+    for tokens, row in zip(
+        panel.answers.drawn(), job.get(panel.answers)["tokens"].tolist(), strict=True
+    ):
+        said = [token for token in row if token >= 0]
+        read = [*tokens.prompt, *(said if len(said) < 4 else said[:3])]  # the last is not read
+        for layer in layers:
+            layer.seen = []
+            layer.up.register_forward_pre_hook(lambda m, given, at=layer: at.seen.append(given[0]))
+        with torch.no_grad():
+            network(input_ids=torch.tensor([read]))
+        for layer in layers:
+            zeros += int((layer.seen[-1] == 0).sum())
+            activations += layer.seen[-1].numel()
+    assert measured["adapter_sparsity"] == pytest.approx(100 * zeros / activations, abs=0.5)
