@@ -41,6 +41,10 @@ class Reconstruction(Measurement):
         return f"clean test {self.data.noun}"
 
     @property
+    def noun(self) -> str:
+        return self.data.noun
+
+    @property
     def source(self) -> Features:
         """What is reconstructed."""
         return Features(self.encoder.encoder, self.data, "test")

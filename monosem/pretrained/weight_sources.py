@@ -21,9 +21,8 @@ from monosem.checkpoints import weights
 from monosem.checkpoints.matching import Tensors, fitted, in_order
 from monosem.checkpoints.safe_load import WeightsError
 from monosem.core.device import seeded
-from monosem.core.fields import Part, PathField, Seed
+from monosem.core.fields import Part, PathField, Seed, package_hint
 from monosem.core.files import known_digest
-from monosem.data.tokens import package_hint
 from monosem.datasets.cifar import PATIENCE, downloads_allowed, patience
 
 
