@@ -17,7 +17,7 @@ from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
 
 @dataclass(frozen=True)
-class Rule(Part):
+class Ranking(Part):
     """Which dimensions are the best, by the labels that a head is given or without any."""
 
     def scores(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -31,7 +31,7 @@ class Rule(Part):
 
 @gin.register
 @dataclass(frozen=True)
-class AnovaF(Rule):
+class AnovaF(Ranking):
     """The F statistic: variance between the means of classes over variance inside classes."""
 
     def scores(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -48,7 +48,7 @@ class AnovaF(Rule):
 
 @gin.register
 @dataclass(frozen=True)
-class MutualInformation(Rule):
+class MutualInformation(Ranking):
     """Between the label and the quantile of the feature, in nats, by counting.
 
     Equal features, as the zeros of a code, share a bin: the bounds of bins are quantiles, each
@@ -74,7 +74,7 @@ class MutualInformation(Rule):
 
 @gin.register
 @dataclass(frozen=True)
-class MostActive(Rule):
+class MostActive(Ranking):
     """The largest mean of |f| over rows of norm 1, without labels (arXiv:2403.12459, section 4.2).
 
     There features are not negative.
@@ -86,13 +86,13 @@ class MostActive(Rule):
 
 @gin.register
 @dataclass(frozen=True)
-class EachClass(Rule):
+class EachClass(Ranking):
     """Equally many for each class: in turn, every class takes its best dimension that is left.
 
     rule: tells the best ones of a class, against all others.
     """
 
-    rule: Rule = field(default_factory=AnovaF)
+    rule: Ranking = field(default_factory=AnovaF)
 
     def order(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
         orders = [
@@ -119,7 +119,7 @@ class BestDimensions(FeatureClassifier):
     """
 
     dimensions: Count = 16
-    rule: Rule = field(default_factory=AnovaF)
+    rule: Ranking = field(default_factory=AnovaF)
     classifier: LogisticRegression = field(default_factory=LogisticRegression)
 
     def check_data(self, data: Dataset) -> None:

@@ -169,17 +169,22 @@ def train_together(loops: Sequence[TrainingLoop], jobs: Sequence[Job]) -> list[S
     """
     runs = [_Run(loop, job) for loop, job in zip(loops, jobs, strict=True)]
     for epoch in range(min(run.next_epoch for run in runs), max(loop.epochs for loop in loops)):
-        active = [run for run in runs if run.wants(epoch)]
-        if not active:
-            continue
-        for run in active:
-            run.start_epoch()
-        for batch in loops[0].batches(epoch):
-            for run in active:
-                run.take(batch)
-        for run in active:
-            run.end_epoch()
+        _train_epoch(loops[0].batches, epoch, [run for run in runs if run.wants(epoch)])
     return [run.error for run in runs]
+
+
+def _train_epoch(
+    batches: Callable[[int], Iterator[Batch]], epoch: int, runs: Sequence[_Run]
+) -> None:
+    if not runs:  # no batch is made for nobody
+        return
+    for run in runs:
+        run.start_epoch()
+    for batch in batches(epoch):
+        for run in runs:
+            run.take(batch)
+    for run in runs:
+        run.end_epoch()
 
 
 class _Run:

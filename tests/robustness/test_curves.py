@@ -254,7 +254,7 @@ def test_the_rows_of_an_experiment_are_the_results_of_its_measurements(store):
     ]
     swept = (("TopK.k", "4"),)
     assert experiment.rows(store.get, swept) == [
-        ("x", stage.name, *result[:5], stage.axis, "", swept) for stage, result in results
+        ("x", stage.name, *result[:5], stage.axis, "", "images", swept) for stage, result in results
     ]
 
 

@@ -93,5 +93,5 @@ def test_impossible_numbers_of_dimensions_are_refused(count):
 
 def test_feature_selection_on_augmented_views_is_refused():
     probe = LinearProbe(SGD(), Constant(), views=(RandomResizedCrop(),))
-    with pytest.raises(FieldError, match=r"FeatureSelection.probe must take images as they are"):
+    with pytest.raises(FieldError, match=r"FeatureSelection.probe must take inputs as they are"):
         FeatureSelection(encoder=ENCODER, data=DATA, severities=(2,), probe=probe).preflight()

@@ -297,7 +297,7 @@ def test_a_run_leaves_its_measures_and_its_gallery(runs, capsys, tiny_gin):
 def test_the_mean_in_measures_csv_is_that_of_its_dimensions(runs, capsys, tiny_gin):
     run_both(capsys, tiny_gin, runs)
     header, *lines = (runs / "runs" / "ncl" / "measures.csv").read_text().splitlines()
-    assert header == "experiment,representation,measure,dimension,value,dimensions,images"
+    assert header == "experiment,representation,measure,dimension,value,dimensions,n"
     table = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
     names = {row["measure"] for row in table}
     assert {"fms", "effective_rank", "precision_at_10", "dead_dimensions"} <= names

@@ -32,7 +32,7 @@ gaussian/Curve.severities = (0.0, 0.5)
 label_noise/Curve.severities = (0.0, 0.5)
 """
 CELLS = {"simclr,seed=0", "simclr,seed=1", "sae,seed=0", "sae,seed=1"}
-STAGES = 29
+STAGES = 31
 LONG_NAME = "x" * 70  # of a folder in which no socket of Ray's can lie
 
 
