@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import matplotlib.image
 import pytest
-from conftest import ROOT, SMALL_SWEEP, TINY, here, run
+from conftest import ROOT, SMALL_SWEEP, TINY, here
 
 from monosem.cli import main
 from monosem.results.rows import read_table
