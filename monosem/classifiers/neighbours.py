@@ -45,14 +45,14 @@ class KNN(FeatureClassifier):
             self.refuse("neighbours", f"must be at most {images}, the training images, got {most}")
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> FittedNeighbours:
-        memories: list[Memory | None] = [None] * len(heads)
+        memories: list[StoredExamples | None] = [None] * len(heads)
         for group in group_by_examples(heads):
             chosen = [heads[index] for index in group]
             rows = features[chosen[0].examples.to(features.device)]
             labels = labels_of(chosen).to(rows.device)
             best = self._best(rows, labels, classes)
             for index, of_head, k in zip(group, labels, best, strict=True):
-                memories[index] = Memory(rows, of_head, k)
+                memories[index] = StoredExamples(rows, of_head, k)
         return FittedNeighbours(self.distance, classes, [memory for memory in memories if memory])
 
     def _best(self, rows: Tensor, labels: Tensor, classes: int) -> list[int]:
@@ -73,7 +73,7 @@ class KNN(FeatureClassifier):
         return [possible[index] for index in torch.stack(right).argmax(0).tolist()]
 
 
-class Memory(NamedTuple):
+class StoredExamples(NamedTuple):
     """The examples of one head.
 
     rows: (m, d)
@@ -94,7 +94,7 @@ class FittedNeighbours(NamedTuple):
 
     distance: Distance
     classes: int
-    memories: list[Memory]
+    memories: list[StoredExamples]
 
     def logits(self, features: Tensor, position: int) -> Tensor:
         """(n, d) -> (n, classes), the votes."""
