@@ -37,6 +37,7 @@ def draw_bars(table: Table, curve: str, path: Path) -> None:
     for line in shown:
         offset, height = _slot(shown, line)
         _draw_means(panels[0], table, line, keys, samples[line], offset, height)
+    _limit(panels[0])
     panels[0].set_xlabel(_mean_label(table, shown, curve))
     if compared:
         panels[1].axvline(0, color="0.4", linewidth=0.8)
@@ -115,8 +116,16 @@ def _draw_means(
         ecolor="0.15",
         elinewidth=0.9,
     )
-    left, right = panel.get_xlim()  # an interval of few seeds may be wider than what there is
-    panel.set_xlim(max(left, 0) if min(means, default=0) >= 0 else left, min(right, 102))
+
+
+def _limit(panel: Any) -> None:
+    """Cut off what no percentage can be: an interval of few seeds may be wider than what there is.
+
+    After all bars are drawn, as a limit that is set is the last one.
+    """
+    left, right = panel.get_xlim()
+    is_positive = all(bar.get_width() >= 0 for bar in panel.patches)
+    panel.set_xlim(max(left, 0) if is_positive else left, min(right, 102))
 
 
 def _draw_differences(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from made_rows import named_study, row, study
+from matplotlib import pyplot
 from matplotlib.image import imread
 
+from monosem.figures import bars as bars_module
 from monosem.figures.bars import draw_bars
 from monosem.figures.curves import draw_curves
 from monosem.results.table import Table
@@ -50,6 +52,19 @@ def test_bars_have_room_for_every_point_and_line(tmp_path):
     assert bars(tmp_path, many_points).shape[0] > 2 * few.shape[0]
     many_lines = [one for name in "abcdefgh" for one in named_study(name)]
     assert bars(tmp_path, many_lines).shape[0] > 1.3 * few.shape[0]
+
+
+def test_the_longest_bar_ends_inside_the_panel_whichever_line_it_is_of(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(bars_module, "save", lambda figure, *_: drawn.append(figure))
+    for shifts in ((0.0, 20.0), (20.0, 0.0)):
+        rows = [one for name, s in zip("ab", shifts, strict=True) for one in named_study(name, s)]
+        draw_bars(Table(rows), "common", tmp_path / "bars.png")
+    for figure in drawn:
+        panel = figure.axes[0]
+        longest = max(bar.get_width() for bar in panel.patches)
+        assert panel.get_xlim()[0] == 0 and longest < panel.get_xlim()[1] <= 102
+        pyplot.close(figure)
 
 
 def test_bars_of_single_draws_and_of_lines_without_some_point_are_drawn(tmp_path):
