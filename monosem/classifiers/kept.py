@@ -15,7 +15,7 @@ from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
-from monosem.models.features import Features, encode
+from monosem.models.features import Features
 from monosem.models.representation import Composed, FeatureMap, Representation
 from monosem.probes.base import Classifier, Predictions, Probe, Task, draws_of
 from monosem.probes.batched_probes import ProbeSpec
@@ -183,11 +183,10 @@ class CorruptedFeatures(Stage):
             severities=self.severities,
             repeats=self.repeats,
         )
-        inputs = self.data.split("test").inputs
         network = self.encoder.network(job.get)
-        drawn = [encode(network, self.data, inputs, task.corrupt(*draw)) for draw in task.draws]
-        job.log(1, 1, encoder_passes=len(drawn) * len(inputs))
-        return {"features": torch.stack(drawn)}
+        features = torch.stack([task.encode_test(network, *draw) for draw in task.draws])
+        job.log(1, 1, encoder_passes=features.shape[0] * features.shape[1])
+        return {"features": features}
 
 
 # Training sets

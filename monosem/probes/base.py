@@ -71,14 +71,27 @@ class Task:
         """One for every draw."""
         return [self.probe_spec(severity, repeat) for severity, repeat in self.draws]
 
-    def stored_inputs(self, severity: float, repeat: int) -> Tensor:
+    def encode_test(self, network: nn.Module, severity: float, repeat: int) -> Tensor:
+        """(n, any) What a network gives for the test inputs under the corruption.
+
+        They are corrupted as the data store them and as they are prepared; most corruptions do one
+        of the two.
+        """
+        return encode(
+            network,
+            self.data,
+            self._stored_inputs(severity, repeat),
+            self._corrupt(severity, repeat),
+        )
+
+    def _stored_inputs(self, severity: float, repeat: int) -> Tensor:
         """The test inputs as the data store them, corrupted where the corruption does so there."""
         if not self.corruption.touches_inputs(severity):
             return self.data.split("test").inputs
         draw = self.corruption.draw(repeat, self.data)
         return self.corruption.stored_inputs(self.data, severity, draw)
 
-    def corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
+    def _corrupt(self, severity: float, repeat: int) -> Callable[[Tensor], Tensor]:
         """A function that corrupts prepared test inputs, to be called chunk by chunk in order."""
         generator = self.corruption.draw(repeat, self.data)
         return lambda inputs: self.corruption.inputs(inputs, self.data, severity, generator)

@@ -30,7 +30,6 @@ from monosem.corruptions.base import Corruption, TrainingSet, training_set
 from monosem.data.dataset import Dataset
 from monosem.learning.adapters import MEASURES, Adapter, watched
 from monosem.learning.loop import TrainingLoop
-from monosem.models.features import encode
 from monosem.models.representation import GetArtifact, Representation, backbone_of
 from monosem.models.training import Learning
 from monosem.probes.base import Classifier, MinibatchProbe, Predictions, Task
@@ -94,13 +93,11 @@ class FineTune(MinibatchProbe):
 
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
         for severity, repeat in task.draws:
-            inputs = task.stored_inputs(severity, repeat)
             network = self.tuned(task, severity, repeat).network(job.get)
-            corrupt = task.corrupt(severity, repeat)
             with watched(network) as measures:
-                logits = encode(network, task.data, inputs, corrupt)
+                logits = task.encode_test(network, severity, repeat)
                 measured = measures() if self.adapter else {}
-            yield Predictions(logits, len(inputs), measures=measured)
+            yield Predictions(logits, len(logits), measures=measured)
 
     def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
         for severity, repeat in task.draws:

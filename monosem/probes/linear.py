@@ -14,7 +14,7 @@ from monosem.core.fields import Count, Range
 from monosem.core.stage import Artifact, Job, Stage, StageError
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
-from monosem.models.features import Features, encode, encode_views, view_draw
+from monosem.models.features import Features, encode_views, view_draw
 from monosem.models.representation import Composed, Representation
 from monosem.models.training import Learning
 from monosem.probes.base import Classifier, MinibatchProbe, Predictions, Task, draws_of, probe_spec
@@ -212,8 +212,8 @@ def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
     network = task.encoder.network(job.get) if task.touches_inputs else None
     for severity, repeat in task.draws:
         if network is not None and task.corruption.touches_inputs(severity):
-            inputs = task.stored_inputs(severity, repeat)
-            yield encode(network, task.data, inputs, task.corrupt(severity, repeat)), len(inputs)
+            features = task.encode_test(network, severity, repeat)
+            yield features, len(features)
         else:
             yield clean, 0
 

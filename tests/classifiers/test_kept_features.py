@@ -14,6 +14,7 @@ from monosem.classifiers.kept import CorruptedFeatures, corrupted_features
 from monosem.classifiers.trees import DecisionTree
 from monosem.core.stage import closure
 from monosem.core.store import Store
+from monosem.corruptions.base import Corruption
 from monosem.corruptions.few_shot import FewShot
 from monosem.corruptions.input_noise import GaussianNoise
 from monosem.corruptions.label_noise import LabelNoise
@@ -78,8 +79,31 @@ def test_corrupted_inputs_meet_the_noise_that_every_other_probe_meets(store):
     kept = store.get(stage)["features"]
     inputs, network = DATA.split("test").inputs, EMBEDDING.network(store.get)
     draws = [draw for draw in task.draws if draw[0] > 0]
-    for features, draw in zip(kept, draws, strict=True):
-        assert torch.equal(features, encode(network, DATA, inputs, task.corrupt(*draw)))
+    for features, (severity, repeat) in zip(kept, draws, strict=True):
+        draw = GaussianNoise().draw(repeat, DATA)
+
+        def noisy(prepared, severity=severity, draw=draw):
+            return GaussianNoise().inputs(prepared, DATA, severity, draw)
+
+        assert torch.equal(features, encode(network, DATA, inputs, noisy))
+
+
+class Negative(Corruption):
+    """Images are turned into their negatives as they are stored, as words of texts are changed."""
+
+    def stored_inputs(self, data, severity, generator):
+        return 255 - data.split("test").inputs
+
+
+def test_classifiers_of_kept_features_meet_inputs_that_are_corrupted_as_they_are_stored(
+    store,
+):
+    task = curve(Negative(), (0.0, 1.0)).task
+    (kept, again) = store.get(corrupted_features(task))["features"]
+    inputs, network = DATA.split("test").inputs, EMBEDDING.network(store.get)
+    expected = encode(network, DATA, 255 - inputs)
+    assert torch.equal(kept, expected) and torch.equal(again, expected)
+    assert not torch.equal(expected, encode(network, DATA, inputs))
 
 
 def test_corrupted_inputs_are_encoded_once_for_all_learners_and_rotations(store):
