@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monosem.core.device import device
 from monosem.core.fields import Count, Range
@@ -16,8 +16,15 @@ from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
 from monosem.models.features import Features
-from monosem.models.representation import Composed, FeatureMap, Representation
-from monosem.probes.base import Classifier, Predictions, Probe, Task, draws_of
+from monosem.models.representation import FeatureMap, Representation
+from monosem.probes.base import (
+    Classifier,
+    FrozenProbe,
+    HeadClassifier,
+    Predictions,
+    Task,
+    draws_of,
+)
 from monosem.probes.batched_probes import ProbeSpec
 
 Folds = Annotated[int, Range(2)]
@@ -31,15 +38,13 @@ class Fitted(Protocol):
 
 
 @dataclass(frozen=True)
-class FeatureClassifier(Probe):
+class FeatureClassifier(FrozenProbe):
     """A classifier that is fitted to kept features of the training images as they are.
 
     All classifiers of a curve are fitted at once. Settings with several choices are decided by
     labels that are held out of those that the classifier is given: they are as noisy as the given
     ones, and nothing is ever decided by test images.
     """
-
-    frozen = True
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> Fitted:
         """Fit one classifier for each head.
@@ -66,18 +71,6 @@ class FeatureClassifier(Probe):
         for position in positions:
             yield FittedClassifier(task.encoder, fitted, position)
 
-    def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
-        return (Features(encoder, test, "test"),)
-
-    def test_logits(
-        self, task: Task, classifiers: Sequence[Classifier], test: Dataset, job: Job
-    ) -> Iterator[Tensor]:
-        (stage,) = self.test_stages(task.encoder, test)
-        features = job.get(stage)["features"].to(device())  # read once for all of them
-        for classifier in classifiers:
-            assert isinstance(classifier, FittedClassifier), "this probe makes no others"
-            yield classifier.head(features)
-
     def _fitted(self, task: Task, job: Job) -> tuple[Fitted, list[int]]:
         """The different classifiers, and which of them is that of each draw."""
         train, _ = _clean_features(task)
@@ -92,7 +85,7 @@ class FeatureClassifier(Probe):
         return fitted, [position[identity] for identity in identities]
 
 
-class FittedClassifier(Classifier):
+class FittedClassifier(HeadClassifier):
     """One of several fitted classifiers.
 
     encoder: the representation under it.
@@ -103,11 +96,7 @@ class FittedClassifier(Classifier):
         self.encoder, self.fitted, self.position = encoder, fitted, position
 
     def head(self, features: Tensor) -> Tensor:
-        """(n, d) -> (n, classes)."""
         return self.fitted.logits(features, self.position)
-
-    def network(self, job: Job) -> nn.Module:
-        return Composed(self.encoder.network(job.get), self.head)
 
 
 # Test features

@@ -91,6 +91,14 @@ class Stage(Part):
         return [stage.run(job) for stage, job in zip(stages, jobs, strict=True)]
 
 
+def run_alone(stage: Stage, job: Job) -> Artifact:
+    """The artifact of a stage that is written as `run_together`, by that."""
+    (artifact,) = type(stage).run_together([stage], [job])
+    if isinstance(artifact, StageError):
+        raise artifact
+    return artifact
+
+
 def title(stage: Stage) -> str:
     """A stage for people: its class, the classes of its parts and its strings.
 

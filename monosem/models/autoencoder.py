@@ -18,7 +18,7 @@ from monosem.autoencoders.starts import Centre, Control, InitialWeights, Times, 
 from monosem.code_losses.base import CodeLoss, Rows, losses_of_code
 from monosem.core.device import BatchLoader, autocast_dtype, device, seeded, to_device
 from monosem.core.fields import Count, Positive
-from monosem.core.stage import Artifact, Job, Stage, StageError
+from monosem.core.stage import Artifact, Job, Stage, StageError, run_alone
 from monosem.data.dataset import Dataset
 from monosem.learning.loop import Batch, Hooks, TrainingLoop, train_together
 from monosem.metrics.firing import Firing, explained_variance
@@ -254,10 +254,7 @@ class SparseAutoencoder(Training, Representation):
         return self.encoder, self.data, self.views, self.batch_size, self.seed, self.precision
 
     def run(self, job: Job) -> Artifact:
-        (artifact,) = self.run_together([self], [job])
-        if isinstance(artifact, StageError):
-            raise artifact
-        return artifact
+        return run_alone(self, job)
 
     @classmethod
     def run_together(

@@ -14,17 +14,16 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from monosem.core.device import device
 from monosem.core.fields import Count, Part
 from monosem.core.identity import seed_for
 from monosem.core.stage import Job, Stage
 from monosem.corruptions.base import Corruption, training_set
 from monosem.data.dataset import Augmentation, Dataset, views_mismatch
 from monosem.learning.optimizers import Optimizer, Schedule
-from monosem.models.features import encode
-from monosem.models.representation import Representation
-from monosem.probes.batched_probes import (
-    ProbeSpec,
-)
+from monosem.models.features import Features, encode
+from monosem.models.representation import Composed, Representation
+from monosem.probes.batched_probes import ProbeSpec
 from monosem.probes.losses import CrossEntropy, ProbeLoss
 
 
@@ -190,6 +189,44 @@ class Probe(Part):
         inputs = test.split("test").inputs
         for classifier in classifiers:
             yield encode(classifier.network(job), test, inputs)
+
+
+class HeadClassifier(Classifier):
+    """A classifier of the features of a representation, which stays as it is.
+
+    encoder: the representation.
+    """
+
+    encoder: Representation
+
+    def head(self, features: Tensor) -> Tensor:
+        """(n, d) -> (n, classes)."""
+        raise NotImplementedError
+
+    def network(self, job: Job) -> nn.Module:
+        return Composed(self.encoder.network(job.get), self.head)
+
+
+@dataclass(frozen=True)
+class FrozenProbe(Probe):
+    """A probe that leaves the representation as it is; its classifiers are of HeadClassifier.
+
+    So the features of a test set are kept, and serve all of its classifiers.
+    """
+
+    frozen = True
+
+    def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
+        return (Features(encoder, test, "test"),)
+
+    def test_logits(
+        self, task: Task, classifiers: Sequence[Classifier], test: Dataset, job: Job
+    ) -> Iterator[Tensor]:
+        (stage,) = self.test_stages(task.encoder, test)
+        features = job.get(stage)["features"].to(device())  # read once for all of them
+        for classifier in classifiers:
+            assert isinstance(classifier, HeadClassifier), "a frozen probe makes no others"
+            yield classifier.head(features)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,26 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 
 import gin
-from torch import Tensor, nn
+from torch import Tensor
 
 from monosem.core.device import BatchLoader, device
 from monosem.core.fields import Count, Range
-from monosem.core.stage import Artifact, Job, Stage, StageError
+from monosem.core.stage import Artifact, Job, Stage, StageError, run_alone
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
 from monosem.models.features import Features, encode_views, view_draw
-from monosem.models.representation import Composed, Representation
+from monosem.models.representation import Representation
 from monosem.models.training import Learning
-from monosem.probes.base import Classifier, MinibatchProbe, Predictions, Task, draws_of, probe_spec
+from monosem.probes.base import (
+    Classifier,
+    FrozenProbe,
+    HeadClassifier,
+    MinibatchProbe,
+    Predictions,
+    Task,
+    draws_of,
+    probe_spec,
+)
 from monosem.probes.batched_probes import (
     BatchedProbes,
     EarlyStopping,
@@ -31,7 +40,7 @@ from monosem.probes.batched_probes import (
 
 @gin.register
 @dataclass(frozen=True)
-class LinearProbe(MinibatchProbe):
+class LinearProbe(MinibatchProbe, FrozenProbe):
     """Multinomial logistic regression on frozen features, many probes at once (batched_probes).
 
     Every probe takes epochs * (n // batch_size) steps, where n counts the whole training split.
@@ -51,8 +60,6 @@ class LinearProbe(MinibatchProbe):
     mixup: alpha of the Beta(alpha, alpha) that features and losses are mixed by (Zhang et al. 2018,
         arXiv:1710.09412), one draw a minibatch; 0 mixes nothing.
     """
-
-    frozen = True
 
     rescale: bool = True
     cached: Count | None = None
@@ -110,18 +117,6 @@ class LinearProbe(MinibatchProbe):
     def classifiers(self, task: Task, job: Job) -> Iterator[Classifier]:
         for probes, position in self._fitted(task, job):
             yield LinearClassifier(task.encoder, probes.weight[position], probes.bias[position])
-
-    def test_stages(self, encoder: Representation, test: Dataset) -> tuple[Stage, ...]:
-        return (Features(encoder, test, "test"),)
-
-    def test_logits(
-        self, task: Task, classifiers: Sequence[Classifier], test: Dataset, job: Job
-    ) -> Iterator[Tensor]:
-        (stage,) = self.test_stages(task.encoder, test)
-        features = job.get(stage)["features"].to(device())  # read once for all of them
-        for classifier in classifiers:
-            assert isinstance(classifier, LinearClassifier), "a linear probe makes no others"
-            yield classifier.head(features)
 
     def _fitted(self, task: Task, job: Job) -> list[tuple[BatchedProbes, int]]:
         """For every draw, fitted probes and the position of its own among them."""
@@ -187,7 +182,7 @@ class LinearProbe(MinibatchProbe):
         return probes_and_position
 
 
-class LinearClassifier(Classifier):
+class LinearClassifier(HeadClassifier):
     """A linear probe.
 
     encoder: the representation under it.
@@ -199,11 +194,7 @@ class LinearClassifier(Classifier):
         self.encoder, self.weight, self.bias = encoder, weight, bias
 
     def head(self, features: Tensor) -> Tensor:
-        """(n, d) -> (n, classes)."""
         return features @ self.weight + self.bias
-
-    def network(self, job: Job) -> nn.Module:
-        return Composed(self.encoder.network(job.get), self.head)
 
 
 def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
@@ -272,10 +263,7 @@ class FittedProbes(Learning):
         return self.probe, self.encoder, self.data
 
     def run(self, job: Job) -> Artifact:
-        (artifact,) = self.run_together([self], [job])
-        if isinstance(artifact, StageError):
-            raise artifact
-        return artifact
+        return run_alone(self, job)
 
     @classmethod
     def run_together(

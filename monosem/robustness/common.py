@@ -36,10 +36,8 @@ from monosem.core.device import device
 from monosem.core.fields import Count, Range
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.models.features import encode
-from monosem.probes.base import Classifier, Probe, Task, clean_task
-from monosem.probes.batched_probes import topk_accuracy
-from monosem.probes.linear import LinearClassifier
-from monosem.robustness.measurement import Point, Result, Series, accuracies
+from monosem.probes.base import Classifier, HeadClassifier, Probe, Task, clean_task
+from monosem.robustness.measurement import Point, Result, Series, accuracies, accuracies_of
 
 CLEAN = Point("clean", 0)
 PUBLISHED: tuple[CommonCorruption, ...] = (  # in the order of the paper's tables
@@ -141,7 +139,7 @@ class CommonCorruptions(Series):
         classifiers = list(self.probe.classifiers(self.task, job))
         readers = self._readers(classifiers, job)
         clean = self.probe.test_logits(self.task, classifiers, self.data, job)
-        values = [_accuracies(logits, labels) for logits in clean]
+        values = [[*accuracies_of(logits, labels).values()] for logits in clean]
         passes = 0
         for corruption, severity in self.steps:
             features: dict[tuple[nn.Module, int], Tensor] = {}  # one entry a pass
@@ -150,7 +148,8 @@ class CommonCorruptions(Series):
                 if (network, draw) not in features:
                     features[network, draw] = self._encoded(network, corruption, severity, draw)
                     passes += len(labels)
-                values.append(_accuracies(head(features[network, draw]), labels))
+                logits = head(features[network, draw])
+                values.append([*accuracies_of(logits, labels).values()])
         job.log(1, 1, encoder_passes=passes)
         table = torch.tensor(values, dtype=torch.float64).reshape(-1, self.repeats, 2)
         top1, top5 = table.unbind(2)
@@ -161,11 +160,11 @@ class CommonCorruptions(Series):
         }
 
     def _readers(self, classifiers: list[Classifier], job: Job) -> list[Reader]:
-        """For every repeat; linear classifiers share the network of the encoder."""
+        """For every repeat; heads of one encoder share its network."""
         shared = self.encoder.network(job.get)
         return [
             (shared, classifier.head)
-            if isinstance(classifier, LinearClassifier)
+            if isinstance(classifier, HeadClassifier)
             else (classifier.network(job), nn.Identity())
             for classifier in classifiers
         ]
@@ -188,8 +187,3 @@ class CommonCorruptions(Series):
             for point, values in zip(self.points, artifact[metric].tolist(), strict=True):
                 for repeat, value in enumerate(values):
                     yield Result(point.severity, repeat, metric, value, n, point.name)
-
-
-def _accuracies(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Top 1 and top 5, in percent."""
-    return topk_accuracy(logits, labels, 1), topk_accuracy(logits, labels, 5)
