@@ -96,7 +96,7 @@ class EachClass(Ranking):
 
     def order(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
         orders = [
-            self.rule.order(rows, (labels == label).long(), 2).tolist()
+            iter(self.rule.order(rows, (labels == label).long(), 2).tolist())
             for label in labels.unique().tolist()
         ]
         taken: dict[int, None] = {}

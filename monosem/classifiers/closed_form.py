@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,8 +49,21 @@ def centre(features: Tensor) -> Centred:
     return Centred(rows / scale, mean, scale)
 
 
-def join(fitted: Sequence[BatchedProbes], groups: Sequence[Sequence[int]]) -> BatchedProbes:
-    """The classifiers of groups of positions, in the order of positions."""
+def fit_by_group(
+    features: Tensor,
+    heads: Sequence[ProbeSpec],
+    fit: Callable[[Tensor, Tensor], BatchedProbes],
+) -> BatchedProbes:
+    """Linear classifiers in the order of heads; those of the same examples are fitted together.
+
+    fit: rows (m, d) of examples and labels (heads, m), as each head is given them -> classifiers.
+    """
+    groups = group_by_examples(heads)
+    fitted = []
+    for group in groups:
+        chosen = [heads[position] for position in group]
+        rows = features[chosen[0].examples.to(features.device)]
+        fitted.append(fit(rows, labels_of(chosen)))
     order = torch.tensor([position for group in groups for position in group]).argsort()
     weight = torch.cat([of_group.weight for of_group in fitted])
     bias = torch.cat([of_group.bias for of_group in fitted])
@@ -80,20 +93,15 @@ class Ridge(FeatureClassifier):
             self.refuse("penalties", "must hold at least one penalty, got ()")
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> BatchedProbes:
-        groups = group_by_examples(heads)
-        return join(
-            [self._fit_group(features, classes, [heads[index] for index in g]) for g in groups],
-            groups,
+        return fit_by_group(
+            features, heads, lambda rows, labels: self._fit_group(rows, labels, classes)
         )
 
-    def _fit_group(
-        self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]
-    ) -> BatchedProbes:
-        """Heads of the same examples."""
-        centred = centre(features[heads[0].examples.to(features.device)])
+    def _fit_group(self, rows: Tensor, labels: Tensor, classes: int) -> BatchedProbes:
+        centred = centre(rows)
         left, singular, right = torch.linalg.svd(centred.rows, full_matrices=False)
         m = len(left)
-        targets = one_hot(labels_of(heads), classes).to(left.device)  # (heads, classes, m)
+        targets = one_hot(labels, classes).to(left.device)  # (heads, classes, m)
         bias = targets.mean(2)
         coefficients = (targets - bias[:, :, None]) @ left  # (heads, classes, r)
         errors, shrunken = [], []
@@ -105,7 +113,7 @@ class Ridge(FeatureClassifier):
             errors.append(left_out.square().sum((1, 2)))
             shrunken.append(coefficients * singular / (singular.square() + m * penalty))
         best = torch.stack(errors).argmin(0)
-        weight = torch.stack(shrunken)[best, torch.arange(len(heads), device=best.device)] @ right
+        weight = torch.stack(shrunken)[best, torch.arange(len(labels), device=best.device)] @ right
         return centred.unscaled(weight.transpose(1, 2), bias)
 
 
@@ -120,15 +128,13 @@ class NearestCentroid(FeatureClassifier):
     """
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> BatchedProbes:
-        groups = group_by_examples(heads)
-        fitted = []
-        for group in groups:
-            chosen = [heads[index] for index in group]
-            rows = features[chosen[0].examples.to(features.device)].double()
-            members = one_hot(labels_of(chosen), classes).to(rows.device)
+        def fit(rows: Tensor, labels: Tensor) -> BatchedProbes:
+            rows = rows.double()
+            members = one_hot(labels, classes).to(rows.device)
             mean = rows.mean(0)
             centroids = members @ (rows - mean) / members.sum(2, keepdim=True).clamp(min=1)
             bias = -centroids.square().sum(2) / 2 - centroids @ mean
             bias[members.sum(2) == 0] = -torch.inf
-            fitted.append(BatchedProbes(centroids.transpose(1, 2).float(), bias.float()))
-        return join(fitted, groups)
+            return BatchedProbes(centroids.transpose(1, 2).float(), bias.float())
+
+        return fit_by_group(features, heads, fit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from monosem.core.identity import generator
 from monosem.core.stage import Artifact, Job, Stage
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Dataset
-from monosem.models.features import Features
+from monosem.models.features import Features, KeptFeatures
 from monosem.models.representation import FeatureMap, Representation
 from monosem.probes.base import (
     Classifier,
@@ -26,8 +26,6 @@ from monosem.probes.base import (
     draws_of,
 )
 from monosem.probes.batched_probes import ProbeSpec
-
-Folds = Annotated[int, Range(2)]
 
 
 class Fitted(Protocol):
@@ -85,6 +83,25 @@ class FeatureClassifier(FrozenProbe):
         return fitted, [position[identity] for identity in identities]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossValidated(FeatureClassifier):
+    """One whose settings are chosen by cross-validation.
+
+    folds: at most as many as the smallest class has training examples.
+    """
+
+    folds: Annotated[int, Range(2)] = 3
+
+    def check_data(self, data: Dataset) -> None:
+        smallest = int(data.split("train").labels.bincount().min())
+        if self.folds > smallest:
+            self.refuse(
+                "folds",
+                f"must be at most {smallest}, the training {data.noun} of the smallest class, "
+                f"got {self.folds}",
+            )
+
+
 class FittedClassifier(HeadClassifier):
     """One of several fitted classifiers.
 
@@ -132,10 +149,8 @@ def _test_features(task: Task, job: Job) -> Iterator[Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptedFeatures(Stage):
+class CorruptedFeatures(KeptFeatures):
     """The features of corrupted test inputs, encoded once for all classifiers and all turns.
-
-    Those of a `FeatureMap` are made of the kept ones of its encoder.
 
     severities: those that change inputs.
     repeats: draws of each.
@@ -144,21 +159,10 @@ class CorruptedFeatures(Stage):
         features  (severities * repeats, n, width)
     """
 
-    encoder: Representation
     data: Dataset
     corruption: Corruption
     severities: tuple[float, ...]
     repeats: Count
-
-    @property
-    def source(self) -> CorruptedFeatures | None:
-        """The kept features that these are a map of; None where inputs have to be encoded."""
-        if isinstance(self.encoder, FeatureMap):
-            return replace(self, encoder=self.encoder.encoder)
-        return None
-
-    def upstream(self) -> tuple[Stage, ...]:
-        return (self.source,) if self.source else self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
         if isinstance(self.encoder, FeatureMap) and self.source:
@@ -214,13 +218,3 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 def labels_of(heads: Sequence[ProbeSpec]) -> Tensor:
     """(heads, m): the labels that heads of the same examples see."""
     return torch.stack([head.labels[head.examples] for head in heads])
-
-
-def check_folds(probe: FeatureClassifier, folds: int, data: Dataset) -> None:
-    """Refuse more folds than the smallest class has training examples."""
-    smallest = int(data.split("train").labels.bincount().min())
-    if folds > smallest:
-        probe.refuse(
-            "folds",
-            f"must be at most {smallest}, the training images of the smallest class, got {folds}",
-        )

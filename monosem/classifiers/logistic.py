@@ -20,18 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monosem.classifiers.closed_form import Centred, Penalties, centre, join
-from monosem.classifiers.kept import (
-    FeatureClassifier,
-    Folds,
-    check_folds,
-    fold_of_examples,
-    group_by_examples,
-    labels_of,
-)
+from monosem.classifiers.closed_form import Centred, Penalties, centre, fit_by_group
+from monosem.classifiers.kept import CrossValidated, fold_of_examples
 from monosem.classifiers.solvers import Stop, lbfgs, proximal_gradient
 from monosem.core.fields import Range
-from monosem.data.dataset import Dataset
 from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
 # Of trials on held-out examples, and of what is kept: probabilities have two digits or more.
@@ -130,7 +122,7 @@ class MeanLoss:
 
 
 @dataclass(frozen=True)
-class Logistic(FeatureClassifier):
+class Logistic(CrossValidated):
     """Multinomial logistic regression; the penalty of every head is chosen by cross-validation.
 
     Features are centred and divided by one number, so that their mean squared norm is 1. Chosen is
@@ -138,33 +130,21 @@ class Logistic(FeatureClassifier):
     included. Where a class has one example nothing can be held out: the smallest penalty is taken.
 
     penalties: to choose from, above 0; a single one is taken as it is.
-    folds: of the cross-validation.
     """
 
     penalties: Penalties = ()
-    folds: Folds = 3
 
     def validate(self) -> None:
         if not self.penalties:
             self.refuse("penalties", "must hold at least one penalty, got ()")
 
-    def check_data(self, data: Dataset) -> None:
-        check_folds(self, self.folds, data)
-
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> BatchedProbes:
-        groups = group_by_examples(heads)
-        fitted = []
-        for positions in groups:
-            chosen = [heads[position] for position in positions]
-            fitted.append(self._fit_group(features, classes, chosen))
-        return join(fitted, groups)
+        return fit_by_group(
+            features, heads, lambda rows, labels: self._fit_group(rows, labels, classes)
+        )
 
-    def _fit_group(
-        self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]
-    ) -> BatchedProbes:
-        """Heads of the same examples."""
-        centred = centre(features[heads[0].examples.to(features.device)])
-        labels = labels_of(heads)
+    def _fit_group(self, rows: Tensor, labels: Tensor, classes: int) -> BatchedProbes:
+        centred = centre(rows)
         folds = [fold_of_examples(of_head, self.folds) for of_head in labels]
         no_fold = torch.full_like(labels[0], -1)
         stacked = torch.stack([no_fold if fold is None else fold for fold in folds])

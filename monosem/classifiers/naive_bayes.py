@@ -10,11 +10,10 @@ import gin
 import torch
 from torch import Tensor
 
-from monosem.classifiers.closed_form import join
+from monosem.classifiers.closed_form import fit_by_group
 from monosem.classifiers.kept import (
+    CrossValidated,
     FeatureClassifier,
-    Folds,
-    check_folds,
     fold_of_examples,
     group_by_examples,
     labels_of,
@@ -22,7 +21,6 @@ from monosem.classifiers.kept import (
 )
 from monosem.core.fields import Positive
 from monosem.core.stage import StageError
-from monosem.data.dataset import Dataset
 from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
 
@@ -85,7 +83,7 @@ class Sums:
 
 @gin.register
 @dataclass(frozen=True)
-class GaussianNaiveBayes(FeatureClassifier):
+class GaussianNaiveBayes(CrossValidated):
     """Dimensions are independent Gaussians in every class.
 
     All sums of all heads are one product. The smoothing of every head is the one of least error in
@@ -94,18 +92,13 @@ class GaussianNaiveBayes(FeatureClassifier):
 
     smoothing: to choose from, in units of the largest variance of a dimension, which is added to
         every variance; a single one is taken as it is. scikit-learn's is 1e-9.
-    folds: of the cross-validation.
     """
 
     smoothing: tuple[Positive, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-    folds: Folds = 3
 
     def validate(self) -> None:
         if not self.smoothing:
             self.refuse("smoothing", "must hold at least one number, got ()")
-
-    def check_data(self, data: Dataset) -> None:
-        check_folds(self, self.folds, data)
 
     def fit(self, features: Tensor, classes: int, heads: Sequence[ProbeSpec]) -> Densities:
         fitted: list[Densities | None] = [None] * len(heads)
@@ -179,19 +172,17 @@ class BernoulliNaiveBayes(FeatureClassifier):
                 f"BernoulliNaiveBayes has nothing to learn from: no dimension is above "
                 f"{self.above:g} for some training images and not for others"
             )
-        groups = group_by_examples(heads)
-        fitted = []
-        for group in groups:
-            chosen = [heads[index] for index in group]
-            rows = is_active[chosen[0].examples.to(features.device)].double()
-            members = one_hot(labels_of(chosen), classes).to(rows.device)
+
+        def fit(rows: Tensor, labels: Tensor) -> BatchedProbes:
+            members = one_hot(labels, classes).to(rows.device)
             count = members.sum(2)
-            on = (members @ rows + 1) / (count[:, :, None] + 2)
+            on = (members @ rows.double() + 1) / (count[:, :, None] + 2)
             prior = (count / count.sum(1, keepdim=True)).log()
             weight = on.log() - (1 - on).log()
             bias = prior + (1 - on).log().sum(2)
-            fitted.append(BatchedProbes(weight.transpose(1, 2), bias))
-        return OfActivity(self.above, join(fitted, groups))
+            return BatchedProbes(weight.transpose(1, 2), bias)
+
+        return OfActivity(self.above, fit_by_group(is_active, heads, fit))
 
 
 @dataclass(frozen=True)

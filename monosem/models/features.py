@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -79,12 +80,31 @@ def view_draw(turn: int) -> Generator:
 
 
 @dataclass(frozen=True)
-class Features(Stage):
-    """The features of a split, computed once and probed many times.
+class KeptFeatures(Stage):
+    """Features that a representation gives, of whatever inputs.
 
     Those of a `FeatureMap` are made of the kept features of its encoder.
 
     encoder: the representation.
+    """
+
+    encoder: Representation
+
+    @property
+    def source(self) -> Self | None:
+        """The kept features that these are a map of; None where inputs have to be encoded."""
+        if isinstance(self.encoder, FeatureMap):
+            return replace(self, encoder=self.encoder.encoder)
+        return None
+
+    def upstream(self) -> tuple[Stage, ...]:
+        return (self.source,) if self.source else self.encoder.stages
+
+
+@dataclass(frozen=True)
+class Features(KeptFeatures):
+    """The features of a split, computed once and probed many times.
+
     data: the dataset.
     split: "train" or "test".
     views: augmentations, applied in this order; without any, inputs are as an evaluation sees them.
@@ -95,21 +115,10 @@ class Features(Stage):
         passes    ()          how many inputs passed through the encoder
     """
 
-    encoder: Representation
     data: Dataset
     split: SplitName
     views: tuple[Augmentation, ...] = ()
     number: Seed = 0
-
-    @property
-    def source(self) -> Features | None:
-        """The kept features that these are a map of; None where inputs have to be encoded."""
-        if isinstance(self.encoder, FeatureMap):
-            return replace(self, encoder=self.encoder.encoder)
-        return None
-
-    def upstream(self) -> tuple[Stage, ...]:
-        return (self.source,) if self.source else self.encoder.stages
 
     def run(self, job: Job) -> Artifact:
         if isinstance(self.encoder, FeatureMap) and self.source:
