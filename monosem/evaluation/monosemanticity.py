@@ -11,7 +11,6 @@ from torch import Tensor
 from monosem.core.device import device
 from monosem.core.fields import FieldError
 from monosem.core.stage import Artifact, Job, Stage, StageError
-from monosem.data.dataset import Dataset
 from monosem.metrics.base import (
     Declaration,
     FeatureBatch,
@@ -28,11 +27,11 @@ from monosem.metrics.factors import GROUND_TRUTH
 from monosem.models.features import Features
 from monosem.models.representation import Representation
 from monosem.results.stats import rank_correlation
-from monosem.robustness.measurement import Measurement, Result
+from monosem.robustness.measurement import CleanTestMeasurement, Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Monosemanticity(Measurement):
+class Monosemanticity(CleanTestMeasurement):
     """How monosemantic a representation is on the clean test split.
 
     Where the factors that made the examples are known, it also says how well each metric tracks
@@ -48,17 +47,8 @@ class Monosemanticity(Measurement):
 
     VERSION = 3
     encoder: Representation
-    data: Dataset
     metrics: tuple[Metric, ...]
     reference_encoder: Representation
-
-    @property
-    def axis(self) -> str:
-        return f"clean test {self.data.noun}"
-
-    @property
-    def noun(self) -> str:
-        return self.data.noun
 
     def upstream(self) -> tuple[Stage, ...]:
         return (

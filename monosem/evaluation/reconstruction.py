@@ -9,18 +9,17 @@ import torch
 
 from monosem.core.device import device, to_device
 from monosem.core.stage import Artifact, Job, Stage
-from monosem.data.dataset import Dataset
 from monosem.metrics.firing import DENSITIES, Firing, explained_variance
 from monosem.models.autoencoder import SparseAutoencoder
-from monosem.models.checkpoint import Latents
+from monosem.models.checkpoint import Checkpoint, Latents, SAELensFolder
 from monosem.models.features import CHUNK, Features
-from monosem.robustness.measurement import Measurement, Result
+from monosem.robustness.measurement import CleanTestMeasurement, Result
 
 EXPLAINED = "explained_variance"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction(Measurement):
+class Reconstruction(CleanTestMeasurement):
     """Explained variance of an autoencoder on the clean test split, and a histogram of firing.
 
     It stands in the table beside the monosemanticity of the latents.
@@ -34,33 +33,26 @@ class Reconstruction(Measurement):
     """
 
     encoder: SparseAutoencoder | Latents
-    data: Dataset
-
-    @property
-    def axis(self) -> str:
-        return f"clean test {self.data.noun}"
-
-    @property
-    def noun(self) -> str:
-        return self.data.noun
 
     @property
     def source(self) -> Features:
         """What is reconstructed."""
         return Features(self.encoder.encoder, self.data, "test")
 
+    @property
+    def trained(self) -> SparseAutoencoder | Checkpoint | SAELensFolder:
+        """The stage whose artifact the autoencoder is."""
+        return self.encoder.autoencoder if isinstance(self.encoder, Latents) else self.encoder
+
     def upstream(self) -> tuple[Stage, ...]:
-        trained = self.encoder
-        return (trained.autoencoder if isinstance(trained, Latents) else trained, self.source)
+        return (self.trained, self.source)
 
     def names(self) -> tuple[str, ...]:
         """The names of all results."""
         return (EXPLAINED, *DENSITIES)
 
     def run(self, job: Job) -> Artifact:
-        trained = self.encoder
-        stage = trained.autoencoder if isinstance(trained, Latents) else trained
-        autoencoder = to_device(stage.autoencoder(job.get)).eval()
+        autoencoder = to_device(self.trained.autoencoder(job.get)).eval()
         x = job.get(self.source)["features"].to(device())
         firing, rebuilt = Firing(), []
         with torch.no_grad():  # not around `get`, which may train what it gives

@@ -80,6 +80,29 @@ class Measurement(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataMeasurement(Measurement):
+    """A measurement on a dataset.
+
+    data: what is measured on.
+    """
+
+    data: Dataset
+
+    @property
+    def noun(self) -> str:
+        return self.data.noun
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanTestMeasurement(DataMeasurement):
+    """A measurement on the test split as it is: numbers without a severity."""
+
+    @property
+    def axis(self) -> str:
+        return f"clean test {self.noun}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel(Measurement):
     """A measurement at several points: one panel of the figures, one name in the tables."""
 
@@ -114,23 +137,17 @@ class Panel(Measurement):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series(Panel):
+class Series(DataMeasurement, Panel):
     """A panel of a representation, whose dimensions are measured and shown beside it.
 
     encoder: the representation that is measured.
-    data: what it is measured on.
     """
 
     encoder: Representation
-    data: Dataset
 
     @property
     def subject(self) -> Part:
         return self.encoder
-
-    @property
-    def noun(self) -> str:
-        return self.data.noun
 
 
 @dataclass(frozen=True, kw_only=True)

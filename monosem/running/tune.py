@@ -32,6 +32,7 @@ from ray import tune
 from ray.tune import schedulers
 from ray.tune.search import Searcher
 
+from monosem.checkpoints.transformer_folder import CHECKPOINTING, HALF, SHARD
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
@@ -62,12 +63,8 @@ SETTINGS = {  # each of these is read by Ray from the environment
 LONGEST_TEMPORARY_FOLDER = 40  # a socket's path has at most 107 bytes, and Ray adds about 60
 OBJECT_STORE_BYTES = 2**28
 REACH_SECONDS = 5
-PASSED_ON = (
-    "MONOSEM_COMPILE",
-    "MONOSEM_HALF",
-    "MONOSEM_CHECKPOINTING",
-    "MONOSEM_SHARD",
-)  # environment variables that workers need too
+# environment variables that workers need too
+PASSED_ON = ("MONOSEM_COMPILE", HALF, CHECKPOINTING, SHARD)
 
 
 # Clusters
