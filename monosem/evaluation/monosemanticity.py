@@ -45,7 +45,7 @@ class Monosemanticity(CleanTestMeasurement):
     Artifact: the results as `metrics.base.to_artifact` lays them out.
     """
 
-    VERSION = 3
+    VERSION = 4
     encoder: Representation
     metrics: tuple[Metric, ...]
     reference_encoder: Representation

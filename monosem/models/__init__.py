@@ -7,5 +7,5 @@ corruption, no probe, no curve. A representation says itself which datasets it c
 
     representation < training < pretrain, autoencoder, toy
     autoencoder < checkpoint
-    features < baselines
+    features < fitted < baselines
 """
