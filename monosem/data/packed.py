@@ -69,6 +69,7 @@ class Stream(NamedTuple):
     class_names: by label; () where they are not known.
     dtype: of the array.
     kind: what the inputs are; the array's file is named by it.
+    left_out: what was there and not read, in words, as in "2 hidden, 1 .txt".
     """
 
     labels: Sequence[int] | np.ndarray[Any, Any]
@@ -77,6 +78,7 @@ class Stream(NamedTuple):
     class_names: tuple[str, ...] = ()
     dtype: str = "uint8"
     kind: str = "images"
+    left_out: str = ""
 
 
 class SplitSource(NamedTuple):
@@ -85,11 +87,13 @@ class SplitSource(NamedTuple):
     files: when one of them changes, the pack is made again.
     options: what else the inputs and the labels depend on; plain JSON data.
     read: opens the files. Called only where there is no pack. Raises PackError.
+    reading: how files are read, plain JSON data: where it changes, the pack is made again.
     """
 
     files: Sequence[str]
     options: tuple[object, ...]
     read: Callable[[], Stream]
+    reading: tuple[object, ...] = ()
 
 
 class Pack(NamedTuple):
@@ -99,12 +103,14 @@ class Pack(NamedTuple):
     labels: (n,) int64.
     class_names: by label; () where they are not known.
     digest: of all inputs and labels.
+    remarks: what a person should know of how they were read.
     """
 
     inputs: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     digest: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +138,9 @@ class Packed(Dataset):
     @property
     def class_names(self) -> tuple[str, ...]:
         return open_packs(self)[self.splits[0]].class_names or super().class_names
+
+    def remarks(self, split: SplitName) -> tuple[str, ...]:
+        return open_packs(self)[split].remarks
 
     def content(self) -> str:
         return digest([pack.digest for pack in open_packs(self).values()])
@@ -163,7 +172,8 @@ class Packed(Dataset):
         distinction = digest(origin, source.options)[:8]
         home = Path(self.packs or os.path.join(root, "packed"))
         folder = home / f"{type(self).__name__.lower()}-{split}-{distinction}"
-        made_from = fingerprint(root, source.files, source.options)
+        how = (source.reading,) if source.reading else ()
+        made_from = fingerprint(root, source.files, source.options, *how)
         return open_pack(folder, made_from, source.read)
 
 
@@ -250,7 +260,7 @@ def _open_existing(folder: Path, made_from: str) -> Pack | None:
     labels = torch.from_numpy(np.load(folder / LABELS))
     sums = [record["files"][name]["sha256"] for name in (file_of_inputs, LABELS)]
     content = hashlib.sha256(json.dumps([sums, record["shape"]]).encode()).hexdigest()
-    return Pack(inputs, labels, tuple(record["names"]), content)
+    return Pack(inputs, labels, tuple(record["names"]), content, tuple(record.get("remarks", ())))
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
@@ -305,17 +315,26 @@ def _make(aside: Path, folder: Path, made_from: str, stream: Stream) -> None:
     size = math.prod(shape) * np.dtype(stream.dtype).itemsize
     _require_room(aside, folder.parent, size + labels.nbytes)
     print(f"packing {len(labels)} {stream.kind} into {folder}", file=sys.stderr)
-    _write_inputs(aside / file_of_inputs, folder, shape, stream)
+    flat = _write_inputs(aside / file_of_inputs, folder, shape, stream)
     np.save(aside / LABELS, labels)
     record = {
         "version": VERSION,
         "made_from": made_from,
         "shape": shape,
         "names": stream.class_names,
+        "remarks": _remarks(stream, flat),
         "files": {name: _file_state(aside / name) for name in (file_of_inputs, LABELS)},
     }
     write_synced(aside / RECORD, json.dumps(record).encode())
     aside.rename(folder)
+
+
+def _remarks(stream: Stream, flat: int) -> list[str]:
+    """flat: how many of the images are of one colour all over."""
+    remarks = [f"left out: {stream.left_out}"] if stream.left_out else []
+    if flat:
+        remarks.append(f"{flat} of {len(stream.labels)} images are of one colour all over")
+    return remarks
 
 
 def _require_room(aside: Path, home: Path, needed: int) -> None:
@@ -327,7 +346,8 @@ def _require_room(aside: Path, home: Path, needed: int) -> None:
         )
 
 
-def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stream) -> None:
+def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stream) -> int:
+    """Returns how many of the images are of one colour all over."""
     inputs = np.lib.format.open_memmap(path, mode="w+", dtype=stream.dtype, shape=shape)
     _allocate(path, folder.parent)
     progress = tqdm(
@@ -338,13 +358,22 @@ def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stre
         dynamic_ncols=True,
         disable=None,
     )
-    start = 0
+    start = flat = 0
     with progress, stream.blocks as blocks:
         for block in blocks:
             inputs[start : start + len(block)] = block
             start += len(block)
+            flat += _count_flat(block) if stream.kind == "images" else 0
             progress.update(len(block))
     inputs.flush()
+    return flat
+
+
+def _count_flat(images: np.ndarray[Any, Any]) -> int:
+    """How many of (n, channels, height, width) images have one colour in all their pixels."""
+    if not images.size:
+        return 0
+    return int((images == images[..., :1, :1]).all(axis=(1, 2, 3)).sum())
 
 
 def _allocate(path: Path, home: Path) -> None:

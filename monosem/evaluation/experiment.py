@@ -11,7 +11,7 @@ from typing import Annotated
 import gin
 
 from monosem.core.fields import Count, Label, Part, Range
-from monosem.core.stage import Artifact, Stage
+from monosem.core.stage import Artifact, Stage, closure
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.evaluation.dashboard import FeatureDashboard
@@ -24,6 +24,7 @@ from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import Pixels
 from monosem.models.checkpoint import Latents
 from monosem.models.representation import Representation
+from monosem.models.training import Training
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.robustness.measurement import Measurement, Panel, Series
 
@@ -131,6 +132,12 @@ class Experiment(Part):
             first_curve.setdefault((curve.encoder, curve.data), curve.name)
         alone = len(first_curve) == 1
         return {"" if alone else name: pair for pair, name in first_curve.items()}
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """What its curves and its trainings are about, each once."""
+        stages = [stage for stage in closure(self.stages) if isinstance(stage, Training | Series)]
+        return tuple(dict.fromkeys(stage.data for stage in stages))
 
     @property
     def monosemanticity(self) -> tuple[Monosemanticity, ...]:

@@ -111,6 +111,11 @@ class Monosemanticity(CleanTestMeasurement):
         for name, number in numbers_from_artifact(artifact).items():
             yield Result(0.0, 0, name, number, n)
 
+    def remarks(self, artifact: Artifact) -> Iterator[str]:
+        labels = self.data.split("test").labels
+        for metric in self.metrics:
+            yield from metric.cautions(labels)
+
     def _factors(self) -> tuple[str, ...]:
         return tuple(self.data.split("test").factors)
 

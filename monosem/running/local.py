@@ -19,6 +19,7 @@ from monosem.checkpoints import saelens
 from monosem.core.files import lock
 from monosem.core.stage import Stage, closure, group_shared, key, plan, title
 from monosem.core.store import Store
+from monosem.data.counts import describe_splits
 from monosem.data.dataset import Dataset, SplitName
 from monosem.evaluation.experiment import Experiment
 from monosem.models.autoencoder import SparseAutoencoder
@@ -32,7 +33,7 @@ from monosem.running.run_folder import describe_experiment
 from monosem.specs.load import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pandas
 
@@ -136,6 +137,7 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
         f"{experiment.name}: {missing} of {len(stages)} stages to compute",
         file=sys.stderr,
     )
+    tell_data([experiment])
     update_run_folder(folder, experiment, spec.config, store)
     rows = experiment.rows(store.get)
     print(tables(Table(rows)))
@@ -143,6 +145,13 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
     gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
     print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
+
+
+def tell_data(experiments: Iterable[Experiment]) -> None:
+    """Print a line for every split of the data, and what must be known of them."""
+    datasets = dict.fromkeys(data for each in experiments for data in each.datasets)
+    for data in datasets:
+        print(*describe_splits(data), sep="\n", file=sys.stderr)
 
 
 def update_run_folder(

@@ -18,6 +18,7 @@ from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
+from monosem.data.counts import describe_splits
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
 from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
@@ -45,6 +46,8 @@ def describe_experiment(experiment: Experiment, store: Store) -> str:
     """A Markdown list of what was trained and probed, how, and what it took."""
     stages = closure(experiment.stages)
     lines = [*_probed(experiment), *_probes(experiment)]
+    for data in experiment.datasets:
+        lines += describe_splits(data)
     for stage in stages:
         lines += _training(stage)
         lines += _encoder_passes(stage, store)

@@ -20,6 +20,7 @@ from monosem.core.stage import Stage, StageError, closure, group_shared, key, pl
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
+from monosem.running.local import tell_data
 from monosem.running.sweep_folder import FailedStage
 from monosem.running.trials import (
     Group,
@@ -93,6 +94,7 @@ def _report_size(study: Study, missing: Sequence[Stage]) -> None:
         file=sys.stderr,
         flush=True,
     )
+    tell_data(study.experiments.values())
 
 
 def _trial_setting(
