@@ -32,6 +32,8 @@ class Curve(SeverityCurve):
     """Accuracy of a probe on a representation, at every severity of a corruption.
 
     data: what the probe is trained and tested on.
+    probe: what is trained on the features, anew at every severity that changes what it learns from.
+    corruption: of the training labels, of the training examples or of the test inputs.
     severities: the points of the curve, in units of the corruption.
     repeats: independent draws of the corruption and of the probe. The intervals come from them.
 
