@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from monosem.common_corruptions.base import CommonCorruption, random_bits
+from monosem.common_corruptions.base import HALF_OF_16_BITS, CommonCorruption, random_bits
 
 LEVELS = 256
-HALF_OF_16_BITS = 1 << 15
 BINS = 1024  # of U[0, 1), each with the first count of photons that is to be tried
 
 
@@ -98,7 +97,7 @@ class ImpulseNoise(CommonCorruption):
     What is salt at a severity is salt at every larger one.
     """
 
-    VERSION = 3
+    VERSION = 4
     published: ClassVar[str] = "impulse_noise"
     small: ClassVar[tuple[Any, ...]] = (0.01, 0.02, 0.03, 0.05, 0.07)
     large: ClassVar[tuple[Any, ...]] = (0.03, 0.06, 0.09, 0.17, 0.27)
@@ -107,7 +106,7 @@ class ImpulseNoise(CommonCorruption):
         # Numbers far from 0 are impulses, below it to black and above it to white.
         numbers = random_bits(tuple(pixels.shape), generator).to(pixels).add_(0.5)
         impulses = F.hardshrink(numbers, HALF_OF_16_BITS * (1 - strength))  # the others are 0
-        return impulses.add_(pixels).clamp_(0, 1)
+        return impulses.add_(pixels)
 
 
 @gin.register
