@@ -15,8 +15,9 @@ is drawn: all means and deviations are integrals of that density.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import gin
 import torch
@@ -25,10 +26,9 @@ from torch import Tensor, nn
 from monosem.core.stage import Artifact, Job
 from monosem.data.dataset import Dataset
 from monosem.models.representation import GetArtifact, Representation, freeze
+from monosem.results.rows import SEPARATION
 from monosem.robustness.measurement import SeverityCurve
 from monosem.toys.superposition import TwoFeatures, two_features_mismatch
-
-SEPARATION = "separation"
 
 
 @gin.register
@@ -125,6 +125,8 @@ class Separation(SeverityCurve):
     encoder: Combination
     data: TwoFeatures
 
+    LARGEST: ClassVar[float]  # severity at which a crossing is looked for
+
     @property
     def metrics(self) -> tuple[str, ...]:
         return (SEPARATION,)
@@ -138,6 +140,29 @@ class Separation(SeverityCurve):
     def score(self, severity: float) -> float:
         """J."""
         raise NotImplementedError
+
+    def crossing(self) -> float | None:
+        """The severity from which on x1 separates better than x1 - x2; None where it never does."""
+        low, high = 0.0, self.LARGEST
+        if self._lead(low) > 0 or self._lead(high) < 0:
+            return None
+        while high - low > 1e-12:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._lead(middle) < 0 else (low, middle)
+        return low
+
+    def _lead(self, severity: float) -> float:
+        """J of x1 less that of x1 - x2."""
+        monosemantic, polysemantic = (
+            replace(self, encoder=Combination(weights)).score(severity)
+            for weights in ((1.0, 0.0), (1.0, -1.0))
+        )
+        return monosemantic - polysemantic
+
+    def remarks(self, artifact: Artifact) -> Iterator[str]:
+        yield f"J without noise: {self.score(0.0):.4f}"
+        if at := self.crossing():
+            yield f"x1 separates better than x1 - x2 from {at:.4f} on"
 
     def run(self, job: Job) -> Artifact:
         scores = [[self.score(severity)] for severity in self.severities]
@@ -153,6 +178,8 @@ class SeparationUnderWrongLabels(Separation):
     severities: the rates, from 0 to below 0.5: there both classes are the same mixture but for
         their shares.
     """
+
+    LARGEST = 0.499
 
     @property
     def axis(self) -> str:
@@ -176,6 +203,8 @@ class SeparationUnderInputNoise(Separation):
 
     severities: deviations of the noise.
     """
+
+    LARGEST = 100.0
 
     @property
     def axis(self) -> str:

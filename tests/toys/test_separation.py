@@ -33,10 +33,13 @@ def score(kind, weights, severity):
 
 
 def crossing(kind, low, high):
-    """The severity at which both scores are equal."""
-    return scipy.optimize.brentq(
+    """The severity at which both scores are equal, by another method than the stage's own."""
+    at = scipy.optimize.brentq(
         lambda severity: score(kind, MONO, severity) - score(kind, POLY, severity), low, high
     )
+    stage = kind(encoder=Combination(), data=PUBLISHED, severities=(0.0,), name="x")
+    assert stage.crossing() == pytest.approx(at, abs=1e-9)
+    return at
 
 
 def test_the_clean_scores_are_the_published_ones():
@@ -130,5 +133,10 @@ def test_the_files_are_the_paper_s_two_dimensions(tmp_path, monkeypatch):
         assert experiment.name == name
         for curve in experiment.curves:
             assert dataclasses.replace(curve.data, density=0.8) == curve.data
-            clean[name] = store.get(curve)["separation"][0, 0].item()
+            artifact = store.get(curve)
+            clean[name] = artifact["separation"][0, 0].item()
+            j, crossed = curve.remarks(artifact)
+            assert j == f"J without noise: {clean[name]:.4f}"
+            at = {"label_noise": "0.2427", "input_noise": "0.5479"}[curve.name]
+            assert crossed == f"x1 separates better than x1 - x2 from {at} on"
     assert clean == pytest.approx({"monosemantic": 6.1957, "polysemantic": 10.1640}, abs=5e-5)
