@@ -190,7 +190,8 @@ def ranks(one: World, draw: Generator) -> dict[str, float]:
 class Audit(NamedTuple):
     """Of one measure.
 
-    spread: in percent of the lead over `rotated`.
+    spread: in percent of the lead over `rotated`; nan where there is none, as of what no rotation
+        changes.
     apart: the lead over each case, in deviations.
     rank: the mean correlation with purity.
     half: half of its 95 % interval.
@@ -211,7 +212,7 @@ def audited(name: str, of_cases: Mapping[str, Tensor], of_ranks: list[float]) ->
         noise = math.sqrt((float(planted.var()) + float(values.var())) / 2)
         apart[case] = float(lead.mean()) / max(noise, 1e-9)
     lead = float((planted - BETTER[name] * of_cases["rotated"]).mean())
-    spread = 100 * float(planted.std()) / max(abs(lead), 1e-9)
+    spread = 100 * float(planted.std()) / abs(lead) if abs(lead) > 1e-5 else math.nan
     rank = estimate({(seed, 0): value for seed, value in enumerate(of_ranks)})
     return Audit(spread, apart, rank.mean, rank.half)
 
@@ -275,7 +276,8 @@ def main() -> None:
         apart = [f"{one.apart[case]:+.1f}" for case in others]
         between = f"{trained[name]:.2f}" if name in trained else ""
         rank = f"{one.rank:+.2f} ± {one.half:.2f}"
-        print(f"| {' | '.join([name, f'{one.spread:.0f}', *apart, rank, between])} |")
+        spread = "" if math.isnan(one.spread) else f"{one.spread:.1f}"
+        print(f"| {' | '.join([name, spread, *apart, rank, between])} |")
 
 
 if __name__ == "__main__":
