@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_type_hints
 from monosem.core.identity import digest
 
 MONOSEMANTICITY = "monosemanticity"  # in the column `curve`: measured on clean features
+SEPARATION = "separation"  # a score of toys: of all that is drawn the one that is no percentage
 FIGURES = (  # .png, of no single curve
     "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms", "space",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from monosem.results.formatting import (
     markdown_table,
     metric_label,
 )
-from monosem.results.rows import MONOSEMANTICITY, Line
+from monosem.results.rows import MONOSEMANTICITY, SEPARATION, Line
 from monosem.results.stats import (
     CLEAN,
     Estimate,
@@ -76,7 +76,8 @@ def accuracy_table(table: Table) -> str:
     Top-5 has a column too where there is only one line and more than five classes.
     """
     drawn = common_metric_label(table, table.axes)
-    headings = [f"{drawn} of {line.label}, %" for line in table.lines]
+    unit = ", %" if _in_percent(table) else ""
+    headings = [f"{drawn} of {line.label}{unit}" for line in table.lines]
     columns: list[tuple[Line, str | None]] = [(line, None) for line in table.lines]
     has_top5 = any(metric == "top5" for line in table.lines for _, metric in table.contents[line])
     if len(table.lines) == 1 and has_top5:
@@ -142,6 +143,11 @@ def common_metric_label(table: Table, curves: Iterable[str]) -> str:
     """The metric that is drawn of these curves, for example `top-1`; `value` where they differ."""
     metrics = {table.metrics[curve] for curve in curves}
     return metric_label(metrics.pop()) if len(metrics) == 1 else "value"
+
+
+def _in_percent(table: Table) -> bool:
+    """Whether what is drawn is accuracies, as of all but theory."""
+    return SEPARATION not in table.metrics.values()
 
 
 def sample_sizes(table: Table) -> tuple[str, str]:
@@ -326,7 +332,8 @@ def area_table(table: Table) -> str:
     kinds = ["Area under the curve over its width"] if len(named) < len(shared) else []
     if named:
         kinds.append(f"of {', '.join(named)} the plain mean over all named points but {CLEAN}")
-    note = f"{'; '.join(kinds)}, in percent, over {seeds} x {repeats} encoders and draws"
+    unit = ", in percent" if _in_percent(table) else ""
+    note = f"{'; '.join(kinds)}{unit}, over {seeds} x {repeats} encoders and draws"
     note = note[0].upper() + note[1:]
     if len(body) > 1:
         note += "; behind it the paired difference to the baseline, p uncorrected"

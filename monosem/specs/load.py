@@ -30,6 +30,7 @@ from monosem import (
     probes,
     robustness,
     shifts,
+    toys,
 )
 from monosem.core.fields import FieldError, Part
 from monosem.core.stage import closure, key
@@ -86,6 +87,7 @@ register(
     shifts,
     classifiers,
     robustness,
+    toys,
     language,
     evaluation,
 )
