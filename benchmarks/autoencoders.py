@@ -111,7 +111,9 @@ class Ours:
         revival = AuxK(1 / 32) if "k" in kind.settings else None
         labels = SimpleNamespace(labels=range(1000 * 4096))  # dead: off for 1000 steps
         data = SimpleNamespace(split=lambda name: labels)
-        self.stage: Any = SimpleNamespace(revival=revival, data=data, batch_size=4096)
+        self.stage: Any = SimpleNamespace(
+            revival=revival, data=data, batch_size=4096, code_losses=()
+        )
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate)
         self.firing = Firing()
 
