@@ -11,15 +11,16 @@ ours, the median over the rounds. Peak memory is what a step allocates at most a
 by torch's own profiler of allocations. With --quality both sides train equally long on the same
 features, from the same weights, and explained variance and L0 on held-out rows stand side by side.
 
-Gave, kind by kind with --rounds 2, on one thread of an AMD EPYC beside much other work (load 30 to
-48), CPU seconds of a step of ours and theirs, the ratio, and megabytes of both:
+Gave with --rounds 5 on one thread of an AMD EPYC, with priority over other work (load 16), CPU
+seconds of a step of ours and theirs, the ratio, and megabytes of both:
 
-    TopK        0.58  1.97  3.41  114  296
-    BatchTopK   0.75  2.46  3.29  173  408
-    Matryoshka  0.82  2.77  3.40  173  425
-    L1          1.69  2.16  1.28  280  400
-    Gated       3.13  4.64  1.48  416  616
-    JumpReLU    2.23  3.26  1.46  344  488
+    TopK           0.48  1.90  3.97  114  296
+    BatchTopK      0.66  2.20  3.42  173  408
+    Matryoshka     0.60  2.74  4.44  173  425
+    L1             1.64  2.04  1.20  280  400
+    Gated          2.76  4.49  1.75  416  616
+    JumpReLU       1.85  2.69  1.43  344  488
+    JumpReLU tanh  2.23  2.92  1.31  344  488
 
 With --quality --steps 400 --seeds 2 --kinds TopK both explain .7944 of the variance at L0 32.
 
