@@ -17,7 +17,8 @@ from monosem.core.identity import digest
 
 MONOSEMANTICITY = "monosemanticity"  # in the column `curve`: measured on clean features
 FIGURES = (  # .png, of no single curve
-    "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms", "space",
+    "axis_curves", "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms",
+    "space",
 )  # fmt: skip
 
 Swept = tuple[tuple[str, str], ...]  # (binding, value) pairs that a sweep varied
