@@ -24,7 +24,7 @@ from torch import Tensor
 
 from monosem.classifiers.solvers import Stop
 
-INNER = 12  # steps on the model of one outer step
+INNER = 8  # steps on the model of one outer step
 
 
 class SparseLoss:
