@@ -18,7 +18,8 @@ from monosem.core.identity import digest
 MONOSEMANTICITY = "monosemanticity"  # in the column `curve`: measured on clean features
 SEPARATION = "separation"  # a score of toys: of all that is drawn the one that is no percentage
 FIGURES = (  # .png, of no single curve
-    "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms", "space",
+    "axis_curves", "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms",
+    "space",
 )  # fmt: skip
 
 Swept = tuple[tuple[str, str], ...]  # (binding, value) pairs that a sweep varied

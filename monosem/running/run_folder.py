@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+from monosem.axes.gains import AxisReport
 from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
 from monosem.core.stage import Stage, closure
@@ -27,7 +28,6 @@ from monosem.models.features import Features
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
-from monosem.results.axis_gains import AxisReport
 from monosem.results.correlation import CorrelationReport
 from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
@@ -257,7 +257,8 @@ def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Pa
 
 
 def write_axis_gains(folder: Path, report: AxisReport) -> list[Path]:
-    """axis_gains.csv, axis_gains.png and decomposition.png; the paths of the figures."""
+    """axis_gains.csv, the figures of axis gains, and their paths."""
+    from monosem.figures import axis_curves
     from monosem.figures import axis_gains as figures
 
     write_text(folder / "axis_gains.csv", report.csv_text())
@@ -270,6 +271,10 @@ def write_axis_gains(folder: Path, report: AxisReport) -> list[Path]:
         with atomic_write(folder / "decomposition.png") as path:
             figures.draw_decomposition(report.parts, path)
         drawn.append(folder / "decomposition.png")
+    if report.lines:
+        with atomic_write(folder / "axis_curves.png") as path:
+            axis_curves.draw_curves(report.lines, path)
+        drawn.append(folder / "axis_curves.png")
     return drawn
 
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from monosem.axes.gains import AxisReport
+from monosem.axes.report import axis_report
 from monosem.core.files import write_text
 from monosem.core.stage import Stage, closure, key
 from monosem.core.store import Store
 from monosem.models.training import Learning
-from monosem.results.axis_gains import AxisReport, axis_report
 from monosem.results.correlation import CorrelationReport, correlation_report
 from monosem.results.rows import Row, table_text
 from monosem.results.search import search
@@ -60,6 +61,8 @@ class Reports(NamedTuple):
             names.append("axis_gains.png")
         if self.gained and self.gained.parts:
             names.append("decomposition.png")
+        if self.gained and self.gained.lines:
+            names.append("axis_curves.png")
         return names
 
 

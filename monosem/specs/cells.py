@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from monosem.axes.gains import AxisGains
 from monosem.core.fields import nearest
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.reconstruction import Reconstruction
-from monosem.results.axis_gains import AxisGains
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept, place_text
 from monosem.results.search import Goal, Quantity
@@ -144,6 +144,9 @@ def _check_axis_gains(asked: AxisGains, sweep: Sweep, cells: Sequence[Cell]) -> 
     curves = sorted({curve.name for cell in cells for curve in cell.experiment.curves})
     for curve in asked.curves:
         _check_known("Sweep.axis_gains: AxisGains.curves", curve, curves)
+    for measure in asked.measures:
+        clean = sorted(_clean_metrics(cells))
+        _check_known("Sweep.axis_gains: AxisGains.measures", measure, clean)
 
 
 def _check_known(field: str, name: str, known: Collection[str]) -> None:
