@@ -66,8 +66,9 @@ def _check_together(parser: Parser, flags: argparse.Namespace) -> None:
     typed = [name for name in values if values[name] != parser.get_default(name)]
     for action, (allowed, reason) in ALONE.items():
         if action in typed and set(typed) - {action, *allowed}:
-            with_ = " and ".join(map(_flag, allowed))
-            parser.error(f"{_flag(action)} goes only with {with_}: {reason}")
+            company = f"goes only with {' and '.join(map(_flag, allowed))}"
+            wanted = company if allowed else "goes with no other flag"
+            parser.error(f"{_flag(action)} {wanted}: {reason}")
     for name in ("older", "forget", "yes"):
         if name in typed and not flags.prune:
             parser.error(f"{_flag(name)} goes only with --prune")

@@ -58,9 +58,13 @@ def prune(flags: argparse.Namespace) -> int:
         print("nothing was freed")
         return DONE
     shown = {one.folder for one in chosen}
-    chosen_again = [one for one in _choose(flags, root, runs) if one.folder in shown]
+
+    def still_chosen() -> list[Kept]:
+        chosen = _choose(flags, root, _runs_that_keep(flags))
+        return [one for one in chosen if one.folder in shown]
+
     try:
-        freed = free(root, chosen_again) + waiting
+        freed = free(root, still_chosen)
     except StoreInUse as error:
         raise UsageError(f"--prune: {error}") from None
     print(f"freed {size_text(freed)}")

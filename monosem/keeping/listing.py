@@ -40,7 +40,9 @@ def listing(runs: Sequence[RunFolder]) -> str:
     """A table of runs, the latest last."""
     lines = [line for run in sorted(runs, key=_when) for line in _lines_of(run)]
     header = ["run", "when", "commit", "state", "line", "clean", "areas under"]
-    return markdown_table(header, lines)
+    text = markdown_table(header, lines)
+    has_changes = any(line.commit.endswith("+") for line in lines)
+    return f"{text}\n\n+: with changes that were not committed." if has_changes else text
 
 
 def _when(run: RunFolder) -> float:
@@ -73,7 +75,7 @@ def _commit(made: dict[str, Any]) -> str:
     code = made.get("code") or {}
     if not code.get("commit"):
         return UNKNOWN
-    return f"{code['commit'][:10]}{'' if code.get('clean') else ' +'}"
+    return f"{code['commit'][:10]}{' +' if code.get('clean') is False else ''}"
 
 
 def _state(run: RunFolder) -> str:

@@ -1,7 +1,7 @@
 """The store's house: what is in it, who needs it, and freeing what may go.
 
-What is freed is first moved to <root>/.pruned, artifact by artifact, and removed from there: whoever
-ends the process in between leaves a store of whole artifacts, and the next --prune goes on.
+What is freed is first moved to <root>/.pruned, artifact by artifact, and removed from there: a
+process that ends in between leaves a store of whole artifacts, and the next --prune goes on.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,8 +189,10 @@ def choice_table(chosen: Sequence[Kept], places: set[str]) -> str:
     return markdown_table(["kind of stage", "to free", "size", "of them needed"], body)
 
 
-def free(root: Path, chosen: Sequence[Kept]) -> int:
+def free(root: Path, choose: Callable[[], Sequence[Kept]]) -> int:
     """Remove folders of a store; the number of bytes that are free now.
+
+    choose: says which, while nothing else is at work in the store.
 
     Raises StoreInUse, with everything still there, where a run reads from the store or a stage is
     being computed.
@@ -201,9 +203,10 @@ def free(root: Path, chosen: Sequence[Kept]) -> int:
         for one in contents(root):
             if one.state == PARTIAL and not locks.enter_context(sole_lock(one.folder)):
                 raise StoreInUse(f"{one.place} is being computed: nothing was freed")
-        moved = [one for one in chosen if _move(root, one)]
+        waiting = leftovers(root)
+        moved = [one for one in choose() if _move(root, one)]
         shutil.rmtree(root / PRUNED, ignore_errors=True)
-    return _total(moved)
+    return _total(moved) + waiting
 
 
 def leftovers(root: Path) -> int:
@@ -243,7 +246,6 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def run_names(runs: Mapping[str, object] | Sequence[RunFolder]) -> str:
-    """Some of their names."""
-    names = [str(run.path) if isinstance(run, RunFolder) else run for run in runs]
-    return _few(names)
+def run_names(runs: Sequence[RunFolder]) -> str:
+    """Some of their paths."""
+    return _few([str(run.path) for run in runs])

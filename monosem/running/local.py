@@ -98,7 +98,9 @@ def features(
     split: "train" or "test".
     """
     stage = Features(encoder=representation, data=data, split=split)
-    return Store(store).get(stage)["features"]
+    artifacts = Store(store)
+    with artifacts.in_use():
+        return artifacts.get(stage)["features"]
 
 
 def export_saelens(
