@@ -79,7 +79,9 @@ class Store:
         to. Where everything is there, none needs to be writable.
     """
 
-    def __init__(self, root: str | Path | Sequence[Path], callbacks: tuple[Callback, ...] = ()):
+    def __init__(
+        self, root: str | Path | Sequence[str | Path], callbacks: tuple[Callback, ...] = ()
+    ):
         roots = [root] if isinstance(root, str | Path) else root
         self.roots = tuple(Path(one).absolute() for one in roots)
         self.root = self.roots[0]

@@ -55,12 +55,14 @@ class Results:
 
 
 def run(
-    spec: Spec | Experiment, store: str | Path = "store", runs: str | Path | None = None
+    spec: Spec | Experiment,
+    store: str | Path | Sequence[str | Path] = "store",
+    runs: str | Path | None = None,
 ) -> Results:
     """Compute an experiment, or find it in the store, and return its results.
 
     spec: what `load` reads from Gin files, or an Experiment that was made in Python.
-    store: the folder where artifacts are kept and found again.
+    store: the folder where artifacts are kept and found again; or several, as `Store` takes them.
     runs: the folder that the experiment's run folder goes to; None: none is written.
 
     Raises FieldError where a spec does not go with its data, and StageError where a stage cannot
