@@ -19,6 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -98,13 +99,24 @@ def _git(project: Path, *arguments: str) -> str | None:
 @functools.cache
 def versions() -> dict[str, str]:
     """By name, python first; libraries that are not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in ("monosem", *LIBRARIES):
+    found = {"python": platform.python_version(), "monosem": _own_version()}
+    for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _own_version() -> str:
+    """Of a checkout what pyproject.toml says, as it need not be installed."""
+    project = PROJECT / "pyproject.toml"
+    if project.exists():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    try:
+        return metadata.version("monosem")
+    except metadata.PackageNotFoundError:  # a copy of the folder monosem alone
+        return "of unknown version"
 
 
 @functools.cache
