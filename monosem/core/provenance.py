@@ -30,7 +30,7 @@ import torch
 PROJECT = Path(__file__).resolve().parents[2]  # holds the folder monosem
 CODE = ("monosem", "gin", "sweeps", "run.py")  # what a clean tree is clean of
 LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "gin-config",
+    "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "gin-config",
     "ray", "transformers", "peft", "timm",
 )  # fmt: skip
 HANDED_OVER = "MONOSEM_PROVENANCE"  # the variable that workers read
@@ -105,6 +105,7 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    found["torch"] = torch.__version__  # with its build, +cpu or +cu130
     return found
 
 
