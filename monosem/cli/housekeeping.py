@@ -13,7 +13,7 @@ from monosem.cli.settings import is_read_only, store_folders
 
 if TYPE_CHECKING:
     from monosem.keeping.found import RunFolder
-    from monosem.keeping.upkeep import Kept
+    from monosem.keeping.upkeep import StoredFolder
 
 
 def store_info(flags: argparse.Namespace) -> int:
@@ -29,23 +29,38 @@ def store_info(flags: argparse.Namespace) -> int:
 
 def prune(flags: argparse.Namespace) -> int:
     """Frees what no run needs, or what is old, after showing it and asking."""
-    from monosem.keeping.upkeep import (
-        StoreInUse,
-        choice_table,
-        contents,
-        free,
-        leftovers,
-        needs,
-        size_text,
-    )  # fmt: skip
+    from monosem.keeping.upkeep import StoreInUse, free, leftovers, size_text
 
     root = _store_to_prune(flags)
-    runs = _runs_that_keep(flags)
-    chosen = _choose(flags, root, runs)
+    chosen = _choose(flags, root)
     waiting = leftovers(root)
     if not chosen and not waiting:
         print(f"{root}: nothing to free")
         return DONE
+    _show(flags, root, chosen, waiting)
+    total = sum(one.size for one in chosen) + waiting
+    if not flags.yes and not _agrees(f"free {size_text(total)} of {root}?"):
+        print("nothing was freed")
+        return DONE
+    shown = {one.folder for one in chosen}
+    try:
+        freed = free(root, lambda: [one for one in _choose(flags, root) if one.folder in shown])
+    except StoreInUse as error:
+        raise UsageError(f"--prune: {error}") from None
+    print(f"freed {size_text(freed)}")
+    return DONE
+
+
+def _show(
+    flags: argparse.Namespace, root: Path, chosen: Sequence[StoredFolder], waiting: int
+) -> None:
+    """What would be freed, and for whom the rest is kept.
+
+    waiting: the bytes that an earlier --prune has left to be removed.
+    """
+    from monosem.keeping.upkeep import choice_table, contents, needs, size_text
+
+    runs = _runs_that_keep(flags)
     if chosen:
         print(choice_table(chosen, needs(runs, contents(root)).places))
     if waiting:
@@ -53,28 +68,13 @@ def prune(flags: argparse.Namespace) -> int:
     if flags.older is None:
         names = ", ".join(run.path.name for run in runs) or "none"
         print(f"kept: what the runs of {Path(flags.runs).absolute()} need ({names})")
-    total = sum(one.size for one in chosen) + waiting
-    if not flags.yes and not _agrees(f"free {size_text(total)} of {root}?"):
-        print("nothing was freed")
-        return DONE
-    shown = {one.folder for one in chosen}
-
-    def still_chosen() -> list[Kept]:
-        chosen = _choose(flags, root, _runs_that_keep(flags))
-        return [one for one in chosen if one.folder in shown]
-
-    try:
-        freed = free(root, still_chosen)
-    except StoreInUse as error:
-        raise UsageError(f"--prune: {error}") from None
-    print(f"freed {size_text(freed)}")
-    return DONE
 
 
-def _choose(flags: argparse.Namespace, root: Path, runs: Sequence[RunFolder]) -> list[Kept]:
+def _choose(flags: argparse.Namespace, root: Path) -> list[StoredFolder]:
     """What is to be freed. Raises UsageError where it is not known what some run needs."""
     from monosem.keeping.upkeep import contents, needs, older, run_names, unneeded
 
+    runs = _runs_that_keep(flags)
     kept = contents(root)
     if flags.older is not None:
         return older(kept, flags.older)

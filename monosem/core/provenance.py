@@ -34,6 +34,7 @@ LIBRARIES = (
     "ray", "transformers", "peft", "timm",
 )  # fmt: skip
 HANDED_OVER = "MONOSEM_PROVENANCE"  # the variable that workers read
+ACCOUNT = r"(?<=://)[^/@\s]+@"  # in an address: name and password
 GIT_SECONDS = 20
 
 Made = Mapping[str, Any]  # what `provenance` returns, or less of it: older files know less
@@ -153,11 +154,14 @@ def command() -> str:
 def without_home(text: str) -> str:
     """The text with `~` for the home folder, `USER` for the person's name in other paths, and
     without what stands before the @ of an address."""
-    person = pwd.getpwuid(os.getuid())
-    for home in {str(Path.home()), person.pw_dir} - {"/"}:
+    try:
+        person = pwd.getpwuid(os.getuid())
+    except KeyError:  # in a container, say: nobody to be named
+        return re.sub(ACCOUNT, "", text)
+    for home in {os.environ.get("HOME", "").rstrip("/"), person.pw_dir} - {"/", ""}:
         text = re.sub(rf"{re.escape(home)}(?=/|$|['\"\s,;:)])", "~", text)
     text = re.sub(rf"(?<=/){re.escape(person.pw_name)}(?=/|$|['\"\s,;:)])", "USER", text)
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+    return re.sub(ACCOUNT, "", text)
 
 
 # For people

@@ -27,7 +27,7 @@ class StoreInUse(RuntimeError):
     """Something is at work in the store, so that nothing is freed."""
 
 
-class Kept(NamedTuple):
+class StoredFolder(NamedTuple):
     """A folder of the store.
 
     place: `<Stage>/<key>`, by which runs name it; a begun and a damaged one have it too.
@@ -62,19 +62,19 @@ class Needs(NamedTuple):
         return set().union(*self.of_runs.values())
 
 
-def contents(root: Path) -> list[Kept]:
+def contents(root: Path) -> list[StoredFolder]:
     """Everything that a store holds, by kind."""
     kinds = sorted(path for path in root.iterdir() if path.is_dir() and path.name != PRUNED)
     return [kept for kind in kinds for kept in _of_kind(kind)]
 
 
-def _of_kind(kind: Path) -> Iterator[Kept]:
+def _of_kind(kind: Path) -> Iterator[StoredFolder]:
     for folder in sorted(path for path in kind.iterdir() if path.is_dir()):
         name, _, ending = folder.name.partition(".")
         is_whole = not ending and read_manifest(folder) is not None
         state = PARTIAL if ending == "partial" else WHOLE if is_whole else DAMAGED
         with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
-            yield Kept(folder, f"{kind.name}/{name}", state, _size(folder), _made(folder))
+            yield StoredFolder(folder, f"{kind.name}/{name}", state, _size(folder), _made(folder))
 
 
 def _size(folder: Path) -> int:
@@ -86,7 +86,7 @@ def _made(folder: Path) -> float:
     return (manifest if manifest.exists() else folder).stat().st_mtime
 
 
-def needs(runs: Iterable[RunFolder], kept: Sequence[Kept]) -> Needs:
+def needs(runs: Iterable[RunFolder], kept: Sequence[StoredFolder]) -> Needs:
     """What runs need; an artifact needs no other once it is there, but runs name all."""
     there = {one.place for one in kept}
     of_runs: dict[str, set[str]] = {}
@@ -116,8 +116,8 @@ def store_report(root: Path, runs: Sequence[RunFolder]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _kinds_table(kept: Sequence[Kept], needed: Needs) -> str:
-    kinds: dict[str, list[Kept]] = {}
+def _kinds_table(kept: Sequence[StoredFolder], needed: Needs) -> str:
+    kinds: dict[str, list[StoredFolder]] = {}
     for one in kept:
         kinds.setdefault(one.kind, []).append(one)
     ranked = sorted(kinds.items(), key=lambda item: -_total(item[1]))
@@ -134,7 +134,7 @@ def _kinds_table(kept: Sequence[Kept], needed: Needs) -> str:
     return markdown_table(header, body) if body else ""
 
 
-def _runs_table(kept: Sequence[Kept], needed: Needs) -> str:
+def _runs_table(kept: Sequence[StoredFolder], needed: Needs) -> str:
     """What each run needs, and what would be free without it."""
     body = []
     for name, places in needed.of_runs.items():
@@ -156,24 +156,24 @@ def _few(names: Sequence[str]) -> str:
 # --prune
 
 
-def unneeded(kept: Sequence[Kept], needed: Needs) -> list[Kept]:
+def unneeded(kept: Sequence[StoredFolder], needed: Needs) -> list[StoredFolder]:
     """What no run needs, and what is damaged."""
     places = needed.places
     return [one for one in kept if one.state == DAMAGED or one.place not in places]
 
 
-def older(kept: Sequence[Kept], days: float) -> list[Kept]:
+def older(kept: Sequence[StoredFolder], days: float) -> list[StoredFolder]:
     """What was made more than so many days ago, whoever needs it."""
     limit = time.time() - days * DAY
     return [one for one in kept if one.made < limit]
 
 
-def choice_table(chosen: Sequence[Kept], places: set[str]) -> str:
+def choice_table(chosen: Sequence[StoredFolder], places: set[str]) -> str:
     """What would be freed, by kind.
 
     places: what runs need, which would be computed again for them.
     """
-    kinds: dict[str, list[Kept]] = {}
+    kinds: dict[str, list[StoredFolder]] = {}
     for one in chosen:
         kinds.setdefault(one.kind, []).append(one)
     ranked = sorted(kinds.items(), key=lambda item: -_total(item[1]))
@@ -189,7 +189,7 @@ def choice_table(chosen: Sequence[Kept], places: set[str]) -> str:
     return markdown_table(["kind of stage", "to free", "size", "of them needed"], body)
 
 
-def free(root: Path, choose: Callable[[], Sequence[Kept]]) -> int:
+def free(root: Path, choose: Callable[[], Sequence[StoredFolder]]) -> int:
     """Remove folders of a store; the number of bytes that are free now.
 
     choose: says which, while nothing else is at work in the store.
@@ -214,7 +214,7 @@ def leftovers(root: Path) -> int:
     return _size(root / PRUNED) if (root / PRUNED).is_dir() else 0
 
 
-def _move(root: Path, one: Kept) -> bool:
+def _move(root: Path, one: StoredFolder) -> bool:
     """Take an artifact out of the store at once; False where it is gone already."""
     target = root / PRUNED / one.kind / one.folder.name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -229,11 +229,11 @@ def _move(root: Path, one: Kept) -> bool:
 # For people
 
 
-def _total(kept: Iterable[Kept]) -> int:
+def _total(kept: Iterable[StoredFolder]) -> int:
     return sum(one.size for one in kept)
 
 
-def _count(kept: Sequence[Kept]) -> str:
+def _count(kept: Sequence[StoredFolder]) -> str:
     return f"{len(kept)} artifacts ({size_text(_total(kept))})"
 
 
