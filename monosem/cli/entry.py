@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from monosem.cli.finished import gather
-from monosem.cli.flags import parse
+from monosem.cli.finished import gather, list_runs, show_differences
+from monosem.cli.flags import command, parse
+from monosem.cli.housekeeping import prune, store_info
 from monosem.cli.outcomes import FAILED, INTERRUPTED, WRONG, RunError, UsageError
 from monosem.cli.run import run, show_plan
 from monosem.specs.errors import ClusterError, SpecError
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "gather": gather,
+    "list": list_runs,
+    "diff": show_differences,
+    "store_info": store_info,
+    "prune": prune,
+    "plan": show_plan,
+}  # by the flag that asks for it; without any it is a run
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
@@ -20,8 +30,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
     prog: the name that the person typed, for messages.
     """
     flags = parse(arguments, prog)
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
-        return _do(flags)
+        return _do(flags, [*command(prog).split(), *typed])
     except KeyboardInterrupt:
         print(
             "\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr
@@ -35,8 +46,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
         return FAILED
 
 
-def _do(flags: argparse.Namespace) -> int:
-    """The exit code of what is asked for."""
-    if flags.gather:
-        return gather(flags)
-    return show_plan(flags) if flags.plan else run(flags)
+def _do(flags: argparse.Namespace, words: Sequence[str]) -> int:
+    """The exit code of what is asked for.
+
+    words: the command as it was typed, for the records of a run.
+    """
+    for flag, action in ACTIONS.items():
+        if getattr(flags, flag):
+            return action(flags)
+    from monosem.core.provenance import remember_command  # heavy, as all of core
+
+    remember_command(words)
+    return run(flags)

@@ -1,4 +1,4 @@
-"""What looks at finished runs: --gather, which draws them again, several over one another."""
+"""What looks at finished runs: --list, --diff, and --gather, which draws them again."""
 
 from __future__ import annotations
 
@@ -31,6 +31,33 @@ def gather(flags: argparse.Namespace) -> int:
     is_sweep = any(row.swept for row in rows)
     print(overview(Table(rows)) if is_sweep else tables(Table(rows)))
     print(f"written: {written}")
+    return DONE
+
+
+def list_runs(flags: argparse.Namespace) -> int:
+    """Prints what has been run."""
+    from monosem.keeping.listing import list_runs as listed
+
+    try:
+        print(listed(Path(flags.runs)))
+    except OSError as error:
+        raise UsageError(f"--list: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"--runs: {error}") from None
+    return DONE
+
+
+def show_differences(flags: argparse.Namespace) -> int:
+    """Prints in what two runs differ."""
+    from monosem.keeping.differences import difference_report
+
+    first, second = map(Path, flags.diff)
+    if first.resolve() == second.resolve():
+        raise UsageError(f"--diff: {second} is named twice")
+    try:
+        print(difference_report(first, second))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--diff: {error}") from None
     return DONE
 
 

@@ -13,6 +13,13 @@ LANGUAGE_FLAGS = {
     "checkpointing": "compute activations of a training twice, to keep fewer of them",
     "shard": "spread their layers over all GPUs and the CPU (by accelerate)",
 }
+ALONE = {
+    "gather": (("runs",), "it reads tables alone"),
+    "list": (("runs",), "it looks at what is there"),
+    "diff": ((), "it compares the two folders that it names"),
+    "store_info": (("stores", "runs"), "it looks at what is there"),
+    "prune": (("stores", "runs", "older", "forget", "yes"), "it computes nothing"),
+}  # what is asked for without a spec: the flags that go with it, and why no others
 SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
 
 
@@ -46,12 +53,33 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     _add_flags(parser)
     _add_language_flags(parser)
     _add_sweep_flags(parser)
+    _add_finished_flags(parser)
+    _add_store_flags(parser)
     flags = parser.parse_args(arguments)
-    if flags.gather and _asks_for_a_run(flags):
-        parser.error("--gather goes only with --runs: it reads tables alone")
-    if not flags.gather and not flags.files:
-        parser.error("--gin FILE is needed")
+    _check_together(parser, flags)
     return flags
+
+
+def _check_together(parser: Parser, flags: argparse.Namespace) -> None:
+    """Refuse flags that do not go with what is asked for."""
+    values = vars(flags)
+    typed = [name for name in values if values[name] != parser.get_default(name)]
+    for action, (allowed, reason) in ALONE.items():
+        if action in typed and set(typed) - {action, *allowed}:
+            company = f"goes only with {' and '.join(map(_flag, allowed))}"
+            wanted = company if allowed else "goes with no other flag"
+            parser.error(f"{_flag(action)} {wanted}: {reason}")
+    for name in ("older", "forget", "yes"):
+        if name in typed and not flags.prune:
+            parser.error(f"{_flag(name)} goes only with --prune")
+    if not flags.files and not set(typed) & ALONE.keys():
+        parser.error("--gin FILE is needed")
+
+
+def _flag(name: str) -> str:
+    """As it is typed."""
+    typed = {"files": "gin", "bindings": "set", "stores": "store"}.get(name, name)
+    return f"--{typed.replace('_', '-')}"
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -89,9 +117,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--store",
+        dest="stores",
         metavar="DIR",
-        default="store",
-        help="where artifacts are kept and found again (default: store)",
+        action="append",
+        help="where artifacts are kept and found again (default: store); repeatable: all are read "
+        "from, the first is written to",
     )
     parser.add_argument(
         "--compile",
@@ -99,6 +129,49 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="compile networks that are pre-trained: a tenth or more off long trainings, "
         "rounded otherwise",
     )
+
+
+def _add_finished_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("to look at finished runs", "without a spec")
+    group.add_argument(
+        "--list",
+        action="store_true",
+        help="what has been run: when, by which commit, with which accuracies",
+    )
+    group.add_argument(
+        "--diff",
+        metavar="RUN",
+        nargs=2,
+        help="the bindings and numbers in which two run folders differ",
+    )
+
+
+def _add_store_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("to look after the store", "without a spec")
+    group.add_argument(
+        "--store-info",
+        action="store_true",
+        help="how large it is by kind of stage, and which run folders need what",
+    )
+    group.add_argument(
+        "--prune",
+        action="store_true",
+        help="show what no folder of --runs needs, ask, and free it",
+    )
+    group.add_argument(
+        "--older",
+        metavar="DAYS",
+        type=day_count,
+        help="with --prune: free what was made longer ago instead, whoever needs it",
+    )
+    group.add_argument(
+        "--forget",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="with --prune: keep nothing for this run folder; repeatable",
+    )
+    group.add_argument("--yes", action="store_true", help="with --prune: do not ask")
 
 
 def _add_language_flags(parser: argparse.ArgumentParser) -> None:
@@ -155,8 +228,14 @@ def gpu_count(text: str) -> float:
     return count
 
 
+def day_count(text: str) -> float:
+    days = float(text)
+    _check_amount(0 <= days < 1e6, f"0 or more, got {text}")
+    return days
+
+
 job_count.__name__ = "whole number"  # argparse says it of text that is none
-cpu_count.__name__ = gpu_count.__name__ = "number"
+cpu_count.__name__ = gpu_count.__name__ = day_count.__name__ = "number"
 
 
 def _check_amount(is_allowed: bool, wanted: str) -> None:
@@ -167,11 +246,6 @@ def _check_amount(is_allowed: bool, wanted: str) -> None:
 def typed_sweep_flags(flags: argparse.Namespace) -> list[str]:
     """The flags of a sweep that were typed."""
     return [name for name in SWEEP_FLAGS if getattr(flags, name) is not None]
-
-
-def _asks_for_a_run(flags: argparse.Namespace) -> bool:
-    typed = [flags.files, flags.bindings, flags.plan, flags.compile, typed_sweep_flags(flags)]
-    return any([*typed, *typed_language_flags(flags)])
 
 
 def typed_language_flags(flags: argparse.Namespace) -> list[str]:

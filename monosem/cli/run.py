@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monosem.cli.outcomes import DONE, FAILED, RunError
-from monosem.cli.settings import check_folder, compile_networks, read_spec, usable_folder
+from monosem.cli.outcomes import DONE, FAILED, RunError, UsageError
+from monosem.cli.settings import (
+    check_folder,
+    compile_networks,
+    is_read_only,
+    read_spec,
+    store_folders,
+    usable_folder,
+)
 
 if TYPE_CHECKING:
     from monosem.specs.load import Spec
@@ -21,7 +29,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.compile:
         compile_networks()
     folder = usable_folder(Path(flags.runs, spec.name), "--runs")
-    store = usable_folder(Path(flags.store), "--store")
+    stores = _usable_stores(flags, spec)
 
     from monosem.core.stage import StageError
     from monosem.running.local import run_experiment
@@ -29,20 +37,40 @@ def run(flags: argparse.Namespace) -> int:
 
     try:
         if isinstance(spec, Spec):
-            run_experiment(spec, folder, store)
+            run_experiment(spec, folder, stores)
             return DONE
-        return _run_sweep(spec, folder, store, flags)
+        return _run_sweep(spec, folder, stores, flags)
     except (StageError, OSError) as error:
         raise RunError(str(error)) from None
 
 
-def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespace) -> int:
+def _usable_stores(flags: argparse.Namespace, spec: Spec | Study) -> list[Path]:
+    """The stores; the first is made, or must hold everything where it cannot be written to."""
+    folders = store_folders(flags)
+    if not is_read_only(folders[0]):
+        usable_folder(folders[0], "--store")
+        return folders
+    from monosem.core.stage import plan
+    from monosem.core.store import Store
+
+    stages = [stage for cell in spec.experiments.values() for stage in cell.stages]
+    if missing := sum(map(len, plan(stages, Store(folders).has))):
+        raise UsageError(
+            f"--store: the folder {folders[0]} cannot be written to, and {missing} stages are "
+            "missing; name one that can be in front of it"
+        )
+    return folders
+
+
+def _run_sweep(
+    study: Study, folder: Path, stores: Sequence[Path], flags: argparse.Namespace
+) -> int:
     from monosem.running.sweep import run_sweep
     from monosem.running.trials import RunOptions
 
     address = flags.address or os.environ.get("RAY_ADDRESS")
     options = RunOptions(address, flags.cpus, flags.gpus, flags.jobs)
-    return DONE if run_sweep(study, folder, store, options) else FAILED
+    return DONE if run_sweep(study, folder, stores, options) else FAILED
 
 
 def show_plan(flags: argparse.Namespace) -> int:
@@ -57,8 +85,7 @@ def show_plan(flags: argparse.Namespace) -> int:
     with no_downloads():  # reading a spec opens its data, as what they hold is in the keys
         spec = read_spec(flags)
     check_folder(Path(flags.runs, spec.name), "--runs")
-    check_folder(Path(flags.store), "--store")
-    store = Store(Path(flags.store))
+    store = Store(store_folders(flags))
     lines = _stage_lines(spec)
     stages = [stage for cell in spec.experiments.values() for stage in cell.stages]
     waves = plan(stages, store.has)

@@ -30,6 +30,27 @@ def read_spec(flags: argparse.Namespace) -> Spec | Study:
     return spec
 
 
+def store_folders(flags: argparse.Namespace) -> list[Path]:
+    """The stores, the one that is written to first. Raises UsageError where one cannot be meant.
+
+    None is made. The others are only read, so they must be there.
+    """
+    folders = [Path(name) for name in flags.stores or ["store"]]
+    for position, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:position]]:
+            raise UsageError(f"--store: {folder} is named twice")
+        if position and not folder.is_dir():
+            raise UsageError(f"--store: there is no folder {folder} to read from")
+    if not is_read_only(folders[0]):
+        check_folder(folders[0], "--store")
+    return folders
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether the folder is there and cannot be written to."""
+    return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
+
+
 def usable_folder(path: Path, flag: str) -> Path:
     """The folder, made if it is not there. Raises UsageError where it cannot be written to."""
     check_folder(path, flag)

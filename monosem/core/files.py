@@ -66,6 +66,41 @@ def lock(folder: Path) -> Iterator[Path | None]:
         os.close(handle)
 
 
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a file that any number of processes may hold so, until the block ends.
+
+    It is made if need be. Where it cannot be made, on a read-only disk, nothing is held, and no
+    process of this machine can change anything there.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def sole_lock(path: Path) -> Iterator[bool]:
+    """Whether nobody else holds the file or folder, and then nobody does until the block ends."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, flags, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
 def _open_folder(folder: Path) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from monosem.checkpoints import saelens
 from monosem.core.files import lock
+from monosem.core.run_record import begin, cost_line, finish, is_recorded
 from monosem.core.stage import Stage, closure, group_shared, key, plan, title
 from monosem.core.store import Store
 from monosem.data.counts import describe_splits
@@ -33,8 +36,6 @@ from monosem.running.run_folder import describe_experiment
 from monosem.specs.load import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     import pandas
 
 
@@ -55,12 +56,14 @@ class Results:
 
 
 def run(
-    spec: Spec | Experiment, store: str | Path = "store", runs: str | Path | None = None
+    spec: Spec | Experiment,
+    store: str | Path | Sequence[str | Path] = "store",
+    runs: str | Path | None = None,
 ) -> Results:
     """Compute an experiment, or find it in the store, and return its results.
 
     spec: what `load` reads from Gin files, or an Experiment that was made in Python.
-    store: the folder where artifacts are kept and found again.
+    store: the folder where artifacts are kept and found again; or several, as `Store` takes them.
     runs: the folder that the experiment's run folder goes to; None: none is written.
 
     Raises FieldError where a spec does not go with its data, and StageError where a stage cannot
@@ -75,14 +78,15 @@ def run(
     experiment.preflight()
     artifacts = Store(store)
     folder = None if runs is None else Path(runs, experiment.name)
-    if folder is None:
-        from monosem.running.progress import ConsoleProgress
+    with artifacts.in_use():
+        if folder is None:
+            from monosem.running.progress import ConsoleProgress
 
-        artifacts.callbacks = (ConsoleProgress(),)
-        compute_missing(artifacts, experiment.stages)
-    else:
-        update_run_folder(folder, experiment, config, artifacts)
-    return collect_results(experiment, artifacts, folder)
+            artifacts.callbacks = (ConsoleProgress(),)
+            compute_missing(artifacts, experiment.stages)
+        else:
+            update_run_folder(folder, experiment, config, artifacts)
+        return collect_results(experiment, artifacts, folder)
 
 
 def features(
@@ -97,7 +101,9 @@ def features(
     split: "train" or "test".
     """
     stage = Features(encoder=representation, data=data, split=split)
-    return Store(store).get(stage)["features"]
+    artifacts = Store(store)
+    with artifacts.in_use():
+        return artifacts.get(stage)["features"]
 
 
 def export_saelens(
@@ -121,30 +127,33 @@ def export_saelens(
     saelens.write(Path(folder), trained, about)
 
 
-def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
+def run_experiment(spec: Spec, folder: Path, root: Path | Sequence[Path]) -> None:
     """Compute whatever is missing, write the run folder and print its tables.
 
     folder: the run folder.
-    root: of the store.
+    root: of the store, or several, as `Store` takes them.
 
     Raises StageError where a stage cannot go on.
     """
-    experiment = spec.experiment
+    experiment, began = spec.experiment, time.monotonic()
     store = Store(root)
-    stages = closure(experiment.stages)
-    missing = sum(map(len, plan(experiment.stages, store.has)))
-    print(
-        f"{experiment.name}: {missing} of {len(stages)} stages to compute",
-        file=sys.stderr,
-    )
-    tell_data([experiment])
-    update_run_folder(folder, experiment, spec.config, store)
-    rows = experiment.rows(store.get)
+    with store.in_use():
+        stages = closure(experiment.stages)
+        missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
+        print(
+            f"{experiment.name}: {len(missing)} of {len(stages)} stages to compute",
+            file=sys.stderr,
+        )
+        tell_data([experiment])
+        update_run_folder(folder, experiment, spec.config, store)
+        rows = experiment.rows(store.get)
+        cost = cost_line(store, stages, missing, time.monotonic() - began)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
     gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
     print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
+    print(cost, file=sys.stderr)
 
 
 def tell_data(experiments: Iterable[Experiment]) -> None:
@@ -162,16 +171,16 @@ def update_run_folder(
     config: the Gin text that makes the experiment; None where it was made in Python.
     """
     warn_of_another_spec(folder, config, store)
-    if all(map(store.has, experiment.stages)) and run_folder.is_complete(
-        folder, experiment, config, store
-    ):
+    stages = closure(experiment.stages)
+    has_all = all(map(store.has, experiment.stages)) and is_recorded(folder, stages)
+    if has_all and run_folder.is_complete(folder, experiment, config, store):
         return
     # Heavy, and not needed where nothing is to be computed.
     from monosem.running.progress import ConsoleProgress
     from monosem.running.tensorboard import TensorBoardWriter
 
-    stages = closure(experiment.stages)
     with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
+        beginning = begin(folder, stages)
         board.replay(store, stages)
         store.callbacks = (ConsoleProgress(), board)
         compute_missing(store, experiment.stages)
@@ -180,6 +189,7 @@ def update_run_folder(
         board.report(experiment, experiment.rows(store.get))
         for figure in figures:
             board.picture(figure)
+        finish(folder, stages, beginning)
 
 
 def compute_missing(store: Store, stages: Sequence[Stage]) -> None:

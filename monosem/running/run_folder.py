@@ -2,7 +2,7 @@
 
 curves.csv, measures.csv, summary.md, config.gin, gallery.json, gallery.html and the figures. Each
 is written whole or left as it is. TensorBoard's event files lie beside them, but only
-tensorboard.py knows what is in them.
+tensorboard.py knows what is in them, and provenance.json, of which core/run_record.py knows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from monosem.axes.gains import AxisReport
 from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
+from monosem.core.provenance import describe
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
 from monosem.data.counts import describe_splits
@@ -120,12 +121,8 @@ def _noun(stage: Stage) -> str:
 
 
 def _hardware(stages: list[Stage], store: Store) -> list[str]:
-    lines = []
-    for stage in stages:
-        made = store.provenance(stage)
-        lines.append(
-            f"computed with torch {made['torch']} on {made['device']}, {made['threads']} threads"
-        )
+    """By which code, with what and on what: a line for all stages that were made alike."""
+    lines = [f"computed by {describe(store.provenance(stage))}" for stage in stages]
     return list(dict.fromkeys(lines))
 
 

@@ -162,7 +162,7 @@ class Failure(NamedTuple):
 class TrialSetting(NamedTuple):
     """What all trials of a sweep have in common.
 
-    root: of the store.
+    root: of the store, or several, as `Store` takes them.
     storage: a folder for Tune that all nodes share, emptied before and after.
     log_path: for each stage, the file with the tracebacks of its failed tries.
     resources: what a trial gets.
@@ -170,7 +170,7 @@ class TrialSetting(NamedTuple):
     retries: of a group that fails. A node that dies counts as a failure.
     """
 
-    root: Path
+    root: Path | Sequence[Path]
     storage: Path
     log_path: Callable[[Stage], Path]
     resources: TrialResources

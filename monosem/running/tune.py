@@ -33,6 +33,7 @@ from ray.tune import schedulers
 from ray.tune.search import Searcher
 
 from monosem.checkpoints.transformer_folder import CHECKPOINTING, HALF, SHARD
+from monosem.core.provenance import for_workers
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
@@ -110,7 +111,10 @@ def _connect(address: str | None, modules: Sequence[str]) -> None:
         attempts = 2  # on a busy machine its own processes may be too slow for it to start
     runtime_env = {
         "py_modules": _code_of(("monosem", *modules)),
-        "env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        "env_vars": {
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            **for_workers(),
+        },
     }
     for attempt in range(1, attempts + 1):
         try:
@@ -383,7 +387,9 @@ def _first_line(error: BaseException) -> str:
 # In a worker
 
 
-def compute_group(config: dict[str, Any], stages: Mapping[str, Stage], root: Path) -> None:
+def compute_group(
+    config: dict[str, Any], stages: Mapping[str, Stage], root: Path | Sequence[Path]
+) -> None:
     """A trial: one group, with as many torch threads as it has CPUs."""
     torch.set_num_threads(max(1, int(config["cpu"])))
     reporter = TuneReporter(config["keys"])
