@@ -249,7 +249,7 @@ def mark_unfinished(study: Study, folder: Path, missing: Sequence[Stage]) -> Non
 
 
 def write_manifest(study: Study, folder: Path) -> None:
-    """Note in cells.txt which folders are cells of this sweep.
+    """Note in cells.txt which folders are cells of this sweep, and in sweep.gin what it is.
 
     Folders of cells that are no longer in the grid are emptied, so that TensorBoard does not show
     them. Their artifacts stay in the store.
@@ -260,6 +260,7 @@ def write_manifest(study: Study, folder: Path) -> None:
             "its curves.csv and figures are replaced",
             file=sys.stderr,
         )
+    write_text(folder / "sweep.gin", study.config)
     names = [cell.name for cell in study.cells]
     manifest = folder / "cells.txt"
     earlier = manifest.read_text(encoding="utf-8").splitlines() if manifest.exists() else []
