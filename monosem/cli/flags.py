@@ -1,0 +1,179 @@
+"""The flags: which there are, and which of them go together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from monosem.cli.outcomes import WRONG
+
+LANGUAGE_FLAGS = {
+    "half": "their weights in bfloat16, half the memory",
+    "checkpointing": "compute activations of a training twice, to keep fewer of them",
+    "shard": "spread their layers over all GPUs and the CPU (by accelerate)",
+}
+SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        advice = f"{command(self.prog)} --help lists the flags"
+        self.exit(WRONG, f"{self.prog}: {message} ({advice})\n")
+
+
+def command(prog: str) -> str:
+    """What a person types to run the program."""
+    return f"python {prog}" if prog.endswith(".py") else prog
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(
+        prog=prog,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Compute the experiment, or the sweep, that Gin files describe and leave its "
+        "robustness curves under runs/.",
+        epilog="examples:\n"
+        f"  {command(prog)} --gin gin/ncl.gin\n"
+        f"  {command(prog)} --gin gin/simclr.gin --set 'Pretrain.epochs = 3' --plan\n"
+        f"  {command(prog)} --gin sweeps/label_noise.gin\n"
+        f"  {command(prog)} --gather runs/simclr runs/ncl runs/sae\n"
+        "  tensorboard --logdir runs",
+    )
+    _add_flags(parser)
+    _add_language_flags(parser)
+    _add_sweep_flags(parser)
+    flags = parser.parse_args(arguments)
+    if flags.gather and _asks_for_a_run(flags):
+        parser.error("--gather goes only with --runs: it reads tables alone")
+    if not flags.gather and not flags.files:
+        parser.error("--gin FILE is needed")
+    return flags
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gin",
+        "--gin_file",
+        dest="files",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a Gin file, by its path or by its name; repeatable, later files win",
+    )
+    parser.add_argument(
+        "--set",
+        "--gin_bindings",
+        dest="bindings",
+        metavar="'NAME.x = VALUE'",
+        action="append",
+        default=[],
+        help="a single binding; repeatable, wins over files",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what would be computed and what is already there, and stop",
+    )
+    parser.add_argument(
+        "--gather",
+        metavar="DIR",
+        nargs="+",
+        help="draw the curves of finished runs again, several over one another, from their tables",
+    )
+    parser.add_argument(
+        "--runs", metavar="DIR", default="runs", help="where results go (default: runs)"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        default="store",
+        help="where artifacts are kept and found again (default: store)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile networks that are pre-trained: a tenth or more off long trainings, "
+        "rounded otherwise",
+    )
+
+
+def _add_language_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "of language models",
+        "how they are computed, which no key knows; results differ by rounding",
+    )
+    for flag, text in LANGUAGE_FLAGS.items():
+        group.add_argument(f"--{flag}", action="store_true", help=text)
+
+
+def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "of a sweep",
+        "how its trials are run; no result depends on it but for the number of threads",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="a Ray cluster, or auto to find one on this machine (default: RAY_ADDRESS, else none)",
+    )
+    group.add_argument(
+        "--jobs", metavar="N", type=job_count, help="trials at a time (default: as many as fit)"
+    )
+    group.add_argument(
+        "--cpus",
+        metavar="X",
+        type=cpu_count,
+        help="CPUs of a trial, and its torch threads (default: 1)",
+    )
+    group.add_argument(
+        "--gpus",
+        metavar="X",
+        type=gpu_count,
+        help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
+    )
+
+
+def job_count(text: str) -> int:
+    count = int(text)
+    _check_amount(0 < count < 1e6, f"above 0, got {text}")
+    return count
+
+
+def cpu_count(text: str) -> float:
+    count = float(text)
+    _check_amount(0 < count < 1e6, f"above 0, got {text}")
+    return count
+
+
+def gpu_count(text: str) -> float:
+    count = float(text)
+    _check_amount(0 <= count < 1e6, f"0 or more, got {text}")
+    return count
+
+
+job_count.__name__ = "whole number"  # argparse says it of text that is none
+cpu_count.__name__ = gpu_count.__name__ = "number"
+
+
+def _check_amount(is_allowed: bool, wanted: str) -> None:
+    if not is_allowed:
+        raise argparse.ArgumentTypeError(f"must be {wanted}")
+
+
+def typed_sweep_flags(flags: argparse.Namespace) -> list[str]:
+    """The flags of a sweep that were typed."""
+    return [name for name in SWEEP_FLAGS if getattr(flags, name) is not None]
+
+
+def _asks_for_a_run(flags: argparse.Namespace) -> bool:
+    typed = [flags.files, flags.bindings, flags.plan, flags.compile, typed_sweep_flags(flags)]
+    return any([*typed, *typed_language_flags(flags)])
+
+
+def typed_language_flags(flags: argparse.Namespace) -> list[str]:
+    """The flags of language models that were typed."""
+    return [name for name in LANGUAGE_FLAGS if getattr(flags, name)]

@@ -1,0 +1,93 @@
+"""A run of an experiment or a sweep; with --plan, what it would compute and what is there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monosem.cli.outcomes import DONE, FAILED, RunError
+from monosem.cli.settings import check_folder, compile_networks, read_spec, usable_folder
+
+if TYPE_CHECKING:
+    from monosem.specs.load import Spec
+    from monosem.specs.study import Study
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Computes what is missing and leaves the run folder."""
+    spec = read_spec(flags)
+    if flags.compile:
+        compile_networks()
+    folder = usable_folder(Path(flags.runs, spec.name), "--runs")
+    store = usable_folder(Path(flags.store), "--store")
+
+    from monosem.core.stage import StageError
+    from monosem.running.local import run_experiment
+    from monosem.specs.load import Spec
+
+    try:
+        if isinstance(spec, Spec):
+            run_experiment(spec, folder, store)
+            return DONE
+        return _run_sweep(spec, folder, store, flags)
+    except (StageError, OSError) as error:
+        raise RunError(str(error)) from None
+
+
+def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespace) -> int:
+    from monosem.running.sweep import run_sweep
+    from monosem.running.trials import RunOptions
+
+    address = flags.address or os.environ.get("RAY_ADDRESS")
+    options = RunOptions(address, flags.cpus, flags.gpus, flags.jobs)
+    return DONE if run_sweep(study, folder, store, options) else FAILED
+
+
+def show_plan(flags: argparse.Namespace) -> int:
+    """Prints the missing stages, wave by wave, and those that are there.
+
+    Nothing is computed or downloaded, and neither folder is made.
+    """
+    from monosem.core.stage import closure, key, plan
+    from monosem.core.store import Store
+    from monosem.datasets.cifar import no_downloads
+
+    with no_downloads():  # reading a spec opens its data, as what they hold is in the keys
+        spec = read_spec(flags)
+    check_folder(Path(flags.runs, spec.name), "--runs")
+    check_folder(Path(flags.store), "--store")
+    store = Store(Path(flags.store))
+    lines = _stage_lines(spec)
+    stages = [stage for cell in spec.experiments.values() for stage in cell.stages]
+    waves = plan(stages, store.has)
+    for position, wave in enumerate(waves, 1):
+        for stage in wave:
+            print(f"wave {position}  to do  {lines[key(stage)]}")
+    for stage in closure(stages):
+        if store.has(stage):
+            print(f"        there  {lines[key(stage)]}")
+    missing = sum(map(len, waves))
+    total = f"{missing} to compute, in {len(waves)} waves" if missing else "all there"
+    print(f"{spec.name}: {total}{_of_cells(spec)}")
+    return DONE
+
+
+def _stage_lines(spec: Spec | Study) -> dict[str, str]:
+    """Key and title of every stage, by its key; of a sweep with the first cell that needs it."""
+    from monosem.core.stage import closure, key
+    from monosem.running.progress import stage_label
+
+    lines: dict[str, str] = {}
+    for cell, experiment in spec.experiments.items():
+        for stage in closure(experiment.stages):
+            line = f"{key(stage)}  {stage_label(stage)}"
+            lines.setdefault(key(stage), f"{line}  {cell}" if cell else line)
+    return lines
+
+
+def _of_cells(spec: Spec | Study) -> str:
+    from monosem.specs.study import Study
+
+    return f", for {len(spec.cells)} cells" if isinstance(spec, Study) else ""
