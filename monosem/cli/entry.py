@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from monosem.cli.about import describe, print_completion
 from monosem.cli.finished import gather
 from monosem.cli.flags import parse
 from monosem.cli.outcomes import FAILED, INTERRUPTED, WRONG, RunError, UsageError
@@ -37,6 +38,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
 
 def _do(flags: argparse.Namespace) -> int:
     """The exit code of what is asked for."""
+    if flags.describe is not None:
+        return describe(flags)
+    if flags.completion:
+        return print_completion(flags)
     if flags.gather:
         return gather(flags)
     return show_plan(flags) if flags.plan else run(flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ LANGUAGE_FLAGS = {
     "shard": "spread their layers over all GPUs and the CPU (by accelerate)",
 }
 SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
+SHELLS = ("bash", "zsh")
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +32,18 @@ def command(prog: str) -> str:
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = parser_of(prog)
+    flags = parser.parse_args(arguments)
+    if (question := _question(flags)) and (flags.gather or _asks_for_a_run(flags)):
+        parser.error(f"{question} goes alone")
+    if flags.gather and _asks_for_a_run(flags):
+        parser.error("--gather goes only with --runs: it reads tables alone")
+    if not flags.gather and not flags.files and not question:
+        parser.error("--gin FILE is needed")
+    return flags
+
+
+def parser_of(prog: str) -> Parser:
     parser = Parser(
         prog=prog,
         allow_abbrev=False,
@@ -46,12 +60,9 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     _add_flags(parser)
     _add_language_flags(parser)
     _add_sweep_flags(parser)
-    flags = parser.parse_args(arguments)
-    if flags.gather and _asks_for_a_run(flags):
-        parser.error("--gather goes only with --runs: it reads tables alone")
-    if not flags.gather and not flags.files:
-        parser.error("--gin FILE is needed")
-    return flags
+    _add_how_flags(parser)
+    _add_questions(parser)
+    return parser
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +122,21 @@ def _add_language_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    axes = parser.add_argument_group("a sweep without a file", "its name is Sweep.name, or theirs")
+    axes.add_argument(
+        "--grid",
+        dest="grids",
+        metavar="'NAME.x = (VALUE, VALUE)'",
+        action="append",
+        default=[],
+        help="an axis: every file that is an experiment, times these values; repeatable",
+    )
+    axes.add_argument(
+        "--seeds",
+        metavar="N",
+        type=job_count,
+        help="every seed that the files read takes the values 0 to N - 1, all of them together",
+    )
     group = parser.add_argument_group(
         "of a sweep",
         "how its trials are run; no result depends on it but for the number of threads",
@@ -135,6 +161,59 @@ def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         type=gpu_count,
         help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
     )
+
+
+def _add_how_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is computed", "which no key knows")
+    group.add_argument(
+        "--device",
+        metavar="D",
+        type=device_name,
+        help="cpu, cuda or a certain GPU: cuda:1 (default: the first GPU, else cpu)",
+    )
+    group.add_argument(
+        "--threads",
+        metavar="N",
+        type=job_count,
+        help="torch threads of an experiment (default: all cores; of a sweep, see --cpus)",
+    )
+    loudness = group.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "--quiet", action="store_true", help="no progress: tables and errors are printed alone"
+    )
+    loudness.add_argument(
+        "--verbose", action="store_true", help="a line for every stage, and one every ten seconds"
+    )
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("about monosem itself")
+    group.add_argument(
+        "--describe",
+        metavar="NAME",
+        nargs="?",
+        const="",
+        help="what can be bound: all classes, a kind, or one class with its fields",
+    )
+    group.add_argument(
+        "--completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        help="a script for bash or zsh that completes flags, files and names",
+    )
+
+
+def _question(flags: argparse.Namespace) -> str:
+    """The flag that asks about monosem itself; '' if none does."""
+    if flags.describe is not None:
+        return "--describe"
+    return "--completion" if flags.completion else ""
+
+
+def device_name(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
+    return text
 
 
 def job_count(text: str) -> int:
@@ -171,7 +250,8 @@ def typed_sweep_flags(flags: argparse.Namespace) -> list[str]:
 
 def _asks_for_a_run(flags: argparse.Namespace) -> bool:
     typed = [flags.files, flags.bindings, flags.plan, flags.compile, typed_sweep_flags(flags)]
-    return any([*typed, *typed_language_flags(flags)])
+    how = [flags.grids, flags.seeds, flags.device, flags.threads, flags.quiet, flags.verbose]
+    return any([*typed, *how, *typed_language_flags(flags)])
 
 
 def typed_language_flags(flags: argparse.Namespace) -> list[str]:

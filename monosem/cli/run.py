@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monosem.cli.outcomes import DONE, FAILED, RunError
-from monosem.cli.settings import check_folder, compile_networks, read_spec, usable_folder
+from monosem.cli.settings import (
+    check_folder,
+    compile_networks,
+    read_spec,
+    set_threads,
+    usable_folder,
+)
 
 if TYPE_CHECKING:
     from monosem.specs.load import Spec
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
 def run(flags: argparse.Namespace) -> int:
     """Computes what is missing and leaves the run folder."""
     spec = read_spec(flags)
+    set_threads(flags)
     if flags.compile:
         compile_networks()
     folder = usable_folder(Path(flags.runs, spec.name), "--runs")
@@ -25,11 +32,12 @@ def run(flags: argparse.Namespace) -> int:
 
     from monosem.core.stage import StageError
     from monosem.running.local import run_experiment
+    from monosem.running.progress import Voice
     from monosem.specs.load import Spec
 
     try:
         if isinstance(spec, Spec):
-            run_experiment(spec, folder, store)
+            run_experiment(spec, folder, store, Voice(flags.quiet, flags.verbose))
             return DONE
         return _run_sweep(spec, folder, store, flags)
     except (StageError, OSError) as error:
@@ -37,11 +45,14 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespace) -> int:
+    from monosem.running.progress import Voice
     from monosem.running.sweep import run_sweep
     from monosem.running.trials import RunOptions
 
     address = flags.address or os.environ.get("RAY_ADDRESS")
-    options = RunOptions(address, flags.cpus, flags.gpus, flags.jobs)
+    gpus = 0.0 if flags.device == "cpu" else flags.gpus
+    voice = Voice(flags.quiet, flags.verbose)
+    options = RunOptions(address, flags.cpus, gpus, flags.jobs, voice)
     return DONE if run_sweep(study, folder, store, options) else FAILED
 
 

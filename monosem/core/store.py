@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from monosem.core.device import out_of_memory
+from monosem.core.device import device, out_of_memory
 from monosem.core.files import file_digest, lock, write_synced
 from monosem.core.identity import to_plain
 from monosem.core.stage import Artifact, Job, Stage, StageError, key, title
@@ -261,7 +261,7 @@ class _StoreJob:
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 "seconds_in_last_process": round(seconds, 3),
                 "torch": torch.__version__,
-                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
                 "threads": torch.get_num_threads(),
             },
         }

@@ -8,7 +8,6 @@ autoencoder for SAELens. Nothing here knows Ray.
 from __future__ import annotations
 
 import contextlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from monosem.models.representation import Representation
 from monosem.results.summary import tables
 from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
+from monosem.running.progress import USUAL, ConsoleProgress, Voice
 from monosem.running.run_folder import describe_experiment
 from monosem.specs.load import Spec
 
@@ -75,10 +75,9 @@ def run(
     artifacts = Store(store)
     folder = None if runs is None else Path(runs, experiment.name)
     if folder is None:
-        from monosem.running.progress import ConsoleProgress
-
-        artifacts.callbacks = (ConsoleProgress(),)
-        compute_missing(artifacts, experiment.stages)
+        with contextlib.closing(progress_of(experiment, artifacts, USUAL)) as progress:
+            artifacts.callbacks = (progress,)
+            compute_missing(artifacts, experiment.stages)
     else:
         update_run_folder(folder, experiment, config, artifacts)
     return collect_results(experiment, artifacts, folder)
@@ -120,11 +119,12 @@ def export_saelens(
     saelens.write(Path(folder), trained, about)
 
 
-def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
+def run_experiment(spec: Spec, folder: Path, root: Path, voice: Voice = USUAL) -> None:
     """Compute whatever is missing, write the run folder and print its tables.
 
     folder: the run folder.
     root: of the store.
+    voice: how much is said meanwhile.
 
     Raises StageError where a stage cannot go on.
     """
@@ -132,11 +132,8 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
     store = Store(root)
     stages = closure(experiment.stages)
     missing = sum(map(len, plan(experiment.stages, store.has)))
-    print(
-        f"{experiment.name}: {missing} of {len(stages)} stages to compute",
-        file=sys.stderr,
-    )
-    update_run_folder(folder, experiment, spec.config, store)
+    voice.note(f"{experiment.name}: {missing} of {len(stages)} stages to compute")
+    update_run_folder(folder, experiment, spec.config, store, voice)
     rows = experiment.rows(store.get)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
@@ -145,26 +142,38 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
 
 
+def progress_of(experiment: Experiment, store: Store, voice: Voice) -> ConsoleProgress:
+    missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
+    return ConsoleProgress(missing, store, voice)
+
+
 def update_run_folder(
-    folder: Path, experiment: Experiment, config: str | None, store: Store
+    folder: Path,
+    experiment: Experiment,
+    config: str | None,
+    store: Store,
+    voice: Voice = USUAL,
 ) -> None:
     """Compute whatever is missing, and write the run folder unless it is there as it should be.
 
     config: the Gin text that makes the experiment; None where it was made in Python.
     """
-    warn_of_another_spec(folder, config, store)
+    warn_of_another_spec(folder, config, store, voice)
     if all(map(store.has, experiment.stages)) and run_folder.is_complete(
         folder, experiment, config, store
     ):
         return
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running.progress import ConsoleProgress
     from monosem.running.tensorboard import TensorBoardWriter
 
     stages = closure(experiment.stages)
-    with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
+    with (
+        lock(folder),
+        contextlib.closing(TensorBoardWriter(folder, stages)) as board,
+        contextlib.closing(progress_of(experiment, store, voice)) as progress,
+    ):
         board.replay(store, stages)
-        store.callbacks = (ConsoleProgress(), board)
+        store.callbacks = (progress, board)
         compute_missing(store, experiment.stages)
         board.replay(store, stages)  # what another process was faster with
         figures = run_folder.write(folder, experiment, config, store)
@@ -180,14 +189,13 @@ def compute_missing(store: Store, stages: Sequence[Stage]) -> None:
             store.get_together(group)
 
 
-def warn_of_another_spec(folder: Path, config: str | None, store: Store) -> None:
+def warn_of_another_spec(folder: Path, config: str | None, store: Store, voice: Voice) -> None:
     """Say it where the run folder holds the results of another spec of that name."""
     path = folder / "config.gin"
     if path.exists() and path.read_text(encoding="utf-8") != config:
-        print(
+        voice.note(
             f"{folder} holds another spec's results: replaced when these are there; "
-            f"artifacts stay in {store.root}",
-            file=sys.stderr,
+            f"artifacts stay in {store.root}"
         )
 
 

@@ -20,6 +20,7 @@ from monosem.core.stage import Stage, StageError, closure, group_shared, key, pl
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
+from monosem.running.progress import SweepProgress, Voice
 from monosem.running.sweep_folder import FailedStage
 from monosem.running.trials import (
     Group,
@@ -60,8 +61,8 @@ def run_missing_trials(
     """Run trials until no missing stage is left that can be computed."""
     missing = state.missing()
     if not state.todo():
-        _report_size(study, missing)
-        sweep_folder.write_manifest(study, folder)
+        _report_size(study, missing, options.voice)
+        sweep_folder.write_manifest(study, folder, options.voice)
         return
     from monosem.running import tune  # heavy, and not needed where nothing is to be computed
 
@@ -70,10 +71,11 @@ def run_missing_trials(
     with tune.cluster(options.address, study.modules):
         setting = _trial_setting(study, folder, store, options, tune.nodes())
         setting.resources.check(missing)
-        _report_size(study, missing)  # not before all is checked: an error is one line alone
-        sweep_folder.write_manifest(study, folder)
+        # not before all is checked: an error is one line alone
+        _report_size(study, missing, options.voice)
+        sweep_folder.write_manifest(study, folder, options.voice)
         sweep_folder.mark_unfinished(study, folder, missing)
-        with _open_callbacks(study, folder, store, missing) as callbacks:
+        with _open_callbacks(study, folder, store, missing, options.voice) as callbacks:
             while todo := state.todo():
                 for batch in batches(todo, study.sweep.scheduler):
                     outcome = tune.run_trials(
@@ -85,13 +87,11 @@ def run_missing_trials(
                     state.record(batch, outcome)
 
 
-def _report_size(study: Study, missing: Sequence[Stage]) -> None:
+def _report_size(study: Study, missing: Sequence[Stage], voice: Voice) -> None:
     stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
-    print(
+    voice.note(
         f"{study.sweep.name}: {len(study.cells)} cells, "
-        f"{len(missing)} of {len(stages)} stages to compute",
-        file=sys.stderr,
-        flush=True,
+        f"{len(missing)} of {len(stages)} stages to compute"
     )
 
 
@@ -110,17 +110,16 @@ def _trial_setting(
 
 @contextlib.contextmanager
 def _open_callbacks(
-    study: Study, folder: Path, store: Store, missing: Sequence[Stage]
+    study: Study, folder: Path, store: Store, missing: Sequence[Stage], voice: Voice
 ) -> Iterator[tuple[Callback, ...]]:
     """The progress on the terminal and the live TensorBoard, until the block ends."""
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running.progress import SweepProgress
     from monosem.running.tensorboard import LiveTensorBoard
 
     cells = {cell.name: closure(cell.experiment.stages) for cell in study.cells}
     runs = {folder / name: stages for name, stages in cells.items()}
     with (
-        contextlib.closing(SweepProgress(cells, missing, store)) as progress,
+        contextlib.closing(SweepProgress(cells, missing, store, voice)) as progress,
         contextlib.closing(LiveTensorBoard(runs, store)) as board,
     ):
         yield progress, board

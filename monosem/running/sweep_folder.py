@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from monosem.results.search import search
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 from monosem.running import run_folder
+from monosem.running.progress import USUAL, Voice
 from monosem.running.run_folder import EVENTS, describe_experiment
 from monosem.specs.cells import Cell
 from monosem.specs.study import Study
@@ -248,17 +248,16 @@ def mark_unfinished(study: Study, folder: Path, missing: Sequence[Stage]) -> Non
             (folder / cell.name / "config.gin").unlink(missing_ok=True)
 
 
-def write_manifest(study: Study, folder: Path) -> None:
+def write_manifest(study: Study, folder: Path, voice: Voice = USUAL) -> None:
     """Note in cells.txt which folders are cells of this sweep, and in sweep.gin what it is.
 
     Folders of cells that are no longer in the grid are emptied, so that TensorBoard does not show
     them. Their artifacts stay in the store.
     """
     if (folder / "config.gin").exists():
-        print(
+        voice.note(
             f"{folder} holds the results of an experiment of that name: "
-            "its curves.csv and figures are replaced",
-            file=sys.stderr,
+            "its curves.csv and figures are replaced"
         )
     write_text(folder / "sweep.gin", study.config)
     names = [cell.name for cell in study.cells]
