@@ -18,8 +18,8 @@ ${zsh_start}_monosem() {
   local names="${names}"
   local shipped="${shipped}"
   case $$before in
-    ${file_flags}) COMPREPLY=( $$(compgen -f -X '!*.gin' -- "$$word") $$(compgen -d -S / -- "$$word")
-      $$(compgen -W "$$shipped" -- "$$word") ) ;;
+    ${file_flags}) COMPREPLY=( $$(compgen -f -X '!*.gin' -- "$$word")
+      $$(compgen -d -S / -- "$$word") $$(compgen -W "$$shipped" -- "$$word") ) ;;
     ${folder_flags}) COMPREPLY=( $$(compgen -d -- "$$word") ) ;;
     --describe) COMPREPLY=( $$(compgen -W "$$names" -- "$$word") ) ;;
 ${choices}

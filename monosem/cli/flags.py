@@ -16,6 +16,8 @@ LANGUAGE_FLAGS = {
 }
 SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
 SHELLS = ("bash", "zsh")
+TABLES = ("latex", "markdown", "csv")
+FIGURES = ("png", "svg", "pdf")
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,13 +36,21 @@ def command(prog: str) -> str:
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser = parser_of(prog)
     flags = parser.parse_args(arguments)
-    if (question := _question(flags)) and (flags.gather or _asks_for_a_run(flags)):
-        parser.error(f"{question} goes alone")
-    if flags.gather and _asks_for_a_run(flags):
-        parser.error("--gather goes only with --runs: it reads tables alone")
+    question = _question(flags)
+    _check_together(parser, flags, question)
     if not flags.gather and not flags.files and not question:
         parser.error("--gin FILE is needed")
     return flags
+
+
+def _check_together(parser: Parser, flags: argparse.Namespace, question: str) -> None:
+    """Ends the program where flags do not go together."""
+    if question and (flags.gather or flags.table or flags.figures or _asks_for_a_run(flags)):
+        parser.error(f"{question} goes alone")
+    if flags.gather and _asks_for_a_run(flags):
+        parser.error("--gather goes only with --runs, --table and --figures: it reads tables alone")
+    if flags.plan and (flags.table or flags.figures):
+        parser.error("--table and --figures go with results, and --plan has none")
 
 
 def parser_of(prog: str) -> Parser:
@@ -61,6 +71,7 @@ def parser_of(prog: str) -> Parser:
     _add_language_flags(parser)
     _add_sweep_flags(parser)
     _add_how_flags(parser)
+    _add_along(parser)
     _add_questions(parser)
     return parser
 
@@ -186,6 +197,26 @@ def _add_how_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_along(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "to take along", "with a run or --gather: files in the folder paper/ of the run"
+    )
+    group.add_argument(
+        "--table",
+        metavar="FORMAT",
+        choices=TABLES,
+        help="the tables as latex (booktabs), markdown or csv, with intervals and stars; printed",
+    )
+    group.add_argument(
+        "--figures",
+        metavar="KIND",
+        nargs="+",
+        choices=FIGURES,
+        default=[],
+        help="the figures at the text width of a paper, as png, svg or pdf",
+    )
+
+
 def _add_questions(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("about monosem itself")
     group.add_argument(
@@ -250,7 +281,14 @@ def typed_sweep_flags(flags: argparse.Namespace) -> list[str]:
 
 def _asks_for_a_run(flags: argparse.Namespace) -> bool:
     typed = [flags.files, flags.bindings, flags.plan, flags.compile, typed_sweep_flags(flags)]
-    how = [flags.grids, flags.seeds, flags.device, flags.threads, flags.quiet, flags.verbose]
+    how: list[object] = [
+        flags.grids,
+        flags.seeds,
+        flags.device,
+        flags.threads,
+        flags.quiet,
+        flags.verbose,
+    ]
     return any([*typed, *how, *typed_language_flags(flags)])
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from monosem.cli.finished import take_along
 from monosem.cli.outcomes import DONE, FAILED, RunError
 from monosem.cli.settings import (
     check_folder,
@@ -38,8 +39,11 @@ def run(flags: argparse.Namespace) -> int:
     try:
         if isinstance(spec, Spec):
             run_experiment(spec, folder, store, Voice(flags.quiet, flags.verbose))
-            return DONE
-        return _run_sweep(spec, folder, store, flags)
+            code = DONE
+        else:
+            code = _run_sweep(spec, folder, store, flags)
+        take_along(flags, folder)
+        return code
     except (StageError, OSError) as error:
         raise RunError(str(error)) from None
 

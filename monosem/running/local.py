@@ -138,7 +138,10 @@ def run_experiment(spec: Spec, folder: Path, root: Path, voice: Voice = USUAL) -
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
     gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
-    print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
+    print(
+        f"{folder}/ has index.html, {figures}, curves.csv, measures.csv, summary.md and "
+        f"config.gin{gallery}"
+    )
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
 
 

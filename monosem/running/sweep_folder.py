@@ -11,6 +11,7 @@ from monosem.core.files import write_text
 from monosem.core.stage import Stage, closure, key
 from monosem.core.store import Store
 from monosem.models.training import Learning
+from monosem.reports.page import PAGE, write_page
 from monosem.results.axis_gains import AxisReport, axis_report
 from monosem.results.correlation import CorrelationReport, correlation_report
 from monosem.results.rows import Row, table_text
@@ -163,7 +164,7 @@ def _write_finished(
     _write_changed(study, folder, store, finished, summary, reports)
     print(f"{remarks}{overview(table)}\n")
     print(
-        f"{folder}/ has a figure for each curve, curves.csv and summary.md; "
+        f"{folder}/ has index.html, a figure for each curve, curves.csv and summary.md; "
         f"compare cells with\n  tensorboard --logdir {folder}"
     )
 
@@ -190,6 +191,7 @@ def _write_changed(
         figures += run_folder.draw_claim(folder, reports.claimed, study.sweep.claim.measure)
     if reports.gained:
         figures += run_folder.write_axis_gains(folder, reports.gained)
+    write_page(folder)
     _show_figures(folder, figures)
 
 
@@ -198,7 +200,7 @@ def _is_complete(folder: Path, finished: FinishedCells, summary: str, reports: R
     texts = {"curves.csv": table_text(rows), "summary.md": summary}
     if reports.gained:
         texts["axis_gains.csv"] = reports.gained.csv_text()
-    others = [EVENTS, *run_folder.figure_names(rows), *reports.figures]
+    others = [EVENTS, PAGE, *run_folder.figure_names(rows), *reports.figures]
     if any(cell.experiment.representations for cell in finished.first_of_each_spec()):
         others += ["gallery.json", "gallery.html"]
     return run_folder.holds(folder, texts, others)

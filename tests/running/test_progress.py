@@ -119,11 +119,12 @@ def of_one(tmp_path, **voice):
     return ConsoleProgress(missing, Store(tmp_path), Voice(**voice))
 
 
-def train(progress, clock, seconds, steps=100):
-    """A training of so many seconds."""
+def train(progress, clock, seconds):
+    """A training of so many seconds, two steps a second."""
+    steps = 2 * seconds
     progress.on_start(TRAINING)
     for step in range(1, steps + 1):
-        clock.now += seconds / steps
+        clock.now += 0.5
         progress.on_step(TRAINING, step, steps, 64 * step, torch.tensor(0.25))
     progress.on_end(TRAINING)
 
@@ -133,9 +134,9 @@ def test_a_log_has_at_most_one_line_a_minute_with_what_runs_and_the_time_left(
 ):
     train(of_one(tmp_path), clock, 300)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4  # the stage ends with the fifth minute
+    assert len(lines) == 5
     assert lines[1].startswith("2 min: 0 of 2 stages done, Graded(")
-    assert "step 40 of 100, loss 0.2500, 21 inputs/s, about 3 min left" in lines[1]
+    assert "step 240 of 600, loss 0.2500, 128 inputs/s, about 3 min left" in lines[1]
 
 
 def test_a_short_run_has_one_line_that_says_what_it_cost(clock, tmp_path, capsys):
