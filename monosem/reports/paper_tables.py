@@ -64,18 +64,17 @@ def paper_tables(table: Table) -> list[PaperTable]:
 
 
 def _accuracy(table: Table) -> PaperTable:
-    columns = {
-        curve: [
-            {key: Number(estimate(s), "mean") for key, s in table.samples(line, curve).items()}
-            for line in table.lines
-        ]
-        for curve in table.axes
-    }
+    columns = {curve: [_means(table, line, curve) for line in table.lines] for curve in table.axes}
     metrics = ", ".join(dict.fromkeys(map(metric_label, table.metrics.values())))
     caption = f"{metrics} in percent: mean and half of the 95 % interval over seeds and draws."
     labels = tuple(line.label for line in table.lines)
     rows = tuple(_severity_rows(table, columns))
     return PaperTable("accuracy", caption, ("curve", "severity"), labels, rows)
+
+
+def _means(table: Table, line: Line, curve: str) -> dict[Key, Number]:
+    samples = table.samples(line, curve).items()
+    return {key: Number(estimate(sample), "mean") for key, sample in samples}
 
 
 def _severity_rows(
