@@ -70,7 +70,7 @@ KINDS = (
         (ReconstructionError, InitialWeights, Centre, UnitColumns, Revival, Control, Times),
     ),
     PartKind("code loss", "what latents cost beside", (CodeLoss,)),
-    PartKind("representation", "what is probed: it gives features", (Representation, SAELensFolder)),
+    PartKind("representation", "what is probed: features", (Representation, SAELensFolder)),
     PartKind("weights", "where a pretrained network has its weights from", (Weights,)),
     PartKind("language model", "a causal language model", (LanguageModel,)),
     PartKind("language panel", "a measurement of a language model", (LanguagePanel,)),
