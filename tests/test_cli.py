@@ -124,7 +124,8 @@ def test_the_figure_has_a_panel_for_every_curve(done):
 
 def test_the_autoencoder_shares_the_simclr_encoder(done):
     progress = done.outputs["sae"].stderr
-    assert "Pretrain" not in progress and "SparseAutoencoder" in progress
+    (cost,) = re.findall(r"^\d+ stages computed in .* \((.*)\)$", progress, re.MULTILINE)
+    assert "Pretrain" not in progress and "SparseAutoencoder" in cost
     assert len(list((done.folder / "store" / "Pretrain").iterdir())) == 2
 
 

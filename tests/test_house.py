@@ -110,6 +110,7 @@ def test_a_file_opens_with_what_is_in_it(name):
                 "figures/style.py",
                 "figures/curves.py",
                 "figures/dimensions.py",
+                "figures/paper.py",
                 "running/tensorboard.py",
             },
         ),

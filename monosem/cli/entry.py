@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from monosem.cli.about import describe, print_completion
 from monosem.cli.finished import gather, list_runs, show_differences
 from monosem.cli.flags import command, parse
 from monosem.cli.housekeeping import prune, store_info
@@ -14,6 +15,8 @@ from monosem.cli.run import run, show_plan
 from monosem.specs.errors import ClusterError, SpecError
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "describe": describe,
+    "completion": print_completion,
     "gather": gather,
     "list": list_runs,
     "diff": show_differences,
@@ -52,7 +55,7 @@ def _do(flags: argparse.Namespace, words: Sequence[str]) -> int:
     words: the command as it was typed, for the records of a run.
     """
     for flag, action in ACTIONS.items():
-        if getattr(flags, flag):
+        if getattr(flags, flag) not in (None, False):
             return action(flags)
     from monosem.core.provenance import remember_command  # heavy, as all of core
 

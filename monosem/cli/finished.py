@@ -1,8 +1,11 @@
-"""What looks at finished runs: --list, --diff, and --gather, which draws them again."""
+"""What looks at finished runs: --list, --diff, --gather, which draws them again, and what
+--table and --figures take along.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +31,11 @@ def gather(flags: argparse.Namespace) -> int:
         )
     except (ValueError, OSError) as error:
         raise UsageError(f"--gather: {error}") from None
-    is_sweep = any(row.swept for row in rows)
-    print(overview(Table(rows)) if is_sweep else tables(Table(rows)))
-    print(f"written: {written}")
+    if not flags.table:  # its tables are printed in place of these
+        is_sweep = any(row.swept for row in rows)
+        print(overview(Table(rows)) if is_sweep else tables(Table(rows)))
+    print(f"written: {', '.join(map(str, written))}", file=sys.stderr if flags.table else None)
+    take_along(flags, _folder_of(folders, flags))
     return DONE
 
 
@@ -61,26 +66,64 @@ def show_differences(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def _redraw(folder: Path, rows: Sequence[Row]) -> str:
-    """The figures alone, as the summary says more than the table knows."""
+def take_along(flags: argparse.Namespace, folder: Path) -> None:
+    """What --table and --figures ask for, of a run folder: written under paper/, tables printed."""
+    source = folder / "curves.csv"
+    if not (flags.table or flags.figures) or not source.exists():
+        return
+    from monosem.core.files import write_text
+    from monosem.figures.paper import draw_paper_figures
+    from monosem.reports.formats import FORMATS
+    from monosem.reports.paper_tables import paper_tables
+    from monosem.results.rows import read_table
+    from monosem.results.table import Table
+    from monosem.running.run_folder import figure_names
+
+    table = Table(read_table(source))
+    paper = usable_folder(folder / "paper", "--runs")
+    written: list[Path] = []
+    for kind in flags.figures:
+        written += draw_paper_figures(paper, table, figure_names(table.rows), kind)
+    if flags.table:
+        name, write = FORMATS[flags.table]
+        text = write(paper_tables(table))
+        write_text(paper / name, text)
+        written.append(paper / name)
+        print(text, end="")
+    print(f"written: {', '.join(map(str, written))}", file=sys.stderr)
+
+
+def _folder_of(folders: Sequence[Path], flags: argparse.Namespace) -> Path:
+    """Where what is gathered goes: a folder of its own where there are several."""
+    if len(folders) == 1:
+        return folders[0]
+    return Path(flags.runs, "+".join(folder.name for folder in folders))
+
+
+def _redraw(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """The figures and the page, as the summary says more than the table knows."""
+    from monosem.reports.page import write_page
     from monosem.results.table import Table
     from monosem.running import run_folder
 
     figures = run_folder.draw_figures(folder, Table(rows))
-    return ", ".join(map(str, figures))
+    return [*figures, write_page(folder)]
 
 
-def _lay_over(folders: Sequence[Path], rows: Sequence[Row], flags: argparse.Namespace) -> str:
+def _lay_over(
+    folders: Sequence[Path], rows: Sequence[Row], flags: argparse.Namespace
+) -> list[Path]:
     """A run folder of several runs together."""
     from monosem.figures.gallery_page import write_gallery
+    from monosem.reports.page import write_page
     from monosem.running import run_folder
 
     encoders = run_folder.joined_gallery(folders)
-    name = "+".join(folder.name for folder in folders)
-    folder = usable_folder(Path(flags.runs, name), "--runs")
+    folder = usable_folder(_folder_of(folders, flags), "--runs")
     run_folder.write_table(folder, rows, run_folder.summarise(rows))
     for file in ("gallery.json", "gallery.html"):
         (folder / file).unlink(missing_ok=True)  # of an earlier time
     if encoders is not None:
         write_gallery(folder, encoders)
-    return str(folder)
+    write_page(folder)
+    return [folder]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -14,13 +15,18 @@ LANGUAGE_FLAGS = {
     "shard": "spread their layers over all GPUs and the CPU (by accelerate)",
 }
 ALONE = {
-    "gather": (("runs",), "it reads tables alone"),
+    "describe": ((), "it tells what can be bound"),
+    "completion": ((), "it prints a script"),
+    "gather": (("runs", "table", "figures"), "it reads tables alone"),
     "list": (("runs",), "it looks at what is there"),
     "diff": ((), "it compares the two folders that it names"),
     "store_info": (("stores", "runs"), "it looks at what is there"),
     "prune": (("stores", "runs", "older", "forget", "yes"), "it computes nothing"),
 }  # what is asked for without a spec: the flags that go with it, and why no others
 SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
+SHELLS = ("bash", "zsh")
+TABLES = ("latex", "markdown", "csv")
+FIGURES = ("png", "svg", "pdf")
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +43,13 @@ def command(prog: str) -> str:
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = parser_of(prog)
+    flags = parser.parse_args(arguments)
+    _check_together(parser, flags)
+    return flags
+
+
+def parser_of(prog: str) -> Parser:
     parser = Parser(
         prog=prog,
         allow_abbrev=False,
@@ -55,9 +68,10 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     _add_sweep_flags(parser)
     _add_finished_flags(parser)
     _add_store_flags(parser)
-    flags = parser.parse_args(arguments)
-    _check_together(parser, flags)
-    return flags
+    _add_how_flags(parser)
+    _add_along(parser)
+    _add_questions(parser)
+    return parser
 
 
 def _check_together(parser: Parser, flags: argparse.Namespace) -> None:
@@ -66,14 +80,22 @@ def _check_together(parser: Parser, flags: argparse.Namespace) -> None:
     typed = [name for name in values if values[name] != parser.get_default(name)]
     for action, (allowed, reason) in ALONE.items():
         if action in typed and set(typed) - {action, *allowed}:
-            company = f"goes only with {' and '.join(map(_flag, allowed))}"
+            company = f"goes only with {_listed(allowed)}"
             wanted = company if allowed else "goes with no other flag"
             parser.error(f"{_flag(action)} {wanted}: {reason}")
+    if flags.plan and (flags.table or flags.figures):
+        parser.error("--table and --figures go with results, and --plan has none")
     for name in ("older", "forget", "yes"):
         if name in typed and not flags.prune:
             parser.error(f"{_flag(name)} goes only with --prune")
     if not flags.files and not set(typed) & ALONE.keys():
         parser.error("--gin FILE is needed")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As they are typed: --a, --b and --c."""
+    *first, last = map(_flag, names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _flag(name: str) -> str:
@@ -184,6 +206,21 @@ def _add_language_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    axes = parser.add_argument_group("a sweep without a file", "its name is Sweep.name, or theirs")
+    axes.add_argument(
+        "--grid",
+        dest="grids",
+        metavar="'NAME.x = (VALUE, VALUE)'",
+        action="append",
+        default=[],
+        help="an axis: every file that is an experiment, times these values; repeatable",
+    )
+    axes.add_argument(
+        "--seeds",
+        metavar="N",
+        type=job_count,
+        help="every seed that the files read takes the values 0 to N - 1, all of them together",
+    )
     group = parser.add_argument_group(
         "of a sweep",
         "how its trials are run; no result depends on it but for the number of threads",
@@ -208,6 +245,72 @@ def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         type=gpu_count,
         help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
     )
+
+
+def _add_how_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is computed", "which no key knows")
+    group.add_argument(
+        "--device",
+        metavar="D",
+        type=device_name,
+        help="cpu, cuda or a certain GPU: cuda:1 (default: the first GPU, else cpu)",
+    )
+    group.add_argument(
+        "--threads",
+        metavar="N",
+        type=job_count,
+        help="torch threads of an experiment (default: all cores; of a sweep, see --cpus)",
+    )
+    loudness = group.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "--quiet", action="store_true", help="no progress: tables and errors are printed alone"
+    )
+    loudness.add_argument(
+        "--verbose", action="store_true", help="a line for every stage, and one every ten seconds"
+    )
+
+
+def _add_along(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "to take along", "with a run or --gather: files in the folder paper/ of the run"
+    )
+    group.add_argument(
+        "--table",
+        metavar="FORMAT",
+        choices=TABLES,
+        help="the tables as latex (booktabs), markdown or csv, with intervals and stars; printed",
+    )
+    group.add_argument(
+        "--figures",
+        metavar="KIND",
+        nargs="+",
+        choices=FIGURES,
+        default=[],
+        help="the figures at the text width of a paper, as png, svg or pdf",
+    )
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("about monosem itself")
+    group.add_argument(
+        "--describe",
+        metavar="NAME",
+        nargs="?",
+        const="",
+        help="what can be bound: all classes, a kind, or one class with its fields",
+    )
+    group.add_argument(
+        "--completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        help="a script for bash or zsh that completes flags, files and names",
+    )
+
+
+def device_name(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
+    return text
 
 
 def job_count(text: str) -> int:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from monosem.cli.finished import take_along
 from monosem.cli.outcomes import DONE, FAILED, RunError, UsageError
 from monosem.cli.settings import (
     check_folder,
     compile_networks,
     is_read_only,
     read_spec,
+    set_threads,
     store_folders,
     usable_folder,
 )
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 def run(flags: argparse.Namespace) -> int:
     """Computes what is missing and leaves the run folder."""
     spec = read_spec(flags)
+    set_threads(flags)
     if flags.compile:
         compile_networks()
     folder = usable_folder(Path(flags.runs, spec.name), "--runs")
@@ -33,13 +36,17 @@ def run(flags: argparse.Namespace) -> int:
 
     from monosem.core.stage import StageError
     from monosem.running.local import run_experiment
+    from monosem.running.progress import Voice
     from monosem.specs.load import Spec
 
     try:
         if isinstance(spec, Spec):
-            run_experiment(spec, folder, stores)
-            return DONE
-        return _run_sweep(spec, folder, stores, flags)
+            run_experiment(spec, folder, stores, Voice(flags.quiet, flags.verbose))
+            code = DONE
+        else:
+            code = _run_sweep(spec, folder, stores, flags)
+        take_along(flags, folder)
+        return code
     except (StageError, OSError) as error:
         raise RunError(str(error)) from None
 
@@ -65,11 +72,14 @@ def _usable_stores(flags: argparse.Namespace, spec: Spec | Study) -> list[Path]:
 def _run_sweep(
     study: Study, folder: Path, stores: Sequence[Path], flags: argparse.Namespace
 ) -> int:
+    from monosem.running.progress import Voice
     from monosem.running.sweep import run_sweep
     from monosem.running.trials import RunOptions
 
     address = flags.address or os.environ.get("RAY_ADDRESS")
-    options = RunOptions(address, flags.cpus, flags.gpus, flags.jobs)
+    gpus = 0.0 if flags.device == "cpu" else flags.gpus
+    voice = Voice(flags.quiet, flags.verbose)
+    options = RunOptions(address, flags.cpus, gpus, flags.jobs, voice)
     return DONE if run_sweep(study, folder, stores, options) else FAILED
 
 

@@ -23,10 +23,13 @@ def read_spec(flags: argparse.Namespace) -> Spec | Study:
     from monosem.specs.study import read
 
     set_language_flags(flags)
-    spec = read(flags.files, flags.bindings)
+    set_device(flags)
+    spec = read(flags.files, flags.bindings, flags.grids, flags.seeds)
     if isinstance(spec, Spec) and typed_sweep_flags(flags):
         flag = typed_sweep_flags(flags)[0]
         raise UsageError(f"--{flag} goes with a sweep, and no file binds a Sweep")
+    if not isinstance(spec, Spec):
+        _check_how_of_sweep(flags)
     return spec
 
 
@@ -49,6 +52,46 @@ def store_folders(flags: argparse.Namespace) -> list[Path]:
 def is_read_only(folder: Path) -> bool:
     """Whether the folder is there and cannot be written to."""
     return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
+
+
+def _check_how_of_sweep(flags: argparse.Namespace) -> None:
+    if flags.threads is not None:
+        raise UsageError("--threads goes with one experiment; --cpus N gives a trial N threads")
+    if (flags.device or "").startswith("cuda:"):
+        raise UsageError(
+            f"--device {flags.device} goes with one experiment; a trial of a sweep has the GPU "
+            "that it is given: cpu or cuda"
+        )
+    if flags.device == "cpu" and flags.gpus:
+        raise UsageError(f"--gpus {flags.gpus:g} does not go with --device cpu")
+
+
+def set_device(flags: argparse.Namespace) -> None:
+    """For this process and for the workers of a sweep."""
+    if flags.device is None:
+        return
+    from monosem.core.device import DEVICE
+
+    if flags.device != "cpu" and not flags.address:  # a cluster may have what is not here
+        _check_gpu(flags.device)
+    os.environ[DEVICE] = flags.device
+
+
+def _check_gpu(name: str) -> None:
+    import torch
+
+    count = torch.cuda.device_count()
+    if int(name.partition(":")[2] or 0) >= count:
+        there = f"{count} GPU{'s' * (count > 1)}, counted from 0" if count else "no GPU"
+        raise UsageError(f"--device {name}: torch sees {there} here")
+
+
+def set_threads(flags: argparse.Namespace) -> None:
+    """For this process."""
+    if flags.threads is not None:
+        import torch
+
+        torch.set_num_threads(flags.threads)
 
 
 def usable_folder(path: Path, flag: str) -> Path:

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from monosem.core.device import out_of_memory
+from monosem.core.device import device, out_of_memory
 from monosem.core.files import file_digest, lock, shared_lock, write_synced
 from monosem.core.identity import to_plain
 from monosem.core.provenance import now, provenance
@@ -290,7 +290,7 @@ class _StoreJob:
                 "seconds_in_last_process": round(seconds, 3),
                 "computed_together": together,
                 "torch": torch.__version__,
-                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
                 **provenance(),
             },
         }

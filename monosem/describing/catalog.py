@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from monosem.core.fields import annotations_of, nearest
 from monosem.core.stage import Stage
 from monosem.describing.docstrings import docstring_of
-from monosem.describing.kinds import KINDS, OTHER, Kind, kind_of
+from monosem.describing.kinds import KINDS, OTHER, PartKind, kind_of
 from monosem.describing.values import default_of, kind_of_value, parts_in
 from monosem.specs import gin_state, load
 from monosem.specs.errors import SpecError
@@ -45,7 +45,7 @@ class PartDescription(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: PartKind
     about: str
     text: str
     fields: tuple[FieldDescription, ...]

@@ -41,7 +41,7 @@ from monosem.specs.grid import Space
 from monosem.specs.sweep import Scheduler, Sweep
 
 
-class Kind(NamedTuple):
+class PartKind(NamedTuple):
     """Classes that may take one another's place.
 
     name: one or two words, as in `--describe corruption`.
@@ -56,45 +56,45 @@ class Kind(NamedTuple):
 
 # A class is of the first kind that fits, so the narrower one of two stands first.
 KINDS = (
-    Kind("experiment", "what is run, and how its dimensions are shown", (Experiment, Gallery)),
-    Kind("dataset", "images or texts with labels, in two splits", (Dataset,)),
-    Kind("tokenizer", "how texts become tokens", (Tokenizer,)),
-    Kind("augmentation", "a random change that makes a view of an image", (Augmentation,)),
-    Kind("encoder", "a network that is trained from its first weights", (Encoder, Projector)),
-    Kind("objective", "what an encoder is trained for", (Objective, OnlineClassifier)),
-    Kind("optimizer", "how weights are moved, and at which rate", (Optimizer, Schedule)),
-    Kind("sparsifier", "what makes the latents of an autoencoder sparse", (Sparsifier, Price)),
-    Kind(
+    PartKind("experiment", "what is run, and how its dimensions are shown", (Experiment, Gallery)),
+    PartKind("dataset", "images or texts with labels, in two splits", (Dataset,)),
+    PartKind("tokenizer", "how texts become tokens", (Tokenizer,)),
+    PartKind("augmentation", "a random change that makes a view of an image", (Augmentation,)),
+    PartKind("encoder", "a network that is trained from its first weights", (Encoder, Projector)),
+    PartKind("objective", "what an encoder is trained for", (Objective, OnlineClassifier)),
+    PartKind("optimizer", "how weights are moved, and at which rate", (Optimizer, Schedule)),
+    PartKind("sparsifier", "what makes the latents of an autoencoder sparse", (Sparsifier, Price)),
+    PartKind(
         "autoencoder part",
         "its error, its first weights, what dead latents get, what stays random",
         (ReconstructionError, InitialWeights, Centre, UnitColumns, Revival, Control, Times),
     ),
-    Kind("code loss", "what latents cost beside", (CodeLoss,)),
-    Kind("representation", "what is probed: it gives features", (Representation, SAELensFolder)),
-    Kind("weights", "where a pretrained network has its weights from", (Weights,)),
-    Kind("language model", "a causal language model", (LanguageModel,)),
-    Kind("language panel", "a measurement of a language model", (LanguagePanel,)),
-    Kind("prompts", "texts that are put to a language model", (Exchanges,)),
-    Kind("judge", "tells harmful answers", (Judge,)),
-    Kind("measurement", "a curve or a panel of an experiment", (Measurement,)),
-    Kind("classifier", "a probe of kept features", (FeatureClassifier, Ranking)),
-    Kind("probe", "a classifier that is trained by steps", (Probe, EarlyStopping)),
-    Kind("probe loss", "what a probe is trained for", (ProbeLoss,)),
-    Kind("adapter", "low-rank updates that are trained in place of weights", (Adapter,)),
-    Kind("first weights", "what the matrices of an adapter start from", (FirstWeights,)),
-    Kind("attack", "changes test images so that they are classified wrongly", (Attack,)),
-    Kind("common corruption", "one of Hendrycks and Dietterich, 2019", (CommonCorruption,)),
-    Kind("corruption", "what is wrong with labels or inputs", (Corruption,)),
-    Kind("shifted sets", "test sets out of domain, each a point", (ShiftedSets,)),
-    Kind("metric", "how monosemantic clean features are", (Metric,)),
-    Kind(
+    PartKind("code loss", "what latents cost beside", (CodeLoss,)),
+    PartKind("representation", "what is probed: features", (Representation, SAELensFolder)),
+    PartKind("weights", "where a pretrained network has its weights from", (Weights,)),
+    PartKind("language model", "a causal language model", (LanguageModel,)),
+    PartKind("language panel", "a measurement of a language model", (LanguagePanel,)),
+    PartKind("prompts", "texts that are put to a language model", (Exchanges,)),
+    PartKind("judge", "tells harmful answers", (Judge,)),
+    PartKind("measurement", "a curve or a panel of an experiment", (Measurement,)),
+    PartKind("classifier", "a probe of kept features", (FeatureClassifier, Ranking)),
+    PartKind("probe", "a classifier that is trained by steps", (Probe, EarlyStopping)),
+    PartKind("probe loss", "what a probe is trained for", (ProbeLoss,)),
+    PartKind("adapter", "low-rank updates that are trained in place of weights", (Adapter,)),
+    PartKind("first weights", "what the matrices of an adapter start from", (FirstWeights,)),
+    PartKind("attack", "changes test images so that they are classified wrongly", (Attack,)),
+    PartKind("common corruption", "one of Hendrycks and Dietterich, 2019", (CommonCorruption,)),
+    PartKind("corruption", "what is wrong with labels or inputs", (Corruption,)),
+    PartKind("shifted sets", "test sets out of domain, each a point", (ShiftedSets,)),
+    PartKind("metric", "how monosemantic clean features are", (Metric,)),
+    PartKind(
         "sweep", "specs times a grid, and what is asked of it",
         (Sweep, Scheduler, Goal, Bound, Claim, AxisGains),
     ),
-    Kind("space", "values of an axis that are drawn", (Space,)),
+    PartKind("space", "values of an axis that are drawn", (Space,)),
 )  # fmt: skip
-OTHER = Kind("other", "a class from outside", (object,))
+OTHER = PartKind("other", "a class from outside", (object,))
 
 
-def kind_of(cls: type) -> Kind:
+def kind_of(cls: type) -> PartKind:
     return next((kind for kind in KINDS if issubclass(cls, kind.bases)), OTHER)

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from monosem.describing.catalog import FieldDescription, PartDescription, places
-from monosem.describing.kinds import Kind
+from monosem.describing.kinds import PartKind
 
 WIDTH = 96
 MOST_PLACES = 3  # that are named of fields that come from one class
@@ -103,7 +103,7 @@ def kind_table(name: str, parts: Sequence[PartDescription]) -> str:
     return "\n".join([_places_line(own[0].kind, parts), "", HEADER, *rows])
 
 
-def _places_line(kind: Kind, parts: Sequence[PartDescription]) -> str:
+def _places_line(kind: PartKind, parts: Sequence[PartDescription]) -> str:
     about = f"{kind.about[0].upper()}{kind.about[1:]}."
     bound = places(kind.bases, parts)
     return f"{about} Goes into {_shortened(bound, '`')}." if bound else about

@@ -319,7 +319,7 @@ def area_table(table: Table) -> str:
     Over the severities that all lines have; empty where they share fewer than two. Of named points
     it is the mean over those other than the clean one that all lines have.
     """
-    shared = _shared_keys(table)
+    shared = shared_keys(table)
     if not shared:
         return ""
     heading = f"mean {common_metric_label(table, shared)} under"
@@ -340,7 +340,7 @@ def area_table(table: Table) -> str:
     return f"{markdown_table([heading, *shared], body)}\n\n{note}."
 
 
-def _shared_keys(table: Table) -> dict[str, set[Key]]:
+def shared_keys(table: Table) -> dict[str, set[Key]]:
     """The severities or names that all lines have that have a curve at all.
 
     Curves with two or more, or with a name beside the clean one.

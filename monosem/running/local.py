@@ -8,7 +8,6 @@ autoencoder for SAELens. Nothing here knows Ray.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from monosem.models.representation import Representation
 from monosem.results.summary import tables
 from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
+from monosem.running.progress import USUAL, ConsoleProgress, Voice
 from monosem.running.run_folder import describe_experiment
 from monosem.specs.load import Spec
 
@@ -80,10 +80,9 @@ def run(
     folder = None if runs is None else Path(runs, experiment.name)
     with artifacts.in_use():
         if folder is None:
-            from monosem.running.progress import ConsoleProgress
-
-            artifacts.callbacks = (ConsoleProgress(),)
-            compute_missing(artifacts, experiment.stages)
+            with contextlib.closing(progress_of(experiment, artifacts, USUAL)) as progress:
+                artifacts.callbacks = (progress,)
+                compute_missing(artifacts, experiment.stages)
         else:
             update_run_folder(folder, experiment, config, artifacts)
         return collect_results(experiment, artifacts, folder)
@@ -127,11 +126,14 @@ def export_saelens(
     saelens.write(Path(folder), trained, about)
 
 
-def run_experiment(spec: Spec, folder: Path, root: Path | Sequence[Path]) -> None:
+def run_experiment(
+    spec: Spec, folder: Path, root: Path | Sequence[Path], voice: Voice = USUAL
+) -> None:
     """Compute whatever is missing, write the run folder and print its tables.
 
     folder: the run folder.
     root: of the store, or several, as `Store` takes them.
+    voice: how much is said meanwhile.
 
     Raises StageError where a stage cannot go on.
     """
@@ -140,49 +142,62 @@ def run_experiment(spec: Spec, folder: Path, root: Path | Sequence[Path]) -> Non
     with store.in_use():
         stages = closure(experiment.stages)
         missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
-        print(
-            f"{experiment.name}: {len(missing)} of {len(stages)} stages to compute",
-            file=sys.stderr,
-        )
-        tell_data([experiment])
-        update_run_folder(folder, experiment, spec.config, store)
+        voice.note(f"{experiment.name}: {len(missing)} of {len(stages)} stages to compute")
+        tell_data([experiment], voice)
+        update_run_folder(folder, experiment, spec.config, store, voice)
         rows = experiment.rows(store.get)
         cost = cost_line(store, stages, missing, time.monotonic() - began)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
     gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
-    print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
+    print(
+        f"{folder}/ has index.html, {figures}, curves.csv, measures.csv, summary.md and "
+        f"config.gin{gallery}"
+    )
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
-    print(cost, file=sys.stderr)
+    voice.note(cost)
 
 
-def tell_data(experiments: Iterable[Experiment]) -> None:
-    """Print a line for every split of the data, and what must be known of them."""
+def tell_data(experiments: Iterable[Experiment], voice: Voice) -> None:
+    """Say a line for every split of the data, and what must be known of them."""
     datasets = dict.fromkeys(data for each in experiments for data in each.datasets)
     for data in datasets:
-        print(*describe_splits(data), sep="\n", file=sys.stderr)
+        for line in describe_splits(data):
+            voice.note(line)
+
+
+def progress_of(experiment: Experiment, store: Store, voice: Voice) -> ConsoleProgress:
+    missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
+    return ConsoleProgress(missing, store, voice)
 
 
 def update_run_folder(
-    folder: Path, experiment: Experiment, config: str | None, store: Store
+    folder: Path,
+    experiment: Experiment,
+    config: str | None,
+    store: Store,
+    voice: Voice = USUAL,
 ) -> None:
     """Compute whatever is missing, and write the run folder unless it is there as it should be.
 
     config: the Gin text that makes the experiment; None where it was made in Python.
     """
-    warn_of_another_spec(folder, config, store)
+    warn_of_another_spec(folder, config, store, voice)
     stages = closure(experiment.stages)
     has_all = all(map(store.has, experiment.stages)) and is_recorded(folder, stages)
     if has_all and run_folder.is_complete(folder, experiment, config, store):
         return
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running.progress import ConsoleProgress
     from monosem.running.tensorboard import TensorBoardWriter
 
-    with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
+    with (
+        lock(folder),
+        contextlib.closing(TensorBoardWriter(folder, stages)) as board,
+        contextlib.closing(progress_of(experiment, store, voice)) as progress,
+    ):
         beginning = begin(folder, stages)
         board.replay(store, stages)
-        store.callbacks = (ConsoleProgress(), board)
+        store.callbacks = (progress, board)
         compute_missing(store, experiment.stages)
         board.replay(store, stages)  # what another process was faster with
         figures = run_folder.write(folder, experiment, config, store)
@@ -199,14 +214,13 @@ def compute_missing(store: Store, stages: Sequence[Stage]) -> None:
             store.get_together(group)
 
 
-def warn_of_another_spec(folder: Path, config: str | None, store: Store) -> None:
+def warn_of_another_spec(folder: Path, config: str | None, store: Store, voice: Voice) -> None:
     """Say it where the run folder holds the results of another spec of that name."""
     path = folder / "config.gin"
     if path.exists() and path.read_text(encoding="utf-8") != config:
-        print(
+        voice.note(
             f"{folder} holds another spec's results: replaced when these are there; "
-            f"artifacts stay in {store.root}",
-            file=sys.stderr,
+            f"artifacts stay in {store.root}"
         )
 
 

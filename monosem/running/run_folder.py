@@ -1,7 +1,7 @@
 """A run folder: its files, written from finished experiments, tables and texts.
 
-curves.csv, measures.csv, summary.md, config.gin, gallery.json, gallery.html and the figures. Each
-is written whole or left as it is. TensorBoard's event files lie beside them, but only
+curves.csv, measures.csv, summary.md, config.gin, gallery.json, gallery.html, index.html and the
+figures. Each is written whole or left as it is. TensorBoard's event files lie beside them, but only
 tensorboard.py knows what is in them, and provenance.json, of which core/run_record.py knows.
 """
 
@@ -29,6 +29,7 @@ from monosem.models.features import Features
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
+from monosem.reports.page import PAGE, write_page
 from monosem.results.correlation import CorrelationReport
 from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
@@ -199,7 +200,9 @@ def write(folder: Path, experiment: Experiment, config: str | None, store: Store
         write_text(folder / "config.gin", config)
     figures = write_table(folder, rows, summarise(rows, describe_experiment(experiment, store)))
     write_text(folder / "measures.csv", measures_text(experiment, store))
-    return [*figures, *write_experiment_gallery(experiment, store, folder)]
+    figures += write_experiment_gallery(experiment, store, folder)
+    write_page(folder)
+    return figures
 
 
 def write_table(folder: Path, rows: Sequence[Row], summary: str) -> list[Path]:
@@ -316,7 +319,7 @@ def is_complete(folder: Path, experiment: Experiment, config: str | None, store:
     }
     if config is not None:
         texts["config.gin"] = config
-    others = [EVENTS, *figure_names(rows), "summary.md", *gallery_files(experiment)]
+    others = [EVENTS, *figure_names(rows), "summary.md", PAGE, *gallery_files(experiment)]
     return holds(folder, texts, others)
 
 

@@ -22,6 +22,7 @@ from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
 from monosem.running.local import tell_data
+from monosem.running.progress import SweepProgress, Voice
 from monosem.running.sweep_folder import FailedStage
 from monosem.running.trials import (
     Group,
@@ -59,7 +60,7 @@ def run_sweep(study: Study, folder: Path, root: Path | Sequence[Path], options: 
         if beginning is not None:
             finish(folder, stages, beginning, complete=is_whole)
         cost = cost_line(store, stages, missing, time.monotonic() - began)
-    print(cost, file=sys.stderr)
+    options.voice.note(cost)
     return is_whole
 
 
@@ -72,8 +73,8 @@ def run_missing_trials(
     """
     missing = state.missing()
     if not state.todo():
-        _report_size(study, missing)
-        sweep_folder.write_manifest(study, folder)
+        _report_size(study, missing, options.voice)
+        sweep_folder.write_manifest(study, folder, options.voice)
         stages = all_stages(study)
         return None if is_recorded(folder, stages) else begin(folder, stages)
     from monosem.running import tune  # heavy, and not needed where nothing is to be computed
@@ -83,11 +84,12 @@ def run_missing_trials(
     with tune.cluster(options.address, study.modules):
         setting = _trial_setting(study, folder, store, options, tune.nodes())
         setting.resources.check(missing)
-        _report_size(study, missing)  # not before all is checked: an error is one line alone
+        # not before all is checked: an error is one line alone
+        _report_size(study, missing, options.voice)
         beginning = begin(folder, all_stages(study))
-        sweep_folder.write_manifest(study, folder)
+        sweep_folder.write_manifest(study, folder, options.voice)
         sweep_folder.mark_unfinished(study, folder, missing)
-        with _open_callbacks(study, folder, store, missing) as callbacks:
+        with _open_callbacks(study, folder, store, missing, options.voice) as callbacks:
             while todo := state.todo():
                 for batch in batches(todo, study.sweep.scheduler):
                     outcome = tune.run_trials(
@@ -105,14 +107,12 @@ def all_stages(study: Study) -> list[Stage]:
     return closure([stage for cell in study.cells for stage in cell.experiment.stages])
 
 
-def _report_size(study: Study, missing: Sequence[Stage]) -> None:
-    print(
+def _report_size(study: Study, missing: Sequence[Stage], voice: Voice) -> None:
+    voice.note(
         f"{study.sweep.name}: {len(study.cells)} cells, "
-        f"{len(missing)} of {len(all_stages(study))} stages to compute",
-        file=sys.stderr,
-        flush=True,
+        f"{len(missing)} of {len(all_stages(study))} stages to compute"
     )
-    tell_data(study.experiments.values())
+    tell_data(study.experiments.values(), voice)
 
 
 def _trial_setting(
@@ -130,17 +130,16 @@ def _trial_setting(
 
 @contextlib.contextmanager
 def _open_callbacks(
-    study: Study, folder: Path, store: Store, missing: Sequence[Stage]
+    study: Study, folder: Path, store: Store, missing: Sequence[Stage], voice: Voice
 ) -> Iterator[tuple[Callback, ...]]:
     """The progress on the terminal and the live TensorBoard, until the block ends."""
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running.progress import SweepProgress
     from monosem.running.tensorboard import LiveTensorBoard
 
     cells = {cell.name: closure(cell.experiment.stages) for cell in study.cells}
     runs = {folder / name: stages for name, stages in cells.items()}
     with (
-        contextlib.closing(SweepProgress(cells, missing, store)) as progress,
+        contextlib.closing(SweepProgress(cells, missing, store, voice)) as progress,
         contextlib.closing(LiveTensorBoard(runs, store)) as board,
     ):
         yield progress, board

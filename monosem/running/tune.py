@@ -33,6 +33,7 @@ from ray.tune import schedulers
 from ray.tune.search import Searcher
 
 from monosem.checkpoints.transformer_folder import CHECKPOINTING, HALF, SHARD
+from monosem.core.device import DEVICE
 from monosem.core.provenance import for_workers
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
@@ -65,7 +66,7 @@ LONGEST_TEMPORARY_FOLDER = 40  # a socket's path has at most 107 bytes, and Ray 
 OBJECT_STORE_BYTES = 2**28
 REACH_SECONDS = 5
 # environment variables that workers need too
-PASSED_ON = ("MONOSEM_COMPILE", HALF, CHECKPOINTING, SHARD)
+PASSED_ON = ("MONOSEM_COMPILE", DEVICE, HALF, CHECKPOINTING, SHARD)
 
 
 # Clusters

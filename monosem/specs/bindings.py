@@ -13,6 +13,7 @@ from monosem.specs.errors import SpecError
 from monosem.specs.gin_state import MACRO, Address, Reference, deciding, references
 
 MOST_CHOICES = 10  # that a message lists
+FLAGS = ("--set", "--grid")  # whose text is quoted as it was typed
 
 
 class Binding(NamedTuple):
@@ -35,7 +36,7 @@ class Binding(NamedTuple):
 
 def as_typed(text: str, where: str) -> str:
     """A statement and its place, as messages end with them."""
-    return f"(--set '{text}')" if where == "--set" else f"({where}: {text})"
+    return f"({where} '{text}')" if where in FLAGS else f"({where}: {text})"
 
 
 class Replaced(NamedTuple):

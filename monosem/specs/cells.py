@@ -30,6 +30,9 @@ OWN_FILES = (  # of a sweep's folder, beside figures and hidden files
     "cells.txt",
     "stopped.json",
     "logs",
+    "sweep.gin",
+    "index.html",
+    "paper",
     "config.gin",  # these two of a single experiment that had the folder before
     "measures.csv",
 )

@@ -100,6 +100,17 @@ class GinReader(config_parser.ParserDelegate):
             self._typed_here = outer
         return count
 
+    def read_value(self, text: str, source: Source) -> object:
+        """A value alone, such as (2, 4, 8) or (@TopK(), @L1())."""
+        with _syntax_errors(text, source):
+            parser = config_parser.ConfigParser(text.strip(), self)
+            outer, self._typed_here = self._typed_here, lambda: as_typed(text, source.name)
+            value = parser.parse_value()
+            self._typed_here = outer
+            if parser.current_token.type not in (tokenize.NEWLINE, tokenize.ENDMARKER):
+                raise SyntaxError("there is more behind the value")
+            return value
+
     def _take(self, statement: Any, where: str, typed: str) -> None:
         if isinstance(statement, config_parser.IncludeStatement):
             self.read_file(statement.filename, f"include in {where}")
