@@ -318,14 +318,20 @@ def _run_sweep(study: Study, folder: Path, store: Path, flags: argparse.Namespac
 def show_plan(flags: argparse.Namespace) -> int:
     """Prints the missing stages, wave by wave, and those that are there.
 
-    Nothing is computed or downloaded, and neither folder is made.
+    Nothing is computed, downloaded or packed for good, and neither folder is made.
     """
     from monosem.core.stage import closure, key, plan
     from monosem.core.store import Store
+    from monosem.data.packed import packs_not_kept
     from monosem.datasets.cifar import no_downloads
+    from monosem.running.local import tell_data
 
-    with no_downloads():  # reading a spec opens its data, as what they hold is in the keys
+    with (
+        no_downloads(),
+        packs_not_kept(),
+    ):  # reading a spec opens its data, as what they hold is in the keys
         spec = read_spec(flags)
+        tell_data(spec.experiments.values())
     check_folder(Path(flags.runs, spec.name), "--runs")
     check_folder(Path(flags.store), "--store")
     store = Store(Path(flags.store))

@@ -142,7 +142,7 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
     rows = experiment.rows(store.get)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
-    gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
+    gallery = ", and gallery.html to look at dimensions" if experiment.shown else ""
     print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
 

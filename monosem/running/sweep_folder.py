@@ -199,7 +199,7 @@ def _is_complete(folder: Path, finished: FinishedCells, summary: str, reports: R
     if reports.gained:
         texts["axis_gains.csv"] = reports.gained.csv_text()
     others = [EVENTS, *run_folder.figure_names(rows), *reports.figures]
-    if any(cell.experiment.representations for cell in finished.first_of_each_spec()):
+    if any(cell.experiment.shown for cell in finished.first_of_each_spec()):
         others += ["gallery.json", "gallery.html"]
     return run_folder.holds(folder, texts, others)
 

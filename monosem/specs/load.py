@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +31,7 @@ from monosem import (
     robustness,
     shifts,
 )
-from monosem.core.fields import FieldError, Part
+from monosem.core.fields import FieldError, Part, parts_in, raise_together
 from monosem.core.stage import closure, key
 from monosem.evaluation.experiment import Experiment
 from monosem.specs import gin_state
@@ -128,14 +128,30 @@ def experiment_of(reader: GinReader, checked: set[str]) -> tuple[Spec, dict[Addr
     experiment = build(Experiment, bindings)
     unread = bindings.drop_unread()
     try:
-        for stage in closure(experiment.stages):
-            if key(stage) not in checked:
-                stage.preflight()
-                checked.add(key(stage))
-        experiment.preflight()
+        _check(experiment, checked)
     except FieldError as error:
         raise SpecError(bindings.explain(error)) from None
     return Spec(experiment, bindings.resolved(reader.imports)), unread
+
+
+def _check(experiment: Experiment, checked: set[str]) -> None:
+    """Raises FieldError with all that is wrong, first of the files, and then of what goes together.
+
+    checked: as of `experiment_of`.
+    """
+    raise_together(list(_refusals(part.content for part in parts_in(experiment))))
+    stages = [stage for stage in closure(experiment.stages) if key(stage) not in checked]
+    checks = [*(stage.preflight for stage in stages), experiment.preflight]
+    raise_together(list(_refusals(checks)))
+    checked.update(map(key, stages))
+
+
+def _refusals(checks: Iterable[Callable[[], object]]) -> Iterator[FieldError]:
+    for check in checks:
+        try:
+            check()
+        except FieldError as error:
+            yield error
 
 
 def build(kind: type[Kind], bindings: Bindings) -> Kind:
