@@ -1,12 +1,14 @@
 """The command line: flags, then a spec, then a run or a plan of it, then an exit code.
 
-Exit codes: 0 done, 1 a stage failed, 2 the command or the spec is wrong, 130 interrupted.
+Exit codes: 0 done, 1 a stage failed, 2 the command or the spec is wrong, 130 interrupted, 143 ended
+by SIGTERM, as Slurm sends it.
 What is heavy is imported where it is needed, so that --help answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from monosem.core.signals import Terminated, ended_by_sigterm
 from monosem.specs.errors import ClusterError, SpecError
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from monosem.specs.load import Spec
     from monosem.specs.study import Study
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 LANGUAGE_FLAGS = {
     "half": "their weights in bfloat16, half the memory",
@@ -48,14 +51,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
     """
     flags = parse(arguments, prog)
     try:
-        if flags.gather:
-            return gather(flags)
-        return show_plan(flags) if flags.plan else run(flags)
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr
-        )
-        return INTERRUPTED
+        with ended_by_sigterm():
+            if flags.gather:
+                return gather(flags)
+            return show_plan(flags) if flags.plan else run(flags)
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, Terminated)
+        word = "terminated" if is_terminated else "interrupted"
+        print(f"\n{word}; the same command goes on from the last finished epoch", file=sys.stderr)
+        return TERMINATED if is_terminated else INTERRUPTED
     except (SpecError, UsageError, ClusterError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG
@@ -145,6 +149,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="where artifacts are kept and found again (default: store)",
     )
     parser.add_argument(
+        "--safe",
+        action="store_true",
+        help="refuse Gin files that import code of their own: for files of somebody else",
+    )
+    parser.add_argument(
         "--compile",
         action="store_true",
         help="compile networks that are pre-trained: a tenth or more off long trainings, "
@@ -221,7 +230,8 @@ def _sweep_flags(flags: argparse.Namespace) -> list[str]:
 
 
 def _asks_for_a_run(flags: argparse.Namespace) -> bool:
-    typed = [flags.files, flags.bindings, flags.plan, flags.compile, _sweep_flags(flags)]
+    switches = [flags.plan, flags.safe, flags.compile]
+    typed = [flags.files, flags.bindings, *switches, _sweep_flags(flags)]
     return any([*typed, *_language_flags(flags)])
 
 
@@ -235,11 +245,13 @@ def _language_flags(flags: argparse.Namespace) -> list[str]:
 
 def read_spec(flags: argparse.Namespace) -> Spec | Study:
     """The experiment or the sweep that the flags describe."""
+    from monosem.specs.gin_reader import safe_imports
     from monosem.specs.load import Spec
     from monosem.specs.study import read
 
     set_language_flags(flags)
-    spec = read(flags.files, flags.bindings)
+    with safe_imports() if flags.safe else contextlib.nullcontext():
+        spec = read(flags.files, flags.bindings)
     if isinstance(spec, Spec) and _sweep_flags(flags):
         flag = _sweep_flags(flags)[0]
         raise UsageError(f"--{flag} goes with a sweep, and no file binds a Sweep")

@@ -17,7 +17,6 @@ import logging
 import os
 import pickle
 import shutil
-import signal
 import socket
 import sysconfig
 import tempfile
@@ -33,6 +32,7 @@ from ray.tune import schedulers
 from ray.tune.search import Searcher
 
 from monosem.checkpoints.transformer_folder import CHECKPOINTING, HALF, SHARD
+from monosem.core.signals import end_at_sigterm
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
@@ -89,9 +89,7 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     if address not in (None, "auto", "local"):
         _reach(str(address))
     _connect(address, modules)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        # Ray's own handler prints a screen of C++.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_at_sigterm()  # Ray's own handler prints a screen of C++
     try:
         yield
     finally:
