@@ -40,7 +40,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` only when everything is written; else it is removed."""
+    """A path to write to that becomes `path` when everything is written; else it is removed."""
     aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield aside
