@@ -10,7 +10,7 @@ from typing import Annotated
 
 import gin
 
-from monosem.core.fields import Count, Label, Part, Range
+from monosem.core.fields import Count, Label, Part, Range, parts_in
 from monosem.core.stage import Artifact, Stage, closure
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
@@ -18,6 +18,7 @@ from monosem.evaluation.dashboard import FeatureDashboard
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.occlusion import Occlusion
 from monosem.evaluation.reconstruction import Reconstruction
+from monosem.learning.optimizers import Schedule
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
 from monosem.models.autoencoder import SparseAutoencoder
@@ -134,6 +135,17 @@ class Experiment(Part):
         """What its curves and its trainings are about, each once."""
         stages = [stage for stage in closure(self.stages) if isinstance(stage, Training | Series)]
         return tuple(dict.fromkeys(stage.data for stage in stages))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What is allowed and hardly meant: a warm-up that a training never leaves."""
+        cautions = []
+        for part in parts_in(self):
+            schedule, epochs = getattr(part, "schedule", None), getattr(part, "epochs", None)
+            if isinstance(schedule, Schedule) and isinstance(epochs, int):
+                if caution := schedule.caution(epochs):
+                    cautions.append(f"{type(part).__name__}: {caution}")
+        return tuple(dict.fromkeys(cautions))
 
     @property
     def monosemanticity(self) -> tuple[Monosemanticity, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,12 +27,14 @@ from monosem.evaluation.monosemanticity import (
 from monosem.evaluation.occlusion import Marks, marks_by_row
 from monosem.figures.gallery_page import write_gallery
 from monosem.metrics.base import PerDimension
+from monosem.results.formatting import without_rounding_error
 
 if TYPE_CHECKING:
     from monosem.figures.dimensions import FigureRow
 
 SMALL = 32  # pixels a side: up to here PNG is the smaller file, and it is exact
 COLUMNS = 40  # of a sprite, at most
+WIDEST_TITLE = 30  # characters of a line beside the images of a dimension
 OF_ANY_GALLERY = ("gallery.json", "gallery.html", "gallery.png", "histograms.png", "space.png")
 NO_PICTURES = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 
@@ -299,6 +302,7 @@ def _title_lines(shown: ShownEncoder, dimension: int) -> list[str]:
     if shown.sorted_by:
         value = shown.value(shown.sorted_by, dimension)
         if value is not None:
-            lines.append(f"{shown.sorted_by.replace('_', ' ')} {value:.3f}")
+            text = f"{shown.sorted_by.replace('_', ' ')} {without_rounding_error(value):.3f}"
+            lines += textwrap.wrap(text, WIDEST_TITLE)
     lines.append(f"active {100 * float(shown.dashboard['active'][dimension]):.2g} %")
     return lines

@@ -29,7 +29,7 @@ from monosem.models.representation import Representation
 from monosem.results.summary import tables
 from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
-from monosem.running.run_folder import describe_experiment
+from monosem.running.run_folder import SMOOTHING, describe_experiment
 from monosem.specs.load import Spec
 
 if TYPE_CHECKING:
@@ -145,13 +145,17 @@ def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
     gallery = ", and gallery.html to look at dimensions" if experiment.shown else ""
     print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
+    print(f"({SMOOTHING})")
 
 
 def tell_data(experiments: Iterable[Experiment]) -> None:
-    """Print a line for every split of the data, and what must be known of them."""
+    """Print a line for every split of the data, and what must be known before work begins."""
+    experiments = list(experiments)
     datasets = dict.fromkeys(data for each in experiments for data in each.datasets)
-    for data in datasets:
-        print(*describe_splits(data), sep="\n", file=sys.stderr)
+    lines = [line for data in datasets for line in describe_splits(data)]
+    lines += dict.fromkeys(caution for each in experiments for caution in each.cautions)
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def update_run_folder(

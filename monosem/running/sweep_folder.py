@@ -19,7 +19,7 @@ from monosem.results.search import search
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 from monosem.running import run_folder
-from monosem.running.run_folder import EVENTS, describe_experiment
+from monosem.running.run_folder import EVENTS, SMOOTHING, describe_experiment
 from monosem.specs.cells import Cell
 from monosem.specs.study import Study
 
@@ -164,7 +164,7 @@ def _write_finished(
     print(f"{remarks}{overview(table)}\n")
     print(
         f"{folder}/ has a figure for each curve, curves.csv and summary.md; "
-        f"compare cells with\n  tensorboard --logdir {folder}"
+        f"compare cells with\n  tensorboard --logdir {folder}\n({SMOOTHING})"
     )
 
 
