@@ -142,9 +142,10 @@ class Experiment(Part):
         cautions = []
         for part in parts_in(self):
             schedule, epochs = getattr(part, "schedule", None), getattr(part, "epochs", None)
-            if isinstance(schedule, Schedule) and isinstance(epochs, int):
-                if caution := schedule.caution(epochs):
-                    cautions.append(f"{type(part).__name__}: {caution}")
+            if not isinstance(schedule, Schedule) or not isinstance(epochs, int):
+                continue
+            if caution := schedule.caution(epochs):
+                cautions.append(f"{type(part).__name__}: {caution}")
         return tuple(dict.fromkeys(cautions))
 
     @property

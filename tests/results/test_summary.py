@@ -35,9 +35,9 @@ def test_an_interval_of_two_draws_gets_a_word():
 
 
 def test_what_is_hardly_below_zero_is_written_as_zero():
-    assert format_score(Estimate(-1e-5, math.nan, math.nan, 1)) == "0"
-    assert format_score(Estimate(-0.02, math.nan, math.nan, 1)) == "-0.02"
-    assert format_score(Estimate(1e-5, math.nan, math.nan, 1)) == "1e-05"
+    assert format_score(Estimate(-1e-5, math.nan, math.nan, 1, 1)) == "0"
+    assert format_score(Estimate(-0.02, math.nan, math.nan, 1, 1)) == "-0.02"
+    assert format_score(Estimate(1e-5, math.nan, math.nan, 1, 1)) == "1e-05"
 
 
 def test_a_line_of_a_sweep_over_paths_shows_the_file_with_its_folder():
