@@ -343,9 +343,9 @@ def show_plan(flags: argparse.Namespace) -> int:
         packs_not_kept(),
     ):  # reading a spec opens its data, as what they hold is in the keys
         spec = read_spec(flags)
+        check_folder(Path(flags.runs, spec.name), "--runs")
+        check_folder(Path(flags.store), "--store")
         tell_data(spec.experiments.values())
-    check_folder(Path(flags.runs, spec.name), "--runs")
-    check_folder(Path(flags.store), "--store")
     store = Store(Path(flags.store))
     lines = _stage_lines(spec)
     stages = [stage for cell in spec.experiments.values() for stage in cell.stages]

@@ -125,19 +125,19 @@ class ImageFolder(PackedImages):
         self, holdout: Holdout, split: SplitName, listing: Listing, names: Sequence[str]
     ) -> tuple[list[str], list[int]]:
         """The files and labels of a split, of the classes of one folder."""
+        by_class: list[list[str]] = [[] for _ in names]
+        for path, label in zip(listing.files, listing.labels, strict=True):
+            by_class[label].append(os.path.relpath(path, self.folder))
         files: list[str] = []
         labels: list[int] = []
-        for label, name in enumerate(names):
-            place = os.path.join(self.folder, name)
-            pairs = zip(listing.files, listing.labels, strict=True)
-            own = [os.path.relpath(path, place) for path, of in pairs if of == label]
+        for label, own in enumerate(by_class):
             if len(own) < 2:
+                place = os.path.join(self.folder, names[label])
                 self.refuse("folder", f"must have two images of every class; {place} has one")
-            drawn = holdout.test_files([f"{name}/{file}" for file in own])
-            for file in own:
-                if (f"{name}/{file}" in drawn) == (split == "test"):
-                    files.append(os.path.join(place, file))
-                    labels.append(label)
+            drawn = holdout.test_files(own)
+            chosen = [name for name in own if (name in drawn) == (split == "test")]
+            files += [os.path.join(self.folder, name) for name in chosen]
+            labels += [label] * len(chosen)
         return files, labels
 
     def listed_classes(self) -> list[str] | None:

@@ -116,10 +116,11 @@ def spec_of(reader: GinReader) -> Spec:
     return spec
 
 
-def experiment_of(reader: GinReader, checked: set[str]) -> tuple[Spec, dict[Address, Unread]]:
+def experiment_of(reader: GinReader, checked: set[object]) -> tuple[Spec, dict[Address, Unread]]:
     """The experiment that was read, and the shared bindings that it leaves unread.
 
-    checked: keys of stages whose data need no second look; those that are looked at are added.
+    checked: parts whose files, and keys of stages whose data, need no second look; those that are
+        looked at are added.
     """
     reader.check_macros()
     bindings = reader.bindings
@@ -134,15 +135,17 @@ def experiment_of(reader: GinReader, checked: set[str]) -> tuple[Spec, dict[Addr
     return Spec(experiment, bindings.resolved(reader.imports)), unread
 
 
-def _check(experiment: Experiment, checked: set[str]) -> None:
+def _check(experiment: Experiment, checked: set[object]) -> None:
     """Raises FieldError with all that is wrong, first of the files, and then of what goes together.
 
     checked: as of `experiment_of`.
     """
-    raise_together(list(_refusals(part.content for part in parts_in(experiment))))
+    parts = [part for part in parts_in(experiment) if part not in checked]
+    raise_together(list(_refusals(part.content for part in parts)))
     stages = [stage for stage in closure(experiment.stages) if key(stage) not in checked]
     checks = [*(stage.preflight for stage in stages), experiment.preflight]
     raise_together(list(_refusals(checks)))
+    checked.update(parts)
     checked.update(map(key, stages))
 
 
