@@ -78,9 +78,9 @@ def _refuse_what_is_no_command() -> None:
     """`python -m monosem.x` would end at once and say nothing: only the command itself runs."""
     if sys.argv[:1] != ["-m"]:  # Python has it so while it looks for the module
         return
-    asked = " ".join(sys.orig_argv).partition("-m")[2].split()[:1]
-    if asked and asked[0].startswith("monosem.") and asked[0] not in _COMMANDS:
-        print(f"{asked[0]} is no command: python -m monosem --help", file=sys.stderr)
+    asked = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
+    if asked.startswith("monosem.") and asked not in _COMMANDS:
+        print(f"{asked} is no command: python -m monosem --help", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -18,6 +18,10 @@ from monosem.data.holdout import Holdout
 from monosem.data.packed import open_packs
 from monosem.learning.encoders import SmallConv
 
+QUICK = """
+Experiment.gallery = None
+Experiment.metrics = ()
+"""
 TINY = """
 Experiment.curves = (@label_noise/Curve(),)
 label_noise/Curve.severities = (0.0, 0.4)
@@ -70,6 +74,7 @@ def place(tmp_path_factory):
                place / "mine.pth")  # fmt: skip
     (place / "tiny.gin").write_text(TINY)
     (place / "tiny_sae.gin").write_text(TINY_SAE)
+    (place / "quick.gin").write_text(QUICK)
     probe = [line for line in TINY.split("\n") if not line.startswith(("Pretrain", "Projector"))]
     (place / "tiny_probe.gin").write_text("\n".join(probe))
     return place
@@ -80,10 +85,12 @@ def small(command):
     if "--gather" in command:
         return command
     extra = ["--gin", "tiny.gin"]
+    if "gin/own/ncl.gin" not in command:  # one gallery is enough
+        extra += ["--gin", "quick.gin"]
     if "gin/own/sae.gin" in command:
         extra += ["--gin", "tiny_sae.gin"]
     if "gin/own/checkpoint.gin" in command:  # not the ResNet of 224 pixels, which takes its time
-        extra = ["--gin", "tiny_probe.gin", "--set", "ImageFolder.size = 64"]
+        extra = ["--gin", "tiny_probe.gin", "--gin", "quick.gin", "--set", "ImageFolder.size = 64"]
         extra += ["--set", "Checkpoint.encoder = @SmallConv()"]
     return [*command[:2], *extra, *command[2:]]
 
