@@ -10,8 +10,16 @@ from monosem.cli.about import describe, print_completion
 from monosem.cli.finished import gather, list_runs, show_differences
 from monosem.cli.flags import command, parse
 from monosem.cli.housekeeping import prune, store_info
-from monosem.cli.outcomes import FAILED, INTERRUPTED, WRONG, RunError, UsageError
+from monosem.cli.outcomes import (
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    WRONG,
+    RunError,
+    UsageError,
+)
 from monosem.cli.run import run, show_plan
+from monosem.core.signals import Terminated, ended_by_sigterm
 from monosem.specs.errors import ClusterError, SpecError
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -35,12 +43,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
     flags = parse(arguments, prog)
     typed = sys.argv[1:] if arguments is None else arguments
     try:
-        return _do(flags, [*command(prog).split(), *typed])
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr
-        )
-        return INTERRUPTED
+        with ended_by_sigterm():
+            return _do(flags, [*command(prog).split(), *typed])
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, Terminated)
+        word = "terminated" if is_terminated else "interrupted"
+        print(f"\n{word}; the same command goes on from the last finished epoch", file=sys.stderr)
+        return TERMINATED if is_terminated else INTERRUPTED
     except (SpecError, UsageError, ClusterError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG

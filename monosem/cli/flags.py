@@ -146,6 +146,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "from, the first is written to",
     )
     parser.add_argument(
+        "--safe",
+        action="store_true",
+        help="refuse Gin files that import code of their own: for files of somebody else",
+    )
+    parser.add_argument(
         "--compile",
         action="store_true",
         help="compile networks that are pre-trained: a tenth or more off long trainings, "

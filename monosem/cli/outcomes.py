@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# done; a stage failed; the command or the spec is wrong; interrupted
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+# done; a stage failed; the command or the spec is wrong; interrupted; ended by SIGTERM, as Slurm does
+DONE, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class UsageError(ValueError):

@@ -86,16 +86,21 @@ def _run_sweep(
 def show_plan(flags: argparse.Namespace) -> int:
     """Prints the missing stages, wave by wave, and those that are there.
 
-    Nothing is computed or downloaded, and neither folder is made.
+    Nothing is computed, downloaded or packed for good, and neither folder is made.
     """
     from monosem.core.stage import closure, key, plan
     from monosem.core.store import Store
+    from monosem.data.packed import packs_not_kept
     from monosem.datasets.cifar import no_downloads
+    from monosem.running.local import tell_data
+    from monosem.running.progress import Voice
 
-    with no_downloads():  # reading a spec opens its data, as what they hold is in the keys
+    # Reading a spec opens its data, as what they hold is in the keys.
+    with no_downloads(), packs_not_kept():
         spec = read_spec(flags)
-    check_folder(Path(flags.runs, spec.name), "--runs")
-    store = Store(store_folders(flags))
+        check_folder(Path(flags.runs, spec.name), "--runs")
+        store = Store(store_folders(flags))
+        tell_data(spec.experiments.values(), Voice(flags.quiet, flags.verbose))
     lines = _stage_lines(spec)
     stages = [stage for cell in spec.experiments.values() for stage in cell.stages]
     waves = plan(stages, store.has)

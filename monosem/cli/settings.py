@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 def read_spec(flags: argparse.Namespace) -> Spec | Study:
     """The experiment or the sweep that the flags describe."""
+    from monosem.specs.gin_reader import safe_imports
     from monosem.specs.load import Spec
     from monosem.specs.study import read
 
     set_language_flags(flags)
     set_device(flags)
-    spec = read(flags.files, flags.bindings, flags.grids, flags.seeds)
+    with safe_imports() if flags.safe else contextlib.nullcontext():
+        spec = read(flags.files, flags.bindings, flags.grids, flags.seeds)
     if isinstance(spec, Spec) and typed_sweep_flags(flags):
         flag = typed_sweep_flags(flags)[0]
         raise UsageError(f"--{flag} goes with a sweep, and no file binds a Sweep")

@@ -198,7 +198,7 @@ def _words(pixels: Tensor, words: int) -> Tensor:
     Those words come first that begin at the border of an image, one word of border pixels before
     it, and end one word after it; then those that begin one pixel later, and so on.
     """
-    n, channels, height, width = pixels.shape
+    _, channels, _, width = pixels.shape
     after = JOINED * (words + 1) - width
     padded = F.pad(pixels, (JOINED, after, 0, 0), mode="replicate").permute(0, 2, 3, 1)
     line = F.pad(padded.flatten(), (0, JOINED * channels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -39,10 +40,15 @@ def write_synced(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` only when everything is written."""
+    """A path to write to that becomes `path` when everything is written; else it is removed."""
     aside = path.with_name(f".{os.getpid()}.{path.name}")
-    yield aside
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    except BaseException:  # a full disk, for example
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

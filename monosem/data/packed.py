@@ -11,14 +11,17 @@ No format of files is known here: subclasses of `Packed` say what a split is rea
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import difflib
 import functools
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -31,7 +34,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from monosem.core.fields import NotInKey, PathField
+from monosem.core.fields import FieldError, NotInKey, PathField, raise_together
 from monosem.core.files import atomic_write, file_digest, lock, write_synced
 from monosem.core.identity import digest
 from monosem.data.dataset import Dataset, Examples, SplitName
@@ -39,6 +42,8 @@ from monosem.data.images import ImageDataset
 
 VERSION = 1  # of the format; a pack of another version is made again
 LABELS, RECORD = "labels.npy", "pack.json"
+_PACK = re.compile(r"\w+-(train|test)-[0-9a-f]{8}(\.partial)?")
+_packs_are_kept = contextvars.ContextVar("packs are kept", default=True)
 
 FolderName = Annotated[
     str, NotInKey("the name of a folder; what it holds counts, through `Part.content`")
@@ -187,14 +192,41 @@ def open_packs(data: Packed) -> dict[SplitName, Pack]:
     """All splits that there are, opened once a process.
 
     So the content in the key is that which is loaded later, even if the files change meanwhile.
+    What is wrong with any of them is told together.
     """
-    packs = {split: data.pack(split) for split in data.splits}
+    packs: dict[SplitName, Pack] = {}
+    errors: list[FieldError] = []
+    for split in data.splits:
+        try:
+            packs[split] = data.pack(split)
+        except FieldError as error:
+            errors.append(error)
+    raise_together(errors)
     if len(packs) > 1 and packs["train"].digest == packs["test"].digest:
         data.refuse(
             data.origin("test"),
             "must be of other examples than the training split, got the same ones for both",
         )
     return packs
+
+
+@contextlib.contextmanager
+def packs_not_kept() -> Iterator[None]:
+    """As long as the block lasts, nothing is written beside anybody's files.
+
+    A pack that is not there is made in a folder for temporary files, and deleted at once.
+    """
+    token = _packs_are_kept.set(False)
+    try:
+        yield
+    finally:
+        _packs_are_kept.reset(token)
+
+
+def holds_packs(folder: os.PathLike[str]) -> bool:
+    """Whether a folder is one of packs, which may lie beside the folders of classes."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return bool(names) and all(_PACK.fullmatch(name) for name in names)
 
 
 def fingerprint(root: str, files: Iterable[str], *options: object) -> str:
@@ -212,6 +244,8 @@ def open_pack(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
     It is made of `read()` first unless it is there and was made from the same fingerprint.
     Raises PackError.
     """
+    if not _packs_are_kept.get():
+        return _open_for_a_look(folder, made_from, read)
     while (pack := _open_existing(folder, made_from)) is None:
         with _locked_aside(folder) as aside:
             if aside is None:  # another process has just finished, or given up
@@ -221,6 +255,20 @@ def open_pack(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
+    return pack
+
+
+def _open_for_a_look(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
+    """As `open_pack`, of a pack that is deleted as soon as it is open: its map stays."""
+    if (pack := _open_existing(folder, made_from)) is not None:
+        return pack
+    with tempfile.TemporaryDirectory(prefix="monosem-") as temporary:
+        home = Path(temporary)
+        aside = home / f"{folder.name}.partial"
+        aside.mkdir()
+        _make(aside, home / folder.name, made_from, read())
+        pack = _open_existing(home / folder.name, made_from)
+    assert pack is not None, "just made"
     return pack
 
 
@@ -297,7 +345,9 @@ def _verify(folder: Path, record: dict[str, Any]) -> None:
             )
         expected["mtime_ns"] = status.st_mtime_ns
         touched = True
-    if touched:  # by a copy, for example: the next process need not read it all again
+    if (
+        touched and _packs_are_kept.get()
+    ):  # by a copy, for example: the next process need not read it all again
         with contextlib.suppress(OSError), atomic_write(folder / RECORD) as aside:
             aside.write_text(json.dumps(record))
 

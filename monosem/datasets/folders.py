@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 import numpy as np
@@ -25,14 +25,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from monosem.core.fields import Count, PathField, Positive
+from monosem.core.fields import Count, NotInKey, PathField, Positive
 from monosem.data.dataset import SplitName
+from monosem.data.holdout import Holdout
 from monosem.data.image_files import (
     EXTENSIONS,
     READING,
+    Listing,
     UnusableImage,
     in_words,
     is_hidden,
+    is_image,
     kind_of_file,
     list_images,
     read_rgb,
@@ -44,12 +47,16 @@ from monosem.data.packed import (
     PackError,
     SplitSource,
     Stream,
+    holds_packs,
     path_hint,
 )
 
 FEW = 64  # up to this many images are decoded in this process: others take longer to start
 BLOCK = 32  # images that a process decodes at a time
 MOST_TOLD = 5  # images that cannot be used, by name
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # as people say
+
+HeldOut = Annotated[Holdout, NotInKey("which files are of a split; counts by `Part.content`")]
 
 
 @gin.register
@@ -67,6 +74,7 @@ class ImageFolder(PackedImages):
     folder: holds the folders of the splits.
     train: the name of the folder of the training split.
     test: the name of the folder of the test split.
+    holdout: draws the test split, where `folder` holds the classes themselves: <folder>/<class>/**.
     size: side in pixels of the squares that are kept.
     crop: side of the central square that an evaluation sees; None is all of it. The authors' code
         has 256 and 224.
@@ -79,6 +87,7 @@ class ImageFolder(PackedImages):
     folder: PathField
     train: FolderName = "train"
     test: FolderName = "val"
+    holdout: HeldOut | None = None
     size: Count = 256
     crop: Count | None = None
     only: PathField | None = None
@@ -100,13 +109,36 @@ class ImageFolder(PackedImages):
     def source(self, split: SplitName) -> SplitSource:
         names = self._classes_of(split)
         place = self._place(split)
-        files, labels, left_out = list_images(place, names)
+        files, labels, left_out = listing = list_images(place, names)
         self._refuse_empty_classes(split, names, labels)
         left_out += _beside_classes(place, names)
+        options: tuple[object, ...] = (os.path.basename(place), self.size, names)
+        if self.holdout is not None:
+            files, labels = self._held_out(self.holdout, split, listing, names)
+            options = ("held out", self.holdout.share, self.holdout.seed, self.size, names)
         read = functools.partial(
             read_squares, files, labels, self.size, tuple(names), in_words(left_out)
         )
-        return SplitSource(files, (os.path.basename(place), self.size, names), read, READING)
+        return SplitSource(files, options, read, READING)
+
+    def _held_out(
+        self, holdout: Holdout, split: SplitName, listing: Listing, names: Sequence[str]
+    ) -> tuple[list[str], list[int]]:
+        """The files and labels of a split, of the classes of one folder."""
+        by_class: list[list[str]] = [[] for _ in names]
+        for path, label in zip(listing.files, listing.labels, strict=True):
+            by_class[label].append(os.path.relpath(path, self.folder))
+        files: list[str] = []
+        labels: list[int] = []
+        for label, own in enumerate(by_class):
+            if len(own) < 2:
+                place = os.path.join(self.folder, names[label])
+                self.refuse("folder", f"must have two images of every class; {place} has one")
+            drawn = holdout.test_files(own)
+            chosen = [name for name in own if (name in drawn) == (split == "test")]
+            files += [os.path.join(self.folder, name) for name in chosen]
+            labels += [label] * len(chosen)
+        return files, labels
 
     def listed_classes(self) -> list[str] | None:
         """The classes of the file `only`; None for all."""
@@ -122,6 +154,11 @@ class ImageFolder(PackedImages):
         if listed is not None:
             self._refuse_absent(listed, present, place)
             return sorted(listed)
+        if self.holdout is not None and SPLITS.issuperset(map(str.lower, present)):
+            self.refuse(
+                "holdout",
+                f"must be None, as {place} has splits and no classes: {_first_few(present)}",
+            )
         known = present if split == "train" else _subfolders(self._place("train"))
         unknown = sorted(set(present) - set(known))
         if unknown:
@@ -134,13 +171,29 @@ class ImageFolder(PackedImages):
 
     def _place(self, split: SplitName) -> str:
         """The folder of a split."""
+        if self.holdout is not None:
+            return self.folder
         name: str = getattr(self, split)
         place = os.path.join(self.folder, name)
         if not os.path.isdir(place):
-            self.refuse(
-                split, f"must be a folder in {self.folder}, got {name!r}{path_hint(Path(place))}"
-            )
+            hint = self._holdout_hint() or path_hint(Path(place))
+            self.refuse(split, f"must be a folder in {self.folder}, got {name!r}{hint}")
         return place
+
+    def _holdout_hint(self) -> str:
+        """What to do where the folder holds no split but classes; '' where it does not look so."""
+        if any(os.path.isdir(os.path.join(self.folder, name)) for name in (self.train, self.test)):
+            return ""
+        present = _subfolders(self.folder) if os.path.isdir(self.folder) else []
+        folders = [os.path.join(self.folder, name) for name in present]
+        if len(folders) < 2 or SPLITS & set(map(str.lower, present)):
+            return ""
+        if not all(any(map(is_image, os.listdir(folder))) for folder in folders):
+            return ""
+        return (
+            f"; it holds {_first_few(present)}: if these are the classes, "
+            "ImageFolder.holdout = @Holdout() takes a share of each as the test split"
+        )
 
     def _refuse_absent(self, listed: Sequence[str], present: Sequence[str], place: str) -> None:
         absent = sorted(set(listed) - set(present))
@@ -206,15 +259,17 @@ class ImageNet100(ImageFolder):
 
 
 def _subfolders(place: str) -> list[str]:
-    entries = (entry for entry in os.scandir(place) if not is_hidden(entry.name))
-    return sorted(entry.name for entry in entries if entry.is_dir())
+    folders = (entry for entry in os.scandir(place) if entry.is_dir())
+    return sorted(
+        folder.name for folder in folders if not is_hidden(folder.name) and not holds_packs(folder)
+    )
 
 
 def _beside_classes(place: str, names: Sequence[str]) -> Counter[str]:
     """What lies beside the folders of classes, by kind; whole folders as such."""
     left_out: Counter[str] = Counter()
     for entry in os.scandir(place):
-        if entry.name in names:
+        if entry.name in names or holds_packs(entry):
             continue
         is_folder = entry.is_dir() and not is_hidden(entry.name)
         left_out["of other classes" if is_folder else kind_of_file(entry.name)] += 1

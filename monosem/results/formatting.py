@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from monosem.results.stats import Estimate, Key
 
 SIGNIFICANCE_LEVEL = 0.05
+ROUNDING = 1e-4
 
 
 def format_mean(point: Estimate, sign: str = "") -> str:
@@ -36,9 +37,13 @@ def format_difference(point: Estimate) -> str:
 
 def format_score(point: Estimate) -> str:
     """A metric of monosemanticity and its interval; metrics differ in size by orders."""
-    if math.isnan(point.half):
-        return f"{point.mean:.4g}"
-    return f"{point.mean:.4g} ± {point.half:.2g}"
+    mean = without_rounding_error(point.mean)
+    return f"{mean:.4g}" if math.isnan(point.half) else f"{mean:.4g} ± {point.half:.2g}"
+
+
+def without_rounding_error(number: float) -> float:
+    """0 for what is hardly below it: an entropy of -0.00001 has an epsilon inside its logarithm."""
+    return 0.0 if -ROUNDING < number < 0 else number
 
 
 def is_significant(p: float) -> bool:

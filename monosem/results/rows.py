@@ -219,6 +219,16 @@ def label(experiment: str, swept: Swept, separator: str = ", ", equals: str = " 
     return separator.join([experiment, *values])
 
 
+def short_path(value: str) -> str:
+    """A path as a legend has it, the file with its folder: `/data/runs/a/last.ckpt`, `a/last.ckpt`.
+
+    What is no path stays as it is, such as `@noise/Curve()`.
+    """
+    if "/" not in value or value.startswith(("@", "%", "(", "[")):
+        return value
+    return "/".join(value.rstrip("/").split("/")[-2:])
+
+
 class Line(NamedTuple):
     """What is drawn as one line of a figure.
 
@@ -232,7 +242,8 @@ class Line(NamedTuple):
     @property
     def label(self) -> str:
         """For people: `sae, k 16`."""
-        return label(self.experiment, self.values)
+        values = tuple((name, short_path(value)) for name, value in self.values)
+        return label(self.experiment, values)
 
 
 def cell_name(experiment: str, swept: Swept) -> str:

@@ -32,7 +32,7 @@ from monosem.results.summary import tables
 from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
 from monosem.running.progress import USUAL, ConsoleProgress, Voice
-from monosem.running.run_folder import describe_experiment
+from monosem.running.run_folder import SMOOTHING, describe_experiment
 from monosem.specs.load import Spec
 
 if TYPE_CHECKING:
@@ -149,21 +149,24 @@ def run_experiment(
         cost = cost_line(store, stages, missing, time.monotonic() - began)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
-    gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
+    gallery = ", and gallery.html to look at dimensions" if experiment.shown else ""
     print(
         f"{folder}/ has index.html, {figures}, curves.csv, measures.csv, summary.md and "
         f"config.gin{gallery}"
     )
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
+    print(f"({SMOOTHING})")
     voice.note(cost)
 
 
 def tell_data(experiments: Iterable[Experiment], voice: Voice) -> None:
-    """Say a line for every split of the data, and what must be known of them."""
+    """Say a line for every split of the data, and what must be known before work begins."""
+    experiments = list(experiments)
     datasets = dict.fromkeys(data for each in experiments for data in each.datasets)
-    for data in datasets:
-        for line in describe_splits(data):
-            voice.note(line)
+    lines = [line for data in datasets for line in describe_splits(data)]
+    lines += dict.fromkeys(caution for each in experiments for caution in each.cautions)
+    for line in lines:
+        voice.note(line)
 
 
 def progress_of(experiment: Experiment, store: Store, voice: Voice) -> ConsoleProgress:

@@ -39,6 +39,7 @@ from monosem.running.gallery import gallery_encoders, gallery_files, write_exper
 
 EVENTS = "events.out.tfevents.*"
 ALL_CURVES = "curves.png"
+SMOOTHING = "it smooths curves unless Smoothing is set to 0, which misleads on a few points"
 
 
 # What was done, for the reader of summary.md

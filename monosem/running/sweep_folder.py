@@ -21,7 +21,7 @@ from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 from monosem.running import run_folder
 from monosem.running.progress import USUAL, Voice
-from monosem.running.run_folder import EVENTS, describe_experiment
+from monosem.running.run_folder import EVENTS, SMOOTHING, describe_experiment
 from monosem.specs.cells import Cell
 from monosem.specs.study import Study
 
@@ -168,7 +168,7 @@ def _write_finished(
     print(f"{remarks}{overview(table)}\n")
     print(
         f"{folder}/ has index.html, a figure for each curve, curves.csv and summary.md; "
-        f"compare cells with\n  tensorboard --logdir {folder}"
+        f"compare cells with\n  tensorboard --logdir {folder}\n({SMOOTHING})"
     )
 
 
@@ -204,7 +204,7 @@ def _is_complete(folder: Path, finished: FinishedCells, summary: str, reports: R
     if reports.gained:
         texts["axis_gains.csv"] = reports.gained.csv_text()
     others = [EVENTS, PAGE, *run_folder.figure_names(rows), *reports.figures]
-    if any(cell.experiment.representations for cell in finished.first_of_each_spec()):
+    if any(cell.experiment.shown for cell in finished.first_of_each_spec()):
         others += ["gallery.json", "gallery.html"]
     return run_folder.holds(folder, texts, others)
 

@@ -17,7 +17,6 @@ import logging
 import os
 import pickle
 import shutil
-import signal
 import socket
 import sysconfig
 import tempfile
@@ -35,6 +34,7 @@ from ray.tune.search import Searcher
 from monosem.checkpoints.transformer_folder import CHECKPOINTING, HALF, SHARD
 from monosem.core.device import DEVICE
 from monosem.core.provenance import for_workers
+from monosem.core.signals import end_at_sigterm
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
@@ -91,9 +91,7 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     if address not in (None, "auto", "local"):
         _reach(str(address))
     _connect(address, modules)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        # Ray's own handler prints a screen of C++.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_at_sigterm()  # Ray's own handler prints a screen of C++
     try:
         yield
     finally:

@@ -192,10 +192,19 @@ class Bindings:
         return shared
 
     def explain(self, error: FieldError) -> str:
-        """What a field refused, with the binding that put it there, or all that may have."""
+        """What a field refused, with the binding that put it there, or all that may have.
+
+        A line for it, and one for each other error that was found with it.
+        """
         message, *calls = str(error).splitlines()  # Gin adds lines about what it was building
+        built = gin_state.innermost_call(calls)
+        lines = [self._explain_one(error, message, built)]
+        lines += [self._explain_one(other, str(other), built) for other in error.others]
+        return "\n".join(dict.fromkeys(lines))
+
+    def _explain_one(self, error: FieldError, message: str, built: Reference | None) -> str:
         hint = _choices(error)
-        addresses = self._refused_addresses(error, gin_state.innermost_call(calls))
+        addresses = self._refused_addresses(error, built)
         if len(addresses) == 1:
             parameter = f"{error.owner}.{error.field}"
             message = message.replace(parameter, str(addresses[0]), 1)

@@ -124,7 +124,7 @@ class _CellLoader:
     def __init__(self, files: Sequence[str], bindings: Sequence[str], modules: Sequence[str]):
         self._files = files
         self._bindings = bindings
-        self._checked: set[str] = set()  # keys of stages whose data were looked at
+        self._checked: set[object] = set()  # what was looked at, as of `experiment_of`
         self._unread: list[dict[Address, Unread]] = []  # of every cell
         self.cells: dict[tuple[str, Swept], Cell] = {}
         self.modules = list(modules)
