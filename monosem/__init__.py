@@ -41,7 +41,7 @@ __all__ = [
     "StageError", "Store", "export_saelens", "features", "load", "run",
 ]  # fmt: skip
 
-_COMMANDS = ("monosem.__main__", "monosem.cli")
+_COMMANDS = ("monosem.__main__", "monosem.cli", "monosem.describing")
 
 _HOMES = {
     "Augmentation": "data.dataset",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# done; a stage failed; the command or the spec is wrong; interrupted; ended by SIGTERM, as Slurm does
+# done; a stage failed; the command or the spec is wrong; interrupted; ended by SIGTERM (Slurm)
 DONE, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
