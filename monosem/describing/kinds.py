@@ -9,6 +9,7 @@ from monosem.autoencoders.errors import ReconstructionError
 from monosem.autoencoders.jumprelu import Price
 from monosem.autoencoders.revival import Revival
 from monosem.autoencoders.starts import Centre, Control, InitialWeights, Times, UnitColumns
+from monosem.axes.gains import AxisGains
 from monosem.classifiers.best_dimensions import Ranking
 from monosem.classifiers.kept import FeatureClassifier
 from monosem.code_losses.base import CodeLoss
@@ -32,7 +33,6 @@ from monosem.probes.attacks import Attack
 from monosem.probes.base import Probe
 from monosem.probes.batched_probes import EarlyStopping
 from monosem.probes.losses import ProbeLoss
-from monosem.results.axis_gains import AxisGains
 from monosem.results.correlation import Claim
 from monosem.results.search import Bound, Goal
 from monosem.robustness.measurement import Measurement
