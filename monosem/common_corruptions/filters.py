@@ -76,15 +76,27 @@ def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
     same in all four quarters, cosine transforms of the mirrored image do it, by four products.
     """
     height, width = pixels.shape[-2:]
-    left, sizes, right = torch.linalg.svd(kernel.double())
-    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
-    if len(terms) > FEW_PRODUCTS and _is_symmetric(kernel) and min(height, width) > 1:
-        return _filter_by_cosines(pixels, kernel.double())
-    rows = torch.stack([_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms])
-    columns = torch.stack([_mirroring_matrix(width, right[term]) for term in terms])
+    rows, columns = _outer_products(kernel, height, width)
+    if len(rows) > FEW_PRODUCTS and _is_symmetric(kernel) and min(height, width) > 1:
+        return _filter_by_cosines(pixels, kernel)
     return sum_of_products(rows, pixels, columns)
 
 
+# Kernels are few, and kept by who made them: so what is made of a kernel is kept as well.
+once_a_kernel = functools.lru_cache(maxsize=64)
+
+
+@once_a_kernel
+def _outer_products(kernel: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """(terms, h, h) and (terms, w, w), as `sum_of_products` takes them."""
+    left, sizes, right = torch.linalg.svd(kernel.double())
+    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
+    rows = [_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms]
+    columns = [_mirroring_matrix(width, right[term]) for term in terms]
+    return torch.stack(rows), torch.stack(columns)
+
+
+@once_a_kernel
 def _is_symmetric(kernel: Tensor) -> bool:
     turned = (kernel.flip(0), kernel.flip(1))
     return all(torch.allclose(kernel, one, rtol=0, atol=NO_SIZE) for one in turned)
@@ -124,11 +136,17 @@ def _filter_by_cosines(pixels: Tensor, kernel: Tensor) -> Tensor:
     height, width = pixels.shape[-2:]
     rows, back_rows = _cosines(height)
     columns, back_columns = _cosines(width)
+    spectrum = by_rows_and_columns(back_rows, pixels, back_columns)
+    spectrum.mul_(_gains(kernel, height, width).to(pixels))
+    return by_rows_and_columns(rows, spectrum, columns)
+
+
+@once_a_kernel
+def _gains(kernel: Tensor, height: int, width: int) -> Tensor:
+    """(h, w): what the product of two cosines is multiplied by."""
     reach = kernel.shape[0] // 2
     down, right = (_waves(side, torch.arange(-reach, reach + 1)) for side in (height, width))
-    gains = (down @ kernel @ right.T).to(pixels)
-    spectrum = by_rows_and_columns(back_rows, pixels, back_columns)
-    return by_rows_and_columns(rows, spectrum.mul_(gains), columns)
+    return down @ kernel.double() @ right.T
 
 
 @functools.cache
@@ -198,7 +216,7 @@ def _words(pixels: Tensor, words: int) -> Tensor:
     Those words come first that begin at the border of an image, one word of border pixels before
     it, and end one word after it; then those that begin one pixel later, and so on.
     """
-    n, channels, height, width = pixels.shape
+    channels, width = pixels.shape[1], pixels.shape[3]
     after = JOINED * (words + 1) - width
     padded = F.pad(pixels, (JOINED, after, 0, 0), mode="replicate").permute(0, 2, 3, 1)
     line = F.pad(padded.flatten(), (0, JOINED * channels))
