@@ -18,8 +18,9 @@ NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 NO_WEIGHT = 1e-7  # of a sum of weights that is 1: below the resolution of float32
 FEW_PRODUCTS = 2  # outer products up to which they cost no more than cosine transforms
 MOVED_PIXELS = 1 << 16  # places of all images that are moved along lines at a time
-JOINED = 4  # neighbours in a row that are moved along lines together
 PIXELS = 1 << 14  # the same, for sums of products: what they make stays in the cache
+JOINED = 4  # neighbours in a row that are moved along lines together
+KERNELS = 64  # what is made of a kernel is kept, of so many
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
@@ -82,11 +83,7 @@ def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
     return sum_of_products(rows, pixels, columns)
 
 
-# Kernels are few, and kept by who made them: so what is made of a kernel is kept as well.
-once_a_kernel = functools.lru_cache(maxsize=64)
-
-
-@once_a_kernel
+@functools.lru_cache(maxsize=KERNELS)
 def _outer_products(kernel: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """(terms, h, h) and (terms, w, w), as `sum_of_products` takes them."""
     left, sizes, right = torch.linalg.svd(kernel.double())
@@ -96,7 +93,7 @@ def _outer_products(kernel: Tensor, height: int, width: int) -> tuple[Tensor, Te
     return torch.stack(rows), torch.stack(columns)
 
 
-@once_a_kernel
+@functools.lru_cache(maxsize=KERNELS)
 def _is_symmetric(kernel: Tensor) -> bool:
     turned = (kernel.flip(0), kernel.flip(1))
     return all(torch.allclose(kernel, one, rtol=0, atol=NO_SIZE) for one in turned)
@@ -141,7 +138,7 @@ def _filter_by_cosines(pixels: Tensor, kernel: Tensor) -> Tensor:
     return by_rows_and_columns(rows, spectrum, columns)
 
 
-@once_a_kernel
+@functools.lru_cache(maxsize=KERNELS)
 def _gains(kernel: Tensor, height: int, width: int) -> Tensor:
     """(h, w): what the product of two cosines is multiplied by."""
     reach = kernel.shape[0] // 2
