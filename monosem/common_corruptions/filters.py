@@ -17,7 +17,7 @@ TRUNCATE = 4.0  # deviations that a Gaussian reaches, as in scipy.ndimage
 NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 NO_WEIGHT = 1e-7  # of a sum of weights that is 1: below the resolution of float32
 FEW_PRODUCTS = 2  # outer products up to which they cost no more than cosine transforms
-MOVED_PIXELS = 1 << 16  # places of all images that are moved along lines at a time
+MANY_PIXELS = 1 << 16  # places of all images that are filtered or moved along lines at a time
 PIXELS = 1 << 14  # the same, for sums of products: what they make stays in the cache
 JOINED = 4  # neighbours in a row that are moved along lines together
 KERNELS = 64  # what is made of a kernel is kept, of so many
@@ -32,15 +32,19 @@ def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
 
 
 def by_rows_and_columns(rows: Tensor, pixels: Tensor, columns: Tensor) -> Tensor:
-    """rows @ image @ columns.T of every image, without copies of images that are turned.
+    """rows @ image @ columns.T of every image, a part of them at a time.
 
     pixels: (n, c, h, w)
-    rows: (new h, h)
-    columns: (new w, w)
+    rows: (h, h)
+    columns: (w, w)
     """
-    images = pixels.flatten(0, 1) @ columns.to(pixels).T
-    every = rows.to(pixels).expand(len(images), -1, -1)
-    return torch.bmm(every, images).unflatten(0, pixels.shape[:2])
+    rows, columns = rows.to(pixels), columns.to(pixels)
+    result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (pixels, result))
+    for images, made in zip(*parts, strict=True):
+        half = (images @ columns.T).flatten(0, 1)
+        torch.bmm(rows.expand(len(half), -1, -1), half, out=made.flatten(0, 1))
+    return result
 
 
 @functools.cache
@@ -176,7 +180,7 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
         for along in (radians.sin(), radians.cos())
     ]
     blurred = torch.empty_like(pixels, memory_format=torch.contiguous_format)
-    parts = (tensor.split(chunk(pixels, MOVED_PIXELS)) for tensor in (blurred, pixels, *moves))
+    parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (blurred, pixels, *moves))
     for result, *part in zip(*parts, strict=True):
         result.copy_(_moved_sum(*part, weights))
     return blurred
