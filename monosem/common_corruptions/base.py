@@ -86,7 +86,7 @@ class CommonCorruption(Corruption):
         return to_8_bits(self.corrupt(pixels, strength, generator))
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        """Pixels (n, c, h, w) in [0, 1] -> the same, corrupted; may leave [0, 1].
+        """Pixels (n, c, h, w) in [0, 1] -> new ones, corrupted; may leave [0, 1].
 
         strength: the entry of the table.
         generator: on the CPU.
@@ -113,6 +113,7 @@ def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def to_8_bits(pixels: Tensor) -> Tensor:
-    """Clip to [0, 1] and cut down to whole grey levels, still in [0, 1]."""
+    """Clip to [0, 1] and cut down to whole grey levels, still in [0, 1]; in place."""
     error = torch.tensor(ROUNDING_ERROR, dtype=pixels.dtype, device=pixels.device)
-    return torch.add(error, pixels, alpha=255).clamp_(0, 255).floor_().div_(255)
+    torch.add(error, pixels, alpha=255, out=pixels)
+    return pixels.clamp_(0, 255).floor_().div_(255)

@@ -17,9 +17,10 @@ TRUNCATE = 4.0  # deviations that a Gaussian reaches, as in scipy.ndimage
 NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 NO_WEIGHT = 1e-7  # of a sum of weights that is 1: below the resolution of float32
 FEW_PRODUCTS = 2  # outer products up to which they cost no more than cosine transforms
-MOVED_PIXELS = 1 << 16  # places of all images that are moved along lines at a time
-JOINED = 4  # neighbours in a row that are moved along lines together
+MANY_PIXELS = 1 << 16  # places of all images that are filtered or moved along lines at a time
 PIXELS = 1 << 14  # the same, for sums of products: what they make stays in the cache
+JOINED = 4  # neighbours in a row that are moved along lines together
+KERNELS = 64  # what is made of a kernel is kept, of so many
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
@@ -31,15 +32,19 @@ def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
 
 
 def by_rows_and_columns(rows: Tensor, pixels: Tensor, columns: Tensor) -> Tensor:
-    """rows @ image @ columns.T of every image, without copies of images that are turned.
+    """rows @ image @ columns.T of every image, a part of them at a time.
 
     pixels: (n, c, h, w)
-    rows: (new h, h)
-    columns: (new w, w)
+    rows: (h, h)
+    columns: (w, w)
     """
-    images = pixels.flatten(0, 1) @ columns.to(pixels).T
-    every = rows.to(pixels).expand(len(images), -1, -1)
-    return torch.bmm(every, images).unflatten(0, pixels.shape[:2])
+    rows, columns = rows.to(pixels), columns.to(pixels)
+    result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (pixels, result))
+    for images, made in zip(*parts, strict=True):
+        half = (images @ columns.T).flatten(0, 1)
+        torch.bmm(rows.expand(len(half), -1, -1), half, out=made.flatten(0, 1))
+    return result
 
 
 @functools.cache
@@ -76,15 +81,23 @@ def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
     same in all four quarters, cosine transforms of the mirrored image do it, by four products.
     """
     height, width = pixels.shape[-2:]
-    left, sizes, right = torch.linalg.svd(kernel.double())
-    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
-    if len(terms) > FEW_PRODUCTS and _is_symmetric(kernel) and min(height, width) > 1:
-        return _filter_by_cosines(pixels, kernel.double())
-    rows = torch.stack([_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms])
-    columns = torch.stack([_mirroring_matrix(width, right[term]) for term in terms])
+    rows, columns = _outer_products(kernel, height, width)
+    if len(rows) > FEW_PRODUCTS and _is_symmetric(kernel) and min(height, width) > 1:
+        return _filter_by_cosines(pixels, kernel)
     return sum_of_products(rows, pixels, columns)
 
 
+@functools.lru_cache(maxsize=KERNELS)
+def _outer_products(kernel: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """(terms, h, h) and (terms, w, w), as `sum_of_products` takes them."""
+    left, sizes, right = torch.linalg.svd(kernel.double())
+    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
+    rows = [_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms]
+    columns = [_mirroring_matrix(width, right[term]) for term in terms]
+    return torch.stack(rows), torch.stack(columns)
+
+
+@functools.lru_cache(maxsize=KERNELS)
 def _is_symmetric(kernel: Tensor) -> bool:
     turned = (kernel.flip(0), kernel.flip(1))
     return all(torch.allclose(kernel, one, rtol=0, atol=NO_SIZE) for one in turned)
@@ -124,11 +137,17 @@ def _filter_by_cosines(pixels: Tensor, kernel: Tensor) -> Tensor:
     height, width = pixels.shape[-2:]
     rows, back_rows = _cosines(height)
     columns, back_columns = _cosines(width)
+    spectrum = by_rows_and_columns(back_rows, pixels, back_columns)
+    spectrum.mul_(_gains(kernel, height, width).to(pixels))
+    return by_rows_and_columns(rows, spectrum, columns)
+
+
+@functools.lru_cache(maxsize=KERNELS)
+def _gains(kernel: Tensor, height: int, width: int) -> Tensor:
+    """(h, w): what the product of two cosines is multiplied by."""
     reach = kernel.shape[0] // 2
     down, right = (_waves(side, torch.arange(-reach, reach + 1)) for side in (height, width))
-    gains = (down @ kernel @ right.T).to(pixels)
-    spectrum = by_rows_and_columns(back_rows, pixels, back_columns)
-    return by_rows_and_columns(rows, spectrum.mul_(gains), columns)
+    return down @ kernel.double() @ right.T
 
 
 @functools.cache
@@ -161,7 +180,7 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
         for along in (radians.sin(), radians.cos())
     ]
     blurred = torch.empty_like(pixels, memory_format=torch.contiguous_format)
-    parts = (tensor.split(chunk(pixels, MOVED_PIXELS)) for tensor in (blurred, pixels, *moves))
+    parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (blurred, pixels, *moves))
     for result, *part in zip(*parts, strict=True):
         result.copy_(_moved_sum(*part, weights))
     return blurred
@@ -198,7 +217,7 @@ def _words(pixels: Tensor, words: int) -> Tensor:
     Those words come first that begin at the border of an image, one word of border pixels before
     it, and end one word after it; then those that begin one pixel later, and so on.
     """
-    _, channels, _, width = pixels.shape
+    channels, width = pixels.shape[1], pixels.shape[3]
     after = JOINED * (words + 1) - width
     padded = F.pad(pixels, (JOINED, after, 0, 0), mode="replicate").permute(0, 2, 3, 1)
     line = F.pad(padded.flatten(), (0, JOINED * channels))

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import gin
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from monosem.common_corruptions.base import HALF_OF_16_BITS, CommonCorruption, random_bits
@@ -37,7 +36,8 @@ class CommonGaussianNoise(CommonCorruption):
     large: ClassVar[tuple[Any, ...]] = (0.08, 0.12, 0.18, 0.26, 0.38)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        return pixels.add(normal_field(pixels, generator), alpha=strength)
+        noise = normal_field(pixels, generator)
+        return torch.add(pixels, noise, alpha=strength, out=noise)
 
 
 @gin.register
@@ -105,8 +105,8 @@ class ImpulseNoise(CommonCorruption):
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         # Numbers far from 0 are impulses, below it to black and above it to white.
         numbers = random_bits(tuple(pixels.shape), generator).to(pixels).add_(0.5)
-        impulses = F.hardshrink(numbers, HALF_OF_16_BITS * (1 - strength))  # the others are 0
-        return impulses.add_(pixels)
+        torch.hardshrink(numbers, HALF_OF_16_BITS * (1 - strength), out=numbers)  # the others are 0
+        return numbers.add_(pixels)
 
 
 @gin.register
@@ -119,4 +119,5 @@ class SpeckleNoise(CommonCorruption):
     large: ClassVar[tuple[Any, ...]] = (0.15, 0.2, 0.35, 0.45, 0.6)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        return pixels.addcmul(pixels, normal_field(pixels, generator), value=strength)
+        noise = normal_field(pixels, generator)
+        return torch.addcmul(pixels, pixels, noise, value=strength, out=noise)
