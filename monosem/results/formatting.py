@@ -87,6 +87,21 @@ def _format_run(run: Sequence[Key]) -> str:
     return ", ".join(map(format_key, run))
 
 
+# Of measures of monosemanticity: what tells known cases apart, best first (docs/measures.md).
+TRUSTED = (
+    "fms", "factor_gap", "factor_information", "class_selectivity",
+    "monosemanticity_score_of_classes", "monosemanticity_score", "class_consistency",
+    "class_entropy",
+)  # fmt: skip
+
+
+def by_trust(measures: Iterable[str]) -> list[str]:
+    """Different measures as a table orders them: `TRUSTED` ones first, the rest as they come."""
+    found = dict.fromkeys(measures)
+    first = [measure for measure in TRUSTED if measure in found]
+    return [*first, *(measure for measure in found if measure not in TRUSTED)]
+
+
 def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose columns line up, so that it reads on a terminal too."""
     rows = [header, *body]

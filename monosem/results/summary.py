@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from monosem.results.corruption_error import corruption_error_table
 from monosem.results.formatting import (
+    by_trust,
     format_difference,
     format_key,
     format_mean,
@@ -383,6 +384,8 @@ def _at(samples: Mapping[Key, Sample], keys: set[Key]) -> dict[Key, Sample]:
 def monosemanticity_table(table: Table) -> str:
     """What was measured on clean features, a column for each representation of each line.
 
+    What is to be trusted most stands first.
+
     With several seeds as mean ± half of the 95 % interval.
     """
     scores: dict[tuple[Line, str], dict[str, str]] = {}
@@ -394,7 +397,7 @@ def monosemanticity_table(table: Table) -> str:
     if not scores:
         return ""
     headings = [_representation_label(line, curve) for line, curve in scores]
-    metrics = dict.fromkeys(metric for column in scores.values() for metric in column)
+    metrics = by_trust(metric for column in scores.values() for metric in column)
     body = [[metric, *(column.get(metric, "") for column in scores.values())] for metric in metrics]
     return markdown_table([MONOSEMANTICITY, *headings], body)
 

@@ -8,7 +8,7 @@ import re
 from made_rows import MEASURED, SINGLE_RUN, named_study, row, study
 
 from monosem.results.formatting import format_score
-from monosem.results.rows import Line
+from monosem.results.rows import SEPARATION, Line
 from monosem.results.stats import Estimate
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
@@ -107,6 +107,21 @@ def test_monosemanticity_of_several_seeds_has_an_interval():
         for seed, value in (("0", 0.2), ("1", 0.3), ("2", 0.4))
     ]
     assert "0.3 ± 0.25" in overview(Table([*study("a"), *measured]))
+
+
+def test_measures_that_are_to_be_trusted_stand_first_and_others_as_they_come():
+    names = ("zeros", "class_consistency", "activity", "fms")
+    measured = [MEASURED._replace(metric=name) for name in names]
+    text = overview(Table([*study("a"), *measured]))
+    places = [text.index(f"| {name} ") for name in ("fms", "class_consistency")]
+    others = [text.index(f"| {name} ") for name in ("zeros", "activity")]
+    assert places == sorted(places) and max(places) < min(others)
+
+
+def test_a_score_that_is_no_accuracy_is_not_called_a_percentage():
+    rows = [row(6.2, metric=SEPARATION, severity=at) for at in (0.0, 0.1)]
+    text = tables(Table(rows))
+    assert "| separation of a |" in text and "percent" not in text
 
 
 def test_named_points_have_their_names_in_the_place_of_severities():
