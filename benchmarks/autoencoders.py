@@ -33,9 +33,10 @@ With --quality --steps 500 --seeds 3 explained variance, its spread over orders 
     JumpReLU       0.6732 +- 0.0002 (22.8)  0.6732 +- 0.0002 (22.8)
     JumpReLU tanh  0.7914 +- 0.0002 (56.7)  0.7914 +- 0.0002 (56.7)
 
-Gated is trained differently: ours freezes the decoder in the auxiliary error, as its paper does, and
-theirs does not; we know of no other difference. By the thresholds that they would be saved with, BatchTopK has .8111 at L0 33.6
-and .8128 at 34.0: theirs starts its running mean at 0.
+Gated is trained differently: ours freezes the decoder in the auxiliary error, as its paper does,
+and theirs does not, the one difference that tests/autoencoders/test_against_saelens.py knows of. By
+the thresholds that they would be saved with, BatchTopK has .8111 at L0 33.6 and .8128 at 34.0:
+theirs starts its running mean at 0.
 
 Needs sae-lens 6.54 and gin-config.
 """
