@@ -52,21 +52,7 @@ def _draw_panel(
     panel: Any, lines: Sequence[DrawnLine], encoders: Sequence[str], turns: Sequence[str]
 ) -> None:
     for line in lines:
-        index = encoders.index(line.encoder)
-        color = SHADES[index % len(SHADES)]
-        values = [value for _, value in line.points]
-        panel.errorbar(
-            [x for x, _ in line.points],
-            [value.mean for value in values],
-            yerr=[0 if math.isnan(value.half) else value.half for value in values],
-            color=color,
-            linestyle=STYLES[turns.index(line.turn)],
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=3.5,
-            markerfacecolor=color if line.turn == AS_IS else "white",
-            linewidth=1.2,
-            elinewidth=0.6,
-        )
+        _draw_line(panel, line, encoders.index(line.encoder), STYLES[turns.index(line.turn)])
     every_x = [x for line in lines for x, _ in line.points]
     if every_x and is_logarithmic(every_x):
         panel.set_xscale("log", base=2)
@@ -75,6 +61,23 @@ def _draw_panel(
     panel.set_xlabel("bits an example" if has_bits else "severity", fontsize="small")
     panel.grid(alpha=0.25)
     open_frame(panel)
+
+
+def _draw_line(panel: Any, line: DrawnLine, encoder: int, style: str) -> None:
+    color = SHADES[encoder % len(SHADES)]
+    values = [value for _, value in line.points]
+    panel.errorbar(
+        [x for x, _ in line.points],
+        [value.mean for value in values],
+        yerr=[0 if math.isnan(value.half) else value.half for value in values],
+        color=color,
+        linestyle=style,
+        marker=MARKERS[encoder % len(MARKERS)],
+        markersize=3.5,
+        markerfacecolor=color if line.turn == AS_IS else "white",
+        linewidth=1.2,
+        elinewidth=0.6,
+    )
 
 
 def _legend(panel: Any, encoders: Sequence[str], turns: Sequence[str]) -> None:
