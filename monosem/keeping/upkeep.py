@@ -7,6 +7,7 @@ process that ends in between leaves a store of whole artifacts, and the next --p
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,9 @@ from monosem.keeping.found import RunFolder, places_needed
 from monosem.results.formatting import markdown_table
 
 PRUNED = ".pruned"
+NAME = re.compile(
+    r"([0-9a-f]{20})(\.partial|\.damaged\d*|)"
+)  # what is called otherwise is not ours
 DAY = 24 * 60 * 60
 WHOLE, PARTIAL, DAMAGED = "whole", "begun", "damaged"
 
@@ -70,9 +74,12 @@ def contents(root: Path) -> list[StoredFolder]:
 
 def _of_kind(kind: Path) -> Iterator[StoredFolder]:
     for folder in sorted(path for path in kind.iterdir() if path.is_dir()):
-        name, _, ending = folder.name.partition(".")
+        found = NAME.fullmatch(folder.name)
+        if found is None:
+            continue
+        name, ending = found.groups()
         is_whole = not ending and read_manifest(folder) is not None
-        state = PARTIAL if ending == "partial" else WHOLE if is_whole else DAMAGED
+        state = PARTIAL if ending == ".partial" else WHOLE if is_whole else DAMAGED
         with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
             yield StoredFolder(folder, f"{kind.name}/{name}", state, _size(folder), _made(folder))
 
