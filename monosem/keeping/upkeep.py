@@ -20,9 +20,7 @@ from monosem.keeping.found import RunFolder, places_needed
 from monosem.results.formatting import markdown_table
 
 PRUNED = ".pruned"
-NAME = re.compile(
-    r"([0-9a-f]{20})(\.partial|\.damaged\d*|)"
-)  # what is called otherwise is not ours
+NAME = re.compile(r"([0-9a-f]{20})(\.partial|\.damaged\d*|)")  # others are not ours
 DAY = 24 * 60 * 60
 WHOLE, PARTIAL, DAMAGED = "whole", "begun", "damaged"
 
