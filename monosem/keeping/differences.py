@@ -207,6 +207,5 @@ def _paired(own: Numbers | None, other: Numbers | None) -> str:
     if not pairs:
         return "no pairs"
     point = estimate(pairs)
-    if math.isnan(point.half):
-        return f"{point.mean:+.3g}"
-    return f"{point.mean:+.3g} ± {point.half:.2g} (p {point.p:.2g})"
+    mean = f"{round(point.mean, 9) + 0.0:+.3g}"  # what is left of rounding is no difference
+    return mean if math.isnan(point.half) else f"{mean} ± {point.half:.2g} (p {point.p:.2g})"
