@@ -61,7 +61,7 @@ class Needs(NamedTuple):
 
     @property
     def places(self) -> set[str]:
-        return set().union(*self.of_runs.values())
+        return {place for places in self.of_runs.values() for place in places}
 
 
 def contents(root: Path) -> list[StoredFolder]:
@@ -143,7 +143,8 @@ def _runs_table(kept: Sequence[StoredFolder], needed: Needs) -> str:
     """What each run needs, and what would be free without it."""
     body = []
     for name, places in needed.of_runs.items():
-        others = set().union(*(own for run, own in needed.of_runs.items() if run != name))
+        without = Needs({run: own for run, own in needed.of_runs.items() if run != name}, [])
+        others = without.places
         there = [one for one in kept if one.place in places]
         alone = [one for one in there if one.place not in others]
         found = len({one.place for one in there if one.state == WHOLE})
