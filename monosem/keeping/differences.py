@@ -44,12 +44,12 @@ LineNumbers = Mapping[Measured, Numbers]
 
 def difference_report(first: Path, second: Path) -> str:
     """What is printed. Raises ValueError where one of them is no run."""
-    tables = table_of(first), table_of(second)
     names = _names(first, second)
+    lines, other_lines = _numbers_of(table_of(first)), _numbers_of(table_of(second))
     parts = [_bindings_part(first, second, names)]
-    for label, own, other in _matched(*map(_numbers_of, tables)):
+    for label, own, other in _matched(lines, other_lines):
         parts.append(_numbers_part(label, own, other, names))
-    parts += _unmatched(*map(_numbers_of, tables), names)
+    parts += _unmatched(lines, other_lines, names)
     return "\n\n".join(filter(None, parts))
 
 
@@ -207,6 +207,5 @@ def _paired(own: Numbers | None, other: Numbers | None) -> str:
     if not pairs:
         return "no pairs"
     point = estimate(pairs)
-    if math.isnan(point.half):
-        return f"{point.mean:+.3g}"
-    return f"{point.mean:+.3g} ± {point.half:.2g} (p {point.p:.2g})"
+    mean = f"{round(point.mean, 9) + 0.0:+.3g}"  # what is left of rounding is no difference
+    return mean if math.isnan(point.half) else f"{mean} ± {point.half:.2g} (p {point.p:.2g})"

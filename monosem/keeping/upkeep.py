@@ -7,6 +7,7 @@ process that ends in between leaves a store of whole artifacts, and the next --p
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from monosem.keeping.found import RunFolder, places_needed
 from monosem.results.formatting import markdown_table
 
 PRUNED = ".pruned"
+NAME = re.compile(r"([0-9a-f]{20})(\.partial|\.damaged\d*|)")  # others are not ours
 DAY = 24 * 60 * 60
 WHOLE, PARTIAL, DAMAGED = "whole", "begun", "damaged"
 
@@ -59,7 +61,7 @@ class Needs(NamedTuple):
 
     @property
     def places(self) -> set[str]:
-        return set().union(*self.of_runs.values())
+        return {place for places in self.of_runs.values() for place in places}
 
 
 def contents(root: Path) -> list[StoredFolder]:
@@ -70,9 +72,12 @@ def contents(root: Path) -> list[StoredFolder]:
 
 def _of_kind(kind: Path) -> Iterator[StoredFolder]:
     for folder in sorted(path for path in kind.iterdir() if path.is_dir()):
-        name, _, ending = folder.name.partition(".")
+        found = NAME.fullmatch(folder.name)
+        if found is None:
+            continue
+        name, ending = found.groups()
         is_whole = not ending and read_manifest(folder) is not None
-        state = PARTIAL if ending == "partial" else WHOLE if is_whole else DAMAGED
+        state = PARTIAL if ending == ".partial" else WHOLE if is_whole else DAMAGED
         with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
             yield StoredFolder(folder, f"{kind.name}/{name}", state, _size(folder), _made(folder))
 
@@ -138,7 +143,8 @@ def _runs_table(kept: Sequence[StoredFolder], needed: Needs) -> str:
     """What each run needs, and what would be free without it."""
     body = []
     for name, places in needed.of_runs.items():
-        others = set().union(*(own for run, own in needed.of_runs.items() if run != name))
+        without = Needs({run: own for run, own in needed.of_runs.items() if run != name}, [])
+        others = without.places
         there = [one for one in kept if one.place in places]
         alone = [one for one in there if one.place not in others]
         found = len({one.place for one in there if one.state == WHOLE})

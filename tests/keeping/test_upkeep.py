@@ -15,7 +15,8 @@ from monosem.core.files import lock
 from monosem.core.store import Store
 from monosem.keeping import upkeep
 
-NEEDED, SHARED, FREE = "Pretrain/aa", "Features/bb", "Features/cc"
+A, B, C, D, F = (10 * pair for pair in ("aa", "bb", "cc", "dd", "ff"))  # keys
+NEEDED, SHARED, FREE = f"Pretrain/{A}", f"Features/{B}", f"Features/{C}"
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def place(tmp_path):
     """Two runs, one artifact of one, one of both, one of none, one begun and one damaged."""
     for name in (NEEDED, SHARED, FREE):
         write_artifact(tmp_path / "store", name)
-    for name in ("Features/dd.partial", "Features/aa.damaged", "Pretrain/ff.partial"):
+    for name in (f"Features/{D}.partial", f"Features/{A}.damaged", f"Pretrain/{F}.partial"):
         (tmp_path / "store" / name).mkdir()
         (tmp_path / "store" / name / "checkpoint").write_bytes(bytes(500))
-    write_run(tmp_path / "runs" / "one", SINGLE_RUN, [NEEDED, SHARED, "Pretrain/ff"])
+    write_run(tmp_path / "runs" / "one", SINGLE_RUN, [NEEDED, SHARED, f"Pretrain/{F}"])
     write_run(tmp_path / "runs" / "two", SINGLE_RUN, [SHARED, "Curve/gone"])
     return tmp_path
 
@@ -42,8 +43,8 @@ def left(place):
     )
 
 
-KEPT = ["Features/bb", "Pretrain/aa", "Pretrain/ff.partial"]
-ALL = sorted([*KEPT, "Features/cc", "Features/dd.partial", "Features/aa.damaged"])
+KEPT = [SHARED, NEEDED, f"Pretrain/{F}.partial"]
+ALL = sorted([*KEPT, FREE, f"Features/{D}.partial", f"Features/{A}.damaged"])
 
 
 def line_of(report: str, first: str) -> list[str]:
@@ -102,7 +103,7 @@ def test_what_was_made_longer_ago_is_freed_whoever_needs_it(place, capsys):
 
 def test_nothing_is_kept_for_a_forgotten_run(place, capsys):
     out = here(capsys, "--prune", "--yes", *flags(place, "--forget", place / "runs" / "one"))
-    assert out.returncode == 0 and left(place) == ["Features/bb"]
+    assert out.returncode == 0 and left(place) == [SHARED]
 
 
 def test_nothing_is_freed_while_a_run_is_at_work(place, capsys):
@@ -113,9 +114,9 @@ def test_nothing_is_freed_while_a_run_is_at_work(place, capsys):
 
 
 def test_nothing_is_freed_while_a_stage_is_being_computed(place, capsys):
-    with lock(place / "store" / "Features" / "dd.partial"):
+    with lock(place / "store" / "Features" / f"{D}.partial"):
         out = here(capsys, "--prune", "--yes", *flags(place))
-    assert out.returncode == 2 and "Features/dd is being computed" in out.stderr
+    assert out.returncode == 2 and f"Features/{D} is being computed" in out.stderr
     assert left(place) == ALL
 
 
@@ -144,6 +145,16 @@ def test_an_interrupted_prune_leaves_whole_artifacts_and_the_next_goes_on(
     assert all(len(list((place / "store" / name).iterdir())) == 2 for name in whole)
     assert here(capsys, "--prune", "--yes", *flags(place)).returncode == 0
     assert left(place) == KEPT and not (place / "store" / upkeep.PRUNED).exists()
+
+
+def test_a_folder_that_is_no_artifact_is_never_touched(place, capsys):
+    notes = place / "store" / "docs" / "my notes"
+    notes.mkdir(parents=True)
+    (notes / "file").touch()
+    (place / "store" / "Pretrain" / f"{A}.old").mkdir()
+    assert here(capsys, "--prune", "--yes", *flags(place)).returncode == 0
+    assert left(place) == sorted([*KEPT, f"Pretrain/{A}.old", "docs/my notes"])
+    assert (notes / "file").exists()
 
 
 # Runs of which it is not known what they need
