@@ -116,10 +116,9 @@ def _areas(table: Table) -> PaperTable:
         )
         for line in table.lines
     )
-    caption = (
-        "Mean under each curve in percent with half of the 95 % interval, and the paired "
-        f"difference to the baseline. {MARKS_NOTE}, uncorrected."
-    )
+    caption = "Mean under each curve in percent with half of the 95 % interval."
+    if len(table.lines) > 1:
+        caption += f" Behind it the paired difference to the baseline. {MARKS_NOTE}, uncorrected."
     headings = tuple(curve.replace("_", " ") for curve in shared)
     return PaperTable("areas", caption, ("mean under",), headings, rows)
 

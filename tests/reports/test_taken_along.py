@@ -151,6 +151,12 @@ def test_every_word_of_a_real_summary_is_on_the_page():
         assert word in shown
 
 
+def test_the_page_has_tables_before_the_list_of_what_was_done(tmp_path):
+    (tmp_path / "summary.md").write_text("# x\n\n- probed: it\n  - deep\n\n" + tables(TABLE))
+    text = shape_of(page_text(tmp_path)).text
+    assert text.index("severity") < text.index("What was trained") < text.index("probed: it")
+
+
 # The folder, by the command
 
 
