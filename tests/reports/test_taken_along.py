@@ -60,7 +60,7 @@ def test_stars_say_how_sure_a_difference_is_and_nothing_else_has_any():
             assert low <= float(line["p"]) < high
             starred += bool(line["mark"])
         else:
-            assert line["mark"] == ""
+            assert line["mark"] == line["p"] == ""
     assert starred
 
 
