@@ -31,7 +31,9 @@ def kind_of_value(annotation: Any) -> str:
         return _choice(list(map(repr, arguments)))
     if origin is tuple:
         return _tuple(arguments)
-    return PLAIN.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    if annotation in PLAIN:
+        return PLAIN[annotation]
+    return str(getattr(annotation, "__name__", annotation))
 
 
 def _annotated(arguments: tuple[Any, ...]) -> str:

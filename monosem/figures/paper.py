@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -14,7 +15,7 @@ from monosem.figures.style import PAPER
 from monosem.results.table import Table
 
 KINDS = ("png", "svg", "pdf")
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {  # of matplotlib, whose type of the names is private
     "font.size": PAPER.font,
     "lines.linewidth": 1.0,
     "axes.linewidth": 0.6,

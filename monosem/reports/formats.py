@@ -118,6 +118,8 @@ def csv_text(tables: Sequence[PaperTable]) -> str:
 def _csv_line(name: str, row: PaperRow, column: str, number: Number) -> list[object]:
     first, at = (*row.labels, "")[:2]
     mean, half, p, seeds, repeats = number.point
+    if number.kind != "difference":
+        p = math.nan  # that a mean is not 0 is nothing to be tested
     known = ["" if math.isnan(value) else value for value in (mean, half, p)]
     return [name, first, at, column, number.kind, *known, seeds, repeats, number.mark]
 

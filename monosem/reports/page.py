@@ -36,10 +36,20 @@ def page_text(folder: Path) -> str:
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         title=html.escape(heading),
         figures="\n".join(map(_figure, _figures(folder))),
-        summary=to_html(rest),
+        summary=_summary(rest),
         gallery=_gallery(folder),
         config="\n".join(_configs(folder)),
     )
+
+
+def _summary(text: str) -> str:
+    """The tables first, and then the list of what was done, where the summary begins with it."""
+    start = text.find("\n|")
+    notes, results = text[: start + 1], text[start + 1 :]
+    lines = [line for line in notes.splitlines() if line.strip()]
+    if not lines or not all(line.lstrip().startswith("- ") for line in lines):
+        return to_html(text)
+    return f"{to_html(results)}\n<h2>What was trained and probed</h2>\n{to_html(notes)}"
 
 
 def _text(path: Path) -> str:

@@ -85,7 +85,7 @@ def _severity_rows(
         keys: set[Key] = set().union(*of_curve)
         for key in table.in_order(curve, keys):
             cells = tuple((column[key],) if key in column else () for column in of_curve)
-            yield PaperRow((curve.replace("_", " "), format_key(key)), cells)
+            yield PaperRow((curve, format_key(key)), cells)
 
 
 def _differences(table: Table) -> PaperTable:
@@ -116,12 +116,10 @@ def _areas(table: Table) -> PaperTable:
         )
         for line in table.lines
     )
-    caption = (
-        "Mean under each curve in percent with half of the 95 % interval, and the paired "
-        f"difference to the baseline. {MARKS_NOTE}, uncorrected."
-    )
-    headings = tuple(curve.replace("_", " ") for curve in shared)
-    return PaperTable("areas", caption, ("mean under",), headings, rows)
+    caption = "Mean under each curve in percent with half of the 95 % interval."
+    if len(table.lines) > 1:
+        caption += f" Behind it the paired difference to the baseline. {MARKS_NOTE}, uncorrected."
+    return PaperTable("areas", caption, ("mean under",), tuple(shared), rows)
 
 
 def _area(table: Table, line: Line, curve: str, keys: set[Key]) -> Iterator[Number]:
@@ -145,7 +143,7 @@ def _monosemanticity(table: Table) -> PaperTable:
             point = estimate(table.samples(line, curve, metric)[0.0])
             scores.setdefault(metric, {})[heading] = Number(point, "score")
     rows = tuple(
-        PaperRow((metric.replace("_", " "),), tuple(_one(of.get(heading)) for heading in headings))
+        PaperRow((metric,), tuple(_one(of.get(heading)) for heading in headings))
         for metric, of in scores.items()
     )
     caption = "Monosemanticity of clean features: mean and half of the 95 % interval over seeds."

@@ -183,7 +183,7 @@ class ConsoleProgress(StageProgress):
         rate = f"loss {float(loss):.4f}, {inputs / took:,.0f} inputs/s"
         if self.updates.on_terminal:
             self.updates.restart(now)
-            self._move_bar(type(stage).__name__, step, of, f"{rate}, {self.time_left(now)} in all")
+            self._move_bar(type(stage).__name__, step, of, f"{rate}; all: {self.time_left(now)}")
         else:
             self._update(stage, f", step {step} of {of}, {rate}")
 

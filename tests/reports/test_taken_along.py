@@ -60,7 +60,7 @@ def test_stars_say_how_sure_a_difference_is_and_nothing_else_has_any():
             assert low <= float(line["p"]) < high
             starred += bool(line["mark"])
         else:
-            assert line["mark"] == ""
+            assert line["mark"] == line["p"] == ""
     assert starred
 
 
@@ -149,6 +149,12 @@ def test_every_word_of_a_real_summary_is_on_the_page():
     shown = shape_of(to_html(summary)).text
     for word in re.findall(r"[\w.]+", summary):
         assert word in shown
+
+
+def test_the_page_has_tables_before_the_list_of_what_was_done(tmp_path):
+    (tmp_path / "summary.md").write_text("# x\n\n- probed: it\n  - deep\n\n" + tables(TABLE))
+    text = shape_of(page_text(tmp_path)).text
+    assert text.index("severity") < text.index("What was trained") < text.index("probed: it")
 
 
 # The folder, by the command

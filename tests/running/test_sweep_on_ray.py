@@ -118,7 +118,8 @@ def test_a_sweep_leaves_a_figure_for_each_curve_a_summary_and_nothing_of_ray_s(d
     folder, out = done
     names = {path.name.split(".out")[0] for path in (folder / "runs" / "tiny").iterdir()}
     figures = {"curves.png", "label_noise.png", "gaussian.png"}
-    texts = {"curves.csv", "summary.md", "events", "cells.txt", "provenance.json"}
+    texts = {"curves.csv", "summary.md", "index.html", "events", "cells.txt", "sweep.gin"}
+    texts |= {"provenance.json"}
     assert {name for name in names if not name.startswith("gallery")} == figures | texts | CELLS
     assert "gallery.html" in names
     summary = (folder / "runs" / "tiny" / "summary.md").read_text()
