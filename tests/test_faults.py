@@ -79,7 +79,7 @@ def test_every_fault_has_a_line_and_every_test_that_it_names_is_there():
 # F3: SIGTERM
 
 
-def in_the_middle(stage, step):
+def in_the_middle(step):
     """Sends SIGTERM to this process in a step of a training."""
 
     class Kill(Callback):
@@ -93,13 +93,12 @@ def in_the_middle(stage, step):
 
 
 def test_sigterm_ends_a_training_in_the_step_and_it_goes_on_with_the_same_bits(tmp_path, capsys):
-    stage = tiny_pretrain(epochs=3)  # of 5 steps
+    stage = tiny_pretrain(epochs=3, views=(), batch_size=700)  # 2 steps an epoch
     expected = Store(tmp_path / "whole").get(stage)
-    kill, steps = in_the_middle(stage, step=8)
+    kill, steps = in_the_middle(step=3)
     with ended_by_sigterm(), pytest.raises(Terminated):
         Store(tmp_path / "broken", (kill,)).get(stage)
-    assert steps == list(range(1, 9)), "no step more: Slurm kills after half a minute"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL or steps
+    assert steps == [1, 2, 3], "no step more: Slurm kills after half a minute"
     artifact = Store(tmp_path / "broken").get(stage)
     assert "Pretrain goes on after 1 of 3" in capsys.readouterr().err
     assert all(torch.equal(artifact[name], expected[name]) for name in expected)
