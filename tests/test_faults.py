@@ -266,7 +266,9 @@ def test_a_clock_that_jumps_back_changes_no_name_and_computes_nothing_again(tmp_
 def test_safe_refuses_a_gin_file_that_imports_and_runs_nothing_of_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     marker = tmp_path / "marker"
-    (tmp_path / "theirs_of_a_fault.py").write_text(f"open({str(marker)!r}, 'w')")
+    (tmp_path / "theirs_of_a_fault.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+    )
     text = "import theirs_of_a_fault\ninclude 'gin/ncl.gin'\nExperiment.name = 'x'\n"
     (tmp_path / "theirs.gin").write_text(text)
     (tmp_path / "sweep.gin").write_text("Sweep.name = 's'\nSweep.specs = ('theirs.gin',)\n")
@@ -309,31 +311,6 @@ def test_a_held_out_file_is_in_one_split_alone(tmp_path):
     assert np.bincount(data.split("test").labels).tolist() == [3, 3]
     open_packs.cache_clear()  # the packs beside the classes are no class
     assert data.class_names == ("a", "b")
-
-
-# F24: secrets
-
-
-def test_secrets_of_the_environment_are_in_no_file_that_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_API_KEY", "a-secret-of-mine-0451")
-    small = """
-        Experiment.curves = (@label_noise/Curve(),)
-        Experiment.metrics = ()
-        label_noise/Curve.severities = (0.0,)
-        Curve.repeats = 1
-        Curve.encoder = @Pixels()
-        Pixels.data = @Digits()
-        LinearProbe.epochs = 1
-    """
-    (tmp_path / "small.gin").write_text("\n".join(line.strip() for line in small.splitlines()))
-    folders = ["--runs", tmp_path / "runs", "--store", tmp_path / "store"]
-    out = here(capsys, "--gin", "gin/ncl.gin", "--gin", tmp_path / "small.gin", *folders)
-    assert out.returncode == 0, out.stderr
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 8
-    for path in written:
-        assert b"a-secret-of-mine" not in path.read_bytes(), path
-    assert "a-secret-of-mine" not in out.stdout + out.stderr
 
 
 # A command that does nothing
