@@ -152,6 +152,7 @@ def test_without_gallery_and_metrics_there_are_accuracies_alone(place):
 
 def test_precision_out_of_reach_is_told(place):
     summary = (place / "runs" / "own_ncl" / "summary.md").read_text()
+    assert "precision_at_10 can be 0.5 at most" in result_of("own/ncl.gin")
     assert "precision_at_10 can be 0.5 at most: a class has too few test examples" in summary
 
 
