@@ -41,13 +41,17 @@ class FieldError(ValueError):
 
 
 def raise_together(errors: Sequence[FieldError]) -> None:
-    """Raise the first error with all that differ from it as its `others`, if there is any."""
+    """Raise the first error, with the others that have another cause as its `others`, if any.
+
+    A path that several fields hold is one cause: it is told once.
+    """
     if not errors:
         return
-    first = errors[0]
-    found = [*first.others, *(each for error in errors[1:] for each in (error, *error.others))]
-    unlike = {str(error): error for error in found if str(error) != str(first)}
-    first.others = tuple(unlike.values())
+    causes: dict[object, FieldError] = {}
+    for error in (each for error in errors for each in (error, *error.others)):
+        causes.setdefault(error.value if isinstance(error.value, str) else str(error), error)
+    first, *others = causes.values()
+    first.others = tuple(others)
     raise first
 
 
