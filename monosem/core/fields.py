@@ -43,16 +43,18 @@ class FieldError(ValueError):
 def raise_together(errors: Sequence[FieldError]) -> None:
     """Raise the first error, with the others that have another cause as its `others`, if any.
 
-    A path that several fields hold is one cause: it is told once.
+    A path that parts of several kinds hold is one cause: it is told once.
     """
-    if not errors:
-        return
-    causes: dict[object, FieldError] = {}
-    for error in (each for error in errors for each in (error, *error.others)):
-        causes.setdefault(error.value if isinstance(error.value, str) else str(error), error)
-    first, *others = causes.values()
-    first.others = tuple(others)
-    raise first
+    found = [each for error in errors for each in (error, *error.others)]
+    causes: dict[str, FieldError] = {}
+    for each in found:
+        told = [earlier for earlier in causes.values() if earlier.owner != each.owner]
+        if not isinstance(each.value, str) or each.value not in [one.value for one in told]:
+            causes.setdefault(str(each), each)
+    if causes:
+        first, *others = causes.values()
+        first.others = tuple(others)
+        raise first
 
 
 # Annotations
