@@ -142,7 +142,7 @@ class Experiment(Part):
 
         A warm-up that a training never leaves; a result that cannot reach its best value.
         """
-        cautions = []
+        cautions: list[str] = []
         for stage in self.monosemanticity:
             labels = stage.data.split("test").labels
             for metric in stage.metrics:
