@@ -79,7 +79,7 @@ def test_every_fault_has_a_line_and_every_test_that_it_names_is_there():
 # F3: SIGTERM
 
 
-def in_the_middle(stage, step):
+def in_the_middle(step):
     """Sends SIGTERM to this process in a step of a training."""
 
     class Kill(Callback):
@@ -93,13 +93,12 @@ def in_the_middle(stage, step):
 
 
 def test_sigterm_ends_a_training_in_the_step_and_it_goes_on_with_the_same_bits(tmp_path, capsys):
-    stage = tiny_pretrain(epochs=3)  # of 5 steps
+    stage = tiny_pretrain(epochs=3, views=(), batch_size=700)  # 2 steps an epoch
     expected = Store(tmp_path / "whole").get(stage)
-    kill, steps = in_the_middle(stage, step=8)
+    kill, steps = in_the_middle(step=3)
     with ended_by_sigterm(), pytest.raises(Terminated):
         Store(tmp_path / "broken", (kill,)).get(stage)
-    assert steps == list(range(1, 9)), "no step more: Slurm kills after half a minute"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL or steps
+    assert steps == [1, 2, 3], "no step more: Slurm kills after half a minute"
     artifact = Store(tmp_path / "broken").get(stage)
     assert "Pretrain goes on after 1 of 3" in capsys.readouterr().err
     assert all(torch.equal(artifact[name], expected[name]) for name in expected)
@@ -267,7 +266,9 @@ def test_a_clock_that_jumps_back_changes_no_name_and_computes_nothing_again(tmp_
 def test_safe_refuses_a_gin_file_that_imports_and_runs_nothing_of_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     marker = tmp_path / "marker"
-    (tmp_path / "theirs_of_a_fault.py").write_text(f"open({str(marker)!r}, 'w')")
+    (tmp_path / "theirs_of_a_fault.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+    )
     text = "import theirs_of_a_fault\ninclude 'gin/ncl.gin'\nExperiment.name = 'x'\n"
     (tmp_path / "theirs.gin").write_text(text)
     (tmp_path / "sweep.gin").write_text("Sweep.name = 's'\nSweep.specs = ('theirs.gin',)\n")
@@ -310,31 +311,6 @@ def test_a_held_out_file_is_in_one_split_alone(tmp_path):
     assert np.bincount(data.split("test").labels).tolist() == [3, 3]
     open_packs.cache_clear()  # the packs beside the classes are no class
     assert data.class_names == ("a", "b")
-
-
-# F24: secrets
-
-
-def test_secrets_of_the_environment_are_in_no_file_that_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_API_KEY", "a-secret-of-mine-0451")
-    small = """
-        Experiment.curves = (@label_noise/Curve(),)
-        Experiment.metrics = ()
-        label_noise/Curve.severities = (0.0,)
-        Curve.repeats = 1
-        Curve.encoder = @Pixels()
-        Pixels.data = @Digits()
-        LinearProbe.epochs = 1
-    """
-    (tmp_path / "small.gin").write_text("\n".join(line.strip() for line in small.splitlines()))
-    folders = ["--runs", tmp_path / "runs", "--store", tmp_path / "store"]
-    out = here(capsys, "--gin", "gin/ncl.gin", "--gin", tmp_path / "small.gin", *folders)
-    assert out.returncode == 0, out.stderr
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 8
-    for path in written:
-        assert b"a-secret-of-mine" not in path.read_bytes(), path
-    assert "a-secret-of-mine" not in out.stdout + out.stderr
 
 
 # A command that does nothing

@@ -34,6 +34,7 @@ LinearProbe.epochs = 1
 Curve.repeats = 1
 """
 TINY_SAE = "SparseAutoencoder.latents = 16\nSparseAutoencoder.epochs = 1\nTopK.k = 4\n"
+SECRET = "a-secret-of-mine-0451"
 CLASSES = ("cat", "dog", "fox")
 
 
@@ -77,7 +78,10 @@ def place(tmp_path_factory):
     (place / "quick.gin").write_text(QUICK)
     probe = [line for line in TINY.split("\n") if not line.startswith(("Pretrain", "Projector"))]
     (place / "tiny_probe.gin").write_text("\n".join(probe))
-    return place
+    patch = pytest.MonkeyPatch()
+    patch.setenv("WANDB_API_KEY", SECRET)
+    yield place
+    patch.undo()
 
 
 def small(command):
@@ -148,6 +152,7 @@ def test_without_gallery_and_metrics_there_are_accuracies_alone(place):
 
 def test_precision_out_of_reach_is_told(place):
     summary = (place / "runs" / "own_ncl" / "summary.md").read_text()
+    assert "precision_at_10 can be 0.5 at most" in result_of("own/ncl.gin")
     assert "precision_at_10 can be 0.5 at most: a class has too few test examples" in summary
 
 
@@ -186,3 +191,10 @@ def test_a_held_out_file_stays_where_it_is_when_another_comes_and_wherever_the_f
     assert drawn != Holdout(share=0.2, seed=1).test_files(names)
     assert len(Holdout(share=0.01).test_files(names[:2])) == 1
     assert len(Holdout(share=0.99).test_files(names[:2])) == 1
+
+
+def test_secrets_of_the_environment_are_in_no_file_that_is_written(place):
+    written = [path for path in place.rglob("*") if path.is_file()]
+    assert len(written) > 50 and len(RESULTS) == len(commands())
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]
+    assert not [command for command, printed in RESULTS.items() if SECRET in printed]

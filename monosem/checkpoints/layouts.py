@@ -34,7 +34,7 @@ HEADS = frozenset(
 )
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where in a file all tensors of a network are.
 
     prefix: what their names begin with.
@@ -100,7 +100,7 @@ def _below(given: Tensors, prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _place(given: Tensors, wanted: Tensors, prefix: str) -> Place:
+def _place(given: Tensors, wanted: Tensors, prefix: str) -> Location:
     """What lies under a prefix, whether it is complete or not."""
     below = _numbers_named(_below(given, prefix), wanted)
     names = translate_names(below)
@@ -108,16 +108,16 @@ def _place(given: Tensors, wanted: Tensors, prefix: str) -> Place:
     taken = {theirs: below[theirs] for theirs, ours in names.items() if _part_of(ours) in parts}
     left = [ours for theirs, ours in names.items() if theirs not in taken]
     inside = {_child_of(ours) for ours in left if _is_inside(ours)}
-    return Place(prefix, taken, inside <= HEADS)
+    return Location(prefix, taken, inside <= HEADS)
 
 
-def _complete_places(given: Tensors, wanted: Tensors) -> list[Place]:
+def _complete_places(given: Tensors, wanted: Tensors) -> list[Location]:
     """Every network in the file that has all that is wanted, the shortest prefix first.
 
     `model.` and `model.backbone.` may lead to the same tensors: that counts once, as the one that
     leaves out heads alone.
     """
-    places: dict[tuple[int, ...], Place] = {}
+    places: dict[tuple[int, ...], Location] = {}
     for prefix in _prefixes(given, wanted):
         place = _place(given, wanted, prefix)
         sources = _sources(place.tensors, wanted)

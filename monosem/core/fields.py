@@ -41,14 +41,20 @@ class FieldError(ValueError):
 
 
 def raise_together(errors: Sequence[FieldError]) -> None:
-    """Raise the first error with all that differ from it as its `others`, if there is any."""
-    if not errors:
-        return
-    first = errors[0]
-    found = [*first.others, *(each for error in errors[1:] for each in (error, *error.others))]
-    unlike = {str(error): error for error in found if str(error) != str(first)}
-    first.others = tuple(unlike.values())
-    raise first
+    """Raise the first error, with the others that have another cause as its `others`, if any.
+
+    A path that parts of several kinds hold is one cause: it is told once.
+    """
+    found = [each for error in errors for each in (error, *error.others)]
+    causes: dict[str, FieldError] = {}
+    for each in found:
+        told = [earlier for earlier in causes.values() if earlier.owner != each.owner]
+        if not isinstance(each.value, str) or each.value not in [one.value for one in told]:
+            causes.setdefault(str(each), each)
+    if causes:
+        first, *others = causes.values()
+        first.others = tuple(others)
+        raise first
 
 
 # Annotations

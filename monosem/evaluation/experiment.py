@@ -138,8 +138,15 @@ class Experiment(Part):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What is allowed and hardly meant: a warm-up that a training never leaves."""
-        cautions = []
+        """What is allowed and hardly meant, or makes a number say little.
+
+        A warm-up that a training never leaves; a result that cannot reach its best value.
+        """
+        cautions: list[str] = []
+        for stage in self.monosemanticity:
+            labels = stage.data.split("test").labels
+            for metric in stage.metrics:
+                cautions += metric.cautions(labels)
         for part in parts_in(self):
             schedule, epochs = getattr(part, "schedule", None), getattr(part, "epochs", None)
             if not isinstance(schedule, Schedule) or not isinstance(epochs, int):

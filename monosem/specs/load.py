@@ -43,6 +43,8 @@ from monosem.specs.gin_state import MACRO, Address, Reference, references
 from monosem.specs.sweep import Sweep
 
 Kind = TypeVar("Kind", bound=Part)
+# Where these do not go together, more is refused that follows from it: the first is told alone.
+WITH_CONSEQUENCES = ("data", "encoder", "reference_encoder")
 
 
 class Spec(NamedTuple):
@@ -146,7 +148,9 @@ def _check(experiment: Experiment, checked: set[object]) -> None:
     raise_together(list(_refusals(part.content for part in parts)))
     stages = [stage for stage in closure(experiment.stages) if key(stage) not in checked]
     checks = [*(stage.preflight for stage in stages), experiment.preflight]
-    raise_together(list(_refusals(checks)))
+    refusals = list(_refusals(checks))
+    mismatches = [error for error in refusals if error.field in WITH_CONSEQUENCES]
+    raise_together(mismatches[:1] or refusals)
     checked.update(parts)
     checked.update(map(key, stages))
 
