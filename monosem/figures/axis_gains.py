@@ -72,7 +72,7 @@ def draw_decomposition(parts: Mapping[Place, Decomposition], path: Path) -> None
     figure, grid = pyplot.subplots(
         len(encoders),
         len(kinds),
-        figsize=(1.6 + 2.3 * len(kinds), 0.9 + 0.36 * len(learners) * len(encoders)),
+        figsize=(1.6 + 2.3 * len(kinds), 0.9 + max(1.3, 0.36 * len(learners)) * len(encoders)),
         sharey=True,
         squeeze=False,
         layout="constrained",
