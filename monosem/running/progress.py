@@ -119,7 +119,9 @@ class StageProgress(Callback):
             duration = self._expected_seconds(type(self.missing[name]), now)
             if duration is None:
                 return None
-            elapsed = now - self.began.get(name, now)
+            elapsed, share = now - self.began.get(name, now), self.shares.get(name, 0.0)
+            if share > ENOUGH:  # its own pace says more than that of others
+                duration = elapsed / share
             total += max(duration - elapsed, 0)
         return total / max(len(self.began), 1)
 

@@ -83,6 +83,14 @@ def test_the_time_left_goes_by_finished_stages_of_the_kind(sweep, clock):
     assert sweep.seconds_left(clock.now) == pytest.approx(40)
 
 
+def test_a_stage_that_has_come_some_way_is_judged_by_its_own_pace(sweep, clock):
+    sweep.seconds[type(TRAINING)] = [10.0]
+    sweep.on_start(TRAINING)
+    clock.now += 60
+    sweep.on_log(TRAINING, LogEntry(2, 10, {}))
+    assert sweep.seconds_left(clock.now) == pytest.approx(240)
+
+
 def test_a_line_says_how_far_the_sweep_is_and_a_failure_is_said_at_once(sweep, clock, capsys):
     sweep.on_start(TRAINING)
     first = capsys.readouterr().err
