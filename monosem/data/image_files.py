@@ -113,8 +113,9 @@ def images_below(folder: str, left_out: Counter[str]) -> list[str]:
 
 
 def in_words(left_out: Counter[str]) -> str:
-    """`2 hidden, 1 .txt`; '' where nothing was left out."""
-    return ", ".join(f"{count} {kind}" for kind, count in left_out.most_common() if count)
+    """`2 hidden, 1 .txt`, the most frequent first; '' where nothing was left out."""
+    kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {kind}" for kind, count in kinds if count)
 
 
 # What is in a file
