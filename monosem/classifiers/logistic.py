@@ -242,6 +242,8 @@ class SparseLogisticRegression(Logistic):
     mix: the share of L1, above 0; 1 is the lasso.
     """
 
+    VERSION = 2
+
     penalties: tuple[Annotated[float, Range(1e-6, 0.999)], ...] = (0.01, 0.03, 0.1, 0.3)
     mix: Annotated[float, Range(0, 1, open=True)] = 1.0
 

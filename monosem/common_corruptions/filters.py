@@ -181,8 +181,8 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
     ]
     blurred = torch.empty_like(pixels, memory_format=torch.contiguous_format)
     parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (blurred, pixels, *moves))
-    for result, *part in zip(*parts, strict=True):
-        result.copy_(_moved_sum(*part, weights))
+    for result, images, down, right in zip(*parts, strict=True):
+        result.copy_(_moved_sum(images, down, right, weights))
     return blurred
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import pyplot
 from matplotlib.lines import Line2D
@@ -15,7 +15,8 @@ from monosem.figures.axis_gains import SHADES
 from monosem.figures.style import MARKERS, open_frame, save
 from monosem.results.stats import is_logarithmic
 
-STYLES = ("-", "--", ":")  # as they are, rotated, and what else is compared
+# as they are, rotated, and what else is compared
+STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
 
 def draw_curves(lines: Sequence[DrawnLine], path: Path) -> None:
