@@ -1,15 +1,19 @@
 """How fast images are corrupted: a batch at once, and image by image with imagecorruptions.
 
-python -m benchmarks.corruptions [--images 256] [--rounds 7] [--side 32]
+python -m benchmarks.corruptions [--images 256] [--rounds 7] [--calls 5] [--side 32]
 
 Both corrupt the same images at severity 3, on one and on two threads of PyTorch and OpenCV. There
 are two readings. Equal: both with the strengths of ImageNet-C, the only ones that imagecorruptions
 has. As used: ours with its strengths for small images, which a user with such images gets.
 
-Every round measures the three one after the other. Times are those of a clock, and CPU seconds of
-the process beside them on one thread, to which a busy machine adds less. A ratio is the median over
-the rounds, its range the least and the largest. A figure is quotable only if other work took less
-than a quarter of a core all the time; the last line says whether. Needs imagecorruptions-imaug.
+Every round measures the three one after the other. A batch is corrupted --calls times in a row, and
+its time is their mean: in a run one batch follows the other, and 256 images one by one are as many
+calls in a row. With --calls 1 the batch finds no cache and no memory warm, the package still does.
+
+Times are those of a clock, and CPU seconds of the process beside them on one thread, to which a
+busy machine adds less. A ratio is the median over the rounds, its range the least and the largest.
+A figure is quotable only if other work took less than a quarter of a core all the time; the last
+line says whether. Needs imagecorruptions-imaug.
 """
 
 from __future__ import annotations
@@ -70,13 +74,17 @@ class OtherLoad:
         return max(busy - own, 0) / clock
 
 
-def measure(corruption: CommonCorruption, images: np.ndarray, rounds: int) -> list[Round]:
+def measure(
+    corruption: CommonCorruption, images: np.ndarray, rounds: int, calls: int
+) -> list[Round]:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
 
-    def seconds(work: Callable[[], object]) -> Times:
+    def seconds(work: Callable[[], object], calls: int) -> Times:
         clock, cpu = time.perf_counter(), time.process_time()
-        work()
-        return Times(time.perf_counter() - clock, time.process_time() - cpu)
+        for _ in range(calls):
+            work()
+        clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
+        return Times(clock / calls, cpu / calls)
 
     def batch(strengths: tuple[Any, ...]) -> Tensor:
         return to_8_bits(corruption.corrupt(pixels, strengths[SEVERITY - 1], generator("draw")))
@@ -86,9 +94,9 @@ def measure(corruption: CommonCorruption, images: np.ndarray, rounds: int) -> li
 
     def measured() -> Round:
         return Round(
-            equal=seconds(lambda: batch(corruption.large)),
-            as_used=seconds(lambda: batch(corruption.small)),
-            one_by_one=seconds(one_by_one),
+            equal=seconds(lambda: batch(corruption.large), calls),
+            as_used=seconds(lambda: batch(corruption.small), calls),
+            one_by_one=seconds(one_by_one, 1),
         )
 
     measured()  # warm: numba compiles, tables and textures are made
@@ -104,7 +112,7 @@ def shown(values: list[float]) -> str:
     return f"{statistics.median(values):6.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def table(images: np.ndarray, rounds: int, threads: int) -> None:
+def table(images: np.ndarray, rounds: int, calls: int, threads: int) -> None:
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     columns = [("equal", "clock"), ("as_used", "clock")]
@@ -116,7 +124,7 @@ def table(images: np.ndarray, rounds: int, threads: int) -> None:
     print(f"{'times as fast by':18}{names}")
     medians: list[list[float]] = [[] for _ in columns]
     for corruption in PUBLISHED + EXTRA:
-        found = measure(corruption, images, rounds)
+        found = measure(corruption, images, rounds, calls)
         values = [ratios(found, *column) for column in columns]
         for column, one in zip(medians, values, strict=True):
             column.append(statistics.median(one))
@@ -131,13 +139,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=5)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     shape = (options.images, options.side, options.side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for threads in (1, 2):
         others = OtherLoad()
-        table(images, options.rounds, threads)
+        table(images, options.rounds, options.calls, threads)
         cores = others.cores()
         verdict = "quotable" if cores < LARGEST_OTHER_LOAD else "NOT quotable"
         print(f"other work kept {cores:.2f} cores busy meanwhile: {verdict}", flush=True)

@@ -11,6 +11,7 @@ work. Each is imported when it is first used, so that `import monosem` takes no 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers see; _HOMES says the same to Python
@@ -39,6 +40,8 @@ __all__ = [
     "Part", "PerDimension", "Probe", "Representation", "Sparsifier", "SpecError", "Stage",
     "StageError", "Store", "export_saelens", "features", "load", "run",
 ]  # fmt: skip
+
+_COMMANDS = ("monosem.__main__", "monosem.cli", "monosem.describing")
 
 _HOMES = {
     "Augmentation": "data.dataset",
@@ -71,6 +74,16 @@ _HOMES = {
 }
 
 
+def _refuse_what_is_no_command() -> None:
+    """`python -m monosem.x` would end at once and say nothing: only the command itself runs."""
+    if sys.argv[:1] != ["-m"]:  # Python has it so while it looks for the module
+        return
+    asked = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
+    if asked.startswith("monosem.") and asked not in _COMMANDS:
+        print(f"{asked} is no command: python -m monosem --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -81,3 +94,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+_refuse_what_is_no_command()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,9 +123,73 @@ def test_the_figure_has_a_panel_for_every_curve(done):
 
 
 def test_the_autoencoder_shares_the_simclr_encoder(done):
-    progress = done.outputs["sae"].stderr
-    assert "Pretrain" not in progress and "SparseAutoencoder" in progress
+    lines = done.outputs["sae"].stderr.splitlines()
+    progress = "\n".join(line for line in lines if "WarmupCosine.warmup" not in line)
+    (cost,) = re.findall(r"^\d+ stages computed in .* \((.*)\)$", progress, re.MULTILINE)
+    assert "Pretrain" not in progress and "SparseAutoencoder" in cost
     assert len(list((done.folder / "store" / "Pretrain").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_leaves_a_record_of_code_machine_command_times_and_stages(done, name):
+    record = json.loads((done.of(name) / "provenance.json").read_text())
+    assert record["complete"] and not (done.of(name) / "unfinished.json").exists()
+    assert record["started"] <= record["finished"] and record["seconds"] > 0
+    assert f"run.py --gin gin/{name}.gin --gin" in record["command"]
+    for place in record["stages"]:
+        manifest = json.loads((done.folder / "store" / place / "spec.json").read_text())
+        made = manifest["made"]
+        for part in ("code", "versions", "hardware", "threads"):
+            assert made[part] == record[part]
+        assert made["started"] <= made["finished"]
+
+
+def test_a_run_says_what_it_cost_and_what_the_store_spared(done):
+    cost = done.outputs["sae"].stderr.splitlines()[-1]
+    assert re.match(r"cost: .+ for \d+ of \d+ stages \(.*SparseAutoencoder [\d.]+ (s|min)", cost)
+    assert re.search(r"; \d+ read from the store, which had taken [\d.]+ (s|min)$", cost)
+
+
+def test_runs_are_listed_and_compared(done):
+    listed = in_process("--list", "--runs", done.folder / "runs").stdout
+    assert all(f"| {name} " in listed for name in NAMES) and "complete" in listed
+    report = in_process("--diff", done.of("simclr"), done.of("ncl")).stdout
+    assert "| Pretrain.objective " in report and "@NonNegative()" in report
+    assert "Pretrain.epochs" not in report and "paired difference" in report
+
+
+def test_a_finished_run_needs_its_whole_store_and_nothing_else(done):
+    info = in_process("--store-info", *folders(done.folder)).stdout
+    assert "of which no run folder needs 0 artifacts" in info
+
+
+def test_a_store_behind_another_is_read_and_not_written_to(done, tmp_path):
+    stores = ["--store", tmp_path / "own", "--store", done.folder / "store"]
+    files = ["--gin", "gin/ncl.gin", "--gin", done.folder / "tiny.gin"]
+    runs = ["--runs", tmp_path / "runs"]
+    out = in_process(*files, *stores, *runs)
+    assert out.code == 0 and "ncl: 0 of" in out.stderr
+    assert [path for path in (tmp_path / "own").rglob("*") if path.is_dir()] == []
+    plan = in_process(*files, *stores, *runs, "--plan", "--set", "LinearProbe.epochs = 3").stdout
+    assert plan.count("to do") == 4
+
+
+def test_a_store_that_cannot_be_written_to_serves_where_everything_is_there(
+    done, tmp_path, monkeypatch
+):
+    store = done.folder / "store"
+    access = os.access  # root may write anywhere, so a read-only store is said to be one
+    monkeypatch.setattr(os, "access", lambda path, mode: path != store and access(path, mode))
+    files = ["--gin", "gin/ncl.gin", "--gin", done.folder / "tiny.gin"]
+    places = ["--runs", tmp_path / "runs", "--store", store]
+    assert in_process(*files, *places).code == 0
+    out = in_process(*files, *places, "--set", "LinearProbe.epochs = 3")
+    assert out.code == 2 and out.stderr.count("\n") == 1
+    assert (
+        f"--store: the folder {store} cannot be written to, and 4 stages are missing" in out.stderr
+    )
+    out = in_process("--prune", "--yes", *places)
+    assert out.code == 2 and f"--store: the folder {store} cannot be written to" in out.stderr
 
 
 # What TensorBoard reads
@@ -214,16 +280,26 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-def test_the_resolved_config_gives_the_same_numbers_in_an_empty_store_and_another_process(
-    done, tmp_path
-):
-    config = done.of("ncl") / "config.gin"
+def test_the_resolved_config_alone_gives_the_same_numbers_in_another_checkout(done, tmp_path):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "monosem", checkout / "monosem")
+    config = shutil.copy(done.of("ncl") / "config.gin", tmp_path / "alone.gin")
     command = [sys.executable, "-c", TELLS_ITS_MEMORY, "--gin", config, *folders(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
-    assert process.returncode == 0
-    for name in ("curves.csv", "config.gin", "summary.md"):
+    place = {**os.environ, "PYTHONPATH": str(checkout)}
+    process = subprocess.run(
+        command, capture_output=True, text=True, cwd=checkout, env=place, timeout=PATIENCE
+    )
+    assert process.returncode == 0, process.stderr
+    for name in ("curves.csv", "config.gin", "measures.csv"):
         again = (tmp_path / "runs" / "ncl" / name).read_bytes()
         assert again == (done.of("ncl") / name).read_bytes()
+    summaries = [
+        (folder / "summary.md").read_text()
+        for folder in (tmp_path / "runs" / "ncl", done.of("ncl"))
+    ]
+    here_and_there = [re.sub(r"monosem .*?, ", "", summary) for summary in summaries]
+    assert here_and_there[0] == here_and_there[1]  # the copy is of no known commit
+    assert "of no known commit" in summaries[0]
     assert int(process.stdout.split()[-1]) < 2 * 1024**2  # KiB
 
 
@@ -267,7 +343,9 @@ def test_a_plan_downloads_nothing_and_says_what_would_be_downloaded(tmp_path, ca
 
 @pytest.mark.parametrize("flag", ["--runs", "--store"])
 def test_a_plan_refuses_a_folder_that_a_run_could_not_make(tmp_path, capsys, flag):
-    out = here(capsys, "--gin", "gin/ncl.gin", "--plan", *folders(tmp_path), flag, "README.md")
+    places = {"--runs": tmp_path / "runs", "--store": tmp_path / "store", flag: "README.md"}
+    flags = [word for place in places.items() for word in place]
+    out = here(capsys, "--gin", "gin/ncl.gin", "--plan", *flags)
     assert out.returncode == 2 and out.stdout == "" and out.stderr.count("\n") == 1
     assert re.search(rf"{flag}: the folder README.md.* cannot be made: .* is a file", out.stderr)
 

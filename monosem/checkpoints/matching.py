@@ -23,14 +23,20 @@ _AUTOENCODER = {"pre_bias", "latent_bias", "encoder.weight", "decoder.weight", "
 _COUNTS = ("num_batches_tracked", "idle")
 # What a layer calls its tensors. Two of them may have one shape, and must not be exchanged.
 _ROLES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _PARTS = {"backbone", "projector", "classifier", "predictor", "autoencoder", "fc"}
+
+
+class MisfitError(WeightsError):
+    """Tensors that are not those of the network, by their names, shapes or dtypes."""
 
 
 def matched(given: Tensors, wanted: Tensors, path: Path) -> dict[str, Tensor]:
     """The tensors of a file under the names, and with the shapes and dtypes, of a network.
 
     given: of a checkpoint of solo-learn (also of old ones, where the backbone is called encoder),
-        of the authors' sparse autoencoder, or of a backbone alone; also from inside DataParallel.
+        of the authors' sparse autoencoder, or of a backbone alone; also from inside
+        DataParallel, torch.compile or FSDP.
     wanted: the state_dict of a network with solo-learn's names. Only its shapes and dtypes are
         looked at, so it may be on the meta device.
     path: of the file, for the message.
@@ -53,7 +59,7 @@ def fitted(
 
     classifiers: layers that the file may have beside the network.
     """
-    names = _outside_data_parallel(given)
+    names = _outside_wrappers(given)
     tensors = {ours: given[theirs] for theirs, ours in names.items()}
     beginnings = tuple(f"{name}." for name in classifiers)
     left_over = {
@@ -104,7 +110,7 @@ def _checked(
     complaints = Complaints.about(tensors, wanted, left_over)
     if complaints:
         hints = "".join(f"{hint}. " for hint in hints_about(tensors, wanted))
-        raise WeightsError(f"{path} does not fit the network. {hints}{complaints}")
+        raise MisfitError(f"{path} does not fit the network. {hints}{complaints}")
     matches = {name: _as_wanted(tensors.get(name), want) for name, want in wanted.items()}
     infinite = [name for name, tensor in matches.items() if not _is_finite(tensor)]
     if infinite:
@@ -165,11 +171,16 @@ class Complaints:
         )
 
 
+def counts_from_zero(name: str) -> bool:
+    """Whether a file may leave a tensor out, as a new network counts it from 0."""
+    return name.endswith(_COUNTS)
+
+
 def _missing(tensors: Tensors, wanted: Tensors) -> list[str]:
     return [
         f"{name} {_shape(want)}"
         for name, want in wanted.items()
-        if name not in tensors and not name.endswith(_COUNTS)
+        if name not in tensors and not counts_from_zero(name)
     ]
 
 
@@ -218,17 +229,27 @@ def _dtype(tensor: Tensor) -> str:
 
 def translate_names(given: Iterable[str]) -> dict[str, str]:
     """Names in the file -> names here. Each rule is about whole components of a name."""
-    names = _outside_data_parallel(given)
+    names = _outside_wrappers(given)
     parts = {name.partition(".")[0] for name in names.values() if name not in _AUTOENCODER}
     return {theirs: _translate(name, parts) for theirs, name in names.items()}
 
 
-def _outside_data_parallel(given: Iterable[str]) -> dict[str, str]:
-    """Names in the file -> those inside the wrappers that put "module." before them."""
-    names = {name: name for name in given}
+def _outside_wrappers(given: Iterable[str]) -> dict[str, str]:
+    """Names in the file -> those inside what wraps networks.
+
+    DataParallel puts "module." before all names; torch.compile and FSDP put a component of their
+    own where the wrapped part begins.
+    """
+    names = {theirs: _without_wrappers(theirs) for theirs in given}
+    if len(set(names.values())) < len(names):  # two would have one name
+        names = {theirs: theirs for theirs in names}
     while names and all(name.startswith("module.") for name in names.values()):
         names = {theirs: name.removeprefix("module.") for theirs, name in names.items()}
     return names
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _translate(name: str, parts: set[str]) -> str:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from tarfile import is_tarfile
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,11 +19,15 @@ from torch import Tensor
 from monosem.checkpoints.safe_load import WeightsError, list_names, load_stream, load_zip
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint on the CPU, by the names they have there.
 
     Reads safetensors and what torch.save wrote: a dictionary of tensors, or one under 'state_dict'
-    or 'model', as Lightning and solo-learn leave it.
+    or 'model', as Lightning and solo-learn leave it, or under another name where there is one
+    alone.
+
+    entry: the name of the dictionary, with dots between names where it lies deeper: 'teacher',
+        'model.ema'. None: look for it.
 
     The tensors of a zip are mapped from the file: optimizer states and the like take no memory.
     Copy what is to outlive the file.
@@ -35,9 +39,9 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         kind = _kind_of(path)
         if kind == "safetensors":
-            return _read_safetensors(path)
+            return _read_safetensors(path, entry)
         checkpoint = load_zip(path) if kind == "zip" else load_stream(path)
-        return _weights_in(checkpoint, path)
+        return _weights_in(checkpoint, path, entry)
     except WeightsError:
         raise
     except OSError as error:
@@ -103,32 +107,75 @@ def _kind_of(path: Path) -> Literal["zip", "stream", "safetensors"]:
     raise WeightsError(f"{path} is no checkpoint: neither safetensors nor from torch.save")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, entry: str | None) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise WeightsError(
             f"{path} is truncated or damaged, or no safetensors file ({error}): fetch it again"
         ) from None
-    return _weights_in(tensors, path)
+    return _weights_in(tensors, path, entry)
 
 
-def _weights_in(checkpoint: object, path: Path) -> dict[str, Tensor]:
+def _weights_in(checkpoint: object, path: Path, entry: str | None) -> dict[str, Tensor]:
     """Those tensors of a checkpoint that are weights."""
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{path} holds no tensors by name: it is no dictionary")
-    state = _unwrapped(_unwrapped(checkpoint))  # no deeper: a pickle may hold itself
-    weights = {
-        str(name): tensor.detach()
-        for name, tensor in state.items()
-        if isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
-    }
+    if entry is not None:
+        return _tensors_in(_unwrapped(_entry_of(checkpoint, entry, path)))
+    weights = _tensors_in(_unwrapped(_unwrapped(checkpoint)))  # no deeper: it may hold itself
+    networks = [] if _has_network(weights) else _networks_in(checkpoint)
+    if len(networks) == 1:
+        return _tensors_in(_unwrapped(checkpoint[networks[0]]))
+    if networks:
+        choices = " or ".join(map(repr, networks))
+        raise WeightsError(
+            f"{path} holds {len(networks)} networks: Checkpoint.entry = {choices} says which"
+        )
     if not weights:
         names = [str(name) for name in checkpoint]
         raise WeightsError(
             f"{path} holds no tensors by name: there is {list_names(names) or 'nothing'} at its top"
         )
     return weights
+
+
+def _tensors_in(state: Mapping[object, object]) -> dict[str, Tensor]:
+    return {
+        str(name): tensor.detach()
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+    }
+
+
+def _has_network(weights: Mapping[str, Tensor]) -> bool:
+    """Whether there is a matrix among tensors: steps and averages are none."""
+    return any(tensor.ndim >= 2 for tensor in weights.values())
+
+
+def _networks_in(checkpoint: Mapping[object, object]) -> list[str]:
+    """The names under which a checkpoint holds weights, such as teacher and student."""
+    return [
+        str(name)
+        for name, inside in checkpoint.items()
+        if isinstance(name, str)
+        and isinstance(inside, dict)
+        and _has_network(_tensors_in(_unwrapped(inside)))
+    ]
+
+
+def _entry_of(checkpoint: Mapping[object, object], entry: str, path: Path) -> Any:
+    """The dictionary of that name. Raises WeightsError where there is none."""
+    inside: Any = checkpoint.get(entry)
+    if inside is None:
+        inside = checkpoint
+        for step in entry.split("."):
+            inside = inside.get(step) if isinstance(inside, dict) else None
+    if isinstance(inside, dict) and _tensors_in(_unwrapped(inside)):
+        return inside
+    networks = _networks_in(checkpoint)
+    there = list_names(networks or [str(name) for name in checkpoint]) or "nothing"
+    raise WeightsError(f"{path} has no tensors under Checkpoint.entry = {entry!r}; it has {there}")
 
 
 def _unwrapped(checkpoint: Mapping[object, object]) -> Mapping[object, object]:

@@ -1,7 +1,7 @@
 """Classifiers of kept features: learners that see axes, and learners that cannot.
 
     kept < trees, neighbours, closed_form < naive_bayes
-                      solvers, closed_form < logistic < best_dimensions
+         solvers < sparse, closed_form < logistic < best_dimensions
 
 A learner is rotation-invariant where it answers the same once all features are multiplied by one
 orthogonal matrix (Ng, ICML 2004). Such a learner cannot tell what an axis is worth.

@@ -86,6 +86,15 @@ class MostActive(Ranking):
 
 @gin.register
 @dataclass(frozen=True)
+class FirstDimensions(Ranking):
+    """The order that they come in: of principal components that of variance."""
+
+    def scores(self, rows: Tensor, labels: Tensor, classes: int) -> Tensor:
+        return -torch.arange(rows.shape[1], dtype=rows.dtype, device=rows.device)
+
+
+@gin.register
+@dataclass(frozen=True)
 class EachClass(Ranking):
     """Equally many for each class: in turn, every class takes its best dimension that is left.
 

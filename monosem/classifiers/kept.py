@@ -144,8 +144,10 @@ def _test_features(task: Task, job: Job) -> Iterator[Tensor]:
         stage = corrupted_features(task)
         draws = draws_of(stage.severities, stage.repeats)
         corrupted = dict(zip(draws, job.get(stage)["features"], strict=True))
+    damage = task.damage(job)
     for draw in task.draws:
-        yield corrupted[draw].to(device()) if draw in corrupted else clean
+        features = corrupted[draw].to(device()) if draw in corrupted else clean
+        yield damage(features, *draw)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from monosem.classifiers.closed_form import Centred, Penalties, centre, fit_by_group
 from monosem.classifiers.kept import CrossValidated, fold_of_examples
-from monosem.classifiers.solvers import Stop, lbfgs, proximal_gradient
+from monosem.classifiers.solvers import Stop, lbfgs
+from monosem.classifiers.sparse import SparseLoss, minimise_sparse
 from monosem.core.fields import Range
 from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
 # Of trials on held-out examples, and of what is kept: probabilities have two digits or more.
 TRIAL, FINAL = Stop(1e-3, 300), Stop(1e-5, 3000)
+SINGLE = 1e-5  # the least tolerance of a sparse problem that single precision is enough for
 LARGEST_BATCH = 2**26  # numbers in the logits and in the memory of a batch of problems
 
 
@@ -233,42 +235,46 @@ class LogisticRegression(Logistic):
 class SparseLogisticRegression(Logistic):
     """With lambda * (mix * |W|_1 + (1 - mix) / 2 * |W|^2), the elastic net (Zou & Hastie 2005).
 
-    By accelerated proximal gradient steps, on axes as they are: it sees them, and needs a number
+    By accelerated proximal steps (sparse.py), on axes as they are: it sees them, and needs a number
     of examples that grows with the logarithm of useless dimensions (Ng, ICML 2004).
 
     penalties: lambda in units of the smallest one that leaves no weight, below 1.
     mix: the share of L1, above 0; 1 is the lasso.
     """
 
+    VERSION = 2
+
     penalties: tuple[Annotated[float, Range(1e-6, 0.999)], ...] = (0.01, 0.03, 0.1, 0.3)
     mix: Annotated[float, Range(0, 1, open=True)] = 1.0
 
     def minimise(self, group: Group, problems: Problems, stop: Stop) -> tuple[Tensor, Tensor]:
-        m, r = group.rows.shape
-        ones = torch.ones(len(problems.head), r, dtype=group.rows.dtype, device=group.rows.device)
-        start = self._without_weights(group, problems)
-        everything = torch.arange(len(start), device=start.device)
-        unpenalised = MeanLoss(group, problems, ones, 0 * problems.penalty)
-        _, gradient = unpenalised.slope(start, everything)
-        largest = gradient.reshape(len(start), -1, group.classes)[:, :-1].abs().amax((1, 2))
-        strength = problems.penalty.to(start.dtype) * largest / self.mix
-        loss = MeanLoss(group, problems, ones, (1 - self.mix) * strength)
+        """In single precision, and from there in double where that is not close enough."""
+        rough = stop._replace(tolerance=max(stop.tolerance, SINGLE))
+        single = group.to(torch.float32)
+        point = self._sparse_point(single, problems, self._without_weights(single, problems), rough)
+        if rough.tolerance > stop.tolerance:
+            point = self._sparse_point(group, problems, point.to(group.rows.dtype), stop)
+        points = point.transpose(0, 1).to(group.rows.dtype)
+        return points[:, :-1], points[:, -1]
 
-        def shrink(points: Tensor, step: Tensor, which: Tensor) -> Tensor:
-            bound = (self.mix * strength)[which][:, None, None] * step[:, :, None]
-            shaped = points.reshape(len(points), -1, group.classes).clone()
-            shaped[:, :-1] = F.relu(shaped[:, :-1] - bound) - F.relu(-shaped[:, :-1] - bound)
-            return shaped.flatten(1)
-
-        curvature = torch.linalg.matrix_norm(group.rows.double(), 2) ** 2 / (4 * m)
-        first = curvature.clamp(min=0.1).to(start.dtype).repeat(len(start))
-        points = proximal_gradient(loss, shrink, start, first, stop)
-        shaped = points.reshape(len(points), -1, group.classes)
-        return shaped[:, :-1], shaped[:, -1]
+    def _sparse_point(self, group: Group, problems: Problems, start: Tensor, stop: Stop) -> Tensor:
+        """(r + 1, P, classes)."""
+        weights = group.weights(problems)
+        labels = group.labels[problems.head]
+        nothing = torch.zeros_like(weights[:, 0])
+        loss = SparseLoss(group.rows, labels, weights, nothing, nothing)
+        everything = torch.arange(len(labels), device=labels.device)
+        without = self._without_weights(group, problems)
+        _, gradient = loss.slope(loss.logits(without), everything)
+        largest = gradient[:-1].abs().amax((0, 2))
+        strength = problems.penalty.to(largest.dtype) * largest / self.mix
+        loss.lasso = (self.mix * strength)[:, None]
+        loss.ridge = ((1 - self.mix) * strength)[:, None]
+        return minimise_sparse(loss, start, stop)
 
     def _without_weights(self, group: Group, problems: Problems) -> Tensor:
-        """Points whose weights are 0: biases alone, at the logarithms of the classes' shares."""
+        """(r + 1, P, classes): biases alone, at the logarithms of the classes' shares."""
         members = F.one_hot(group.labels[problems.head], group.classes).to(group.rows.dtype)
         shares = (group.weights(problems)[:, :, None] * members).sum(1)
-        weight = shares.new_zeros(len(shares), group.rows.shape[1] * group.classes)
-        return torch.cat([weight, shares.clamp(min=1e-3).log()], 1)
+        weight = shares.new_zeros(group.rows.shape[1], *shares.shape)
+        return torch.cat([weight, shares.clamp(min=1e-3).log()[None]])

@@ -1,4 +1,4 @@
-"""Solvers of many small smooth or sparse problems at once. They know no features and no labels.
+"""A solver of many small smooth problems at once. It knows no features and no labels.
 
 A batch of P problems has points (P, D). What is minimised is a `Smooth` function of any A of them,
 which are named by their numbers. Problems do not mix. One that is solved leaves the batch, so that
@@ -7,7 +7,6 @@ the last ones cost little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -114,51 +113,3 @@ def _inverse_hessian_times(gradient: Tensor, steps: list[tuple[Tensor, Tensor, T
     for (s, y, inverse), share in zip(steps, reversed(shares), strict=True):
         q = q + (share - inverse * (y * q).sum(1))[:, None] * s
     return q
-
-
-def proximal_gradient(
-    function: Smooth,
-    shrink: Callable[[Tensor, Tensor, Tensor], Tensor],
-    start: Tensor,
-    curvature: Tensor,
-    stop: Stop,
-) -> Tensor:
-    """The minima of f + g by accelerated proximal gradient steps (Beck & Teboulle 2009, FISTA).
-
-    Momentum starts anew where it points uphill (O'Donoghue & Candès 2015). A step of 1 / curvature
-    that lies above its quadratic bound is tried again with twice the curvature, in the next round.
-
-    function: f, smooth.
-    shrink: the proximal map of g: (points, step (A, 1), which) -> points.
-    start: (P, D).
-    curvature: (P,), a first guess of the largest curvature of f.
-    stop: the tolerance is of curvature * (a step), which is 0 at the minimum.
-    """
-    running = _Running(start)
-    x = y = start
-    momentum = torch.ones_like(curvature)
-    for _ in range(stop.steps):
-        value, gradient = function.slope(y, running.which)
-        step = 1 / curvature[:, None]
-        new = shrink(y - step * gradient, step, running.which)
-        new_value = function.value(new, running.which)
-        change = new - y
-        bound = value + (gradient * change).sum(1) + curvature / 2 * change.square().sum(1)
-        rounding = 10 * torch.finfo(x.dtype).eps * value.abs()
-        is_bounded = new_value <= bound + rounding
-        uphill = ((y - new) * (new - x)).sum(1) > 0
-        next_momentum = (1 + (1 + 4 * momentum.square()).sqrt()) / 2
-        share = torch.where(uphill, 0, (momentum - 1) / next_momentum)
-        is_solved = is_bounded & ((curvature[:, None] * change).abs().amax(1) <= stop.tolerance)
-        good = is_bounded[:, None]
-        y = torch.where(good, new + share[:, None] * (new - x), y)
-        x = torch.where(good, new, x)
-        momentum = torch.where(is_bounded, torch.where(uphill, 1, next_momentum), momentum)
-        curvature = torch.where(is_bounded, curvature * 0.98, curvature * 2)
-        stay = running.leave(is_solved, x)
-        if stay is not None:
-            x, y, momentum, curvature = x[stay], y[stay], momentum[stay], curvature[stay]
-        if not len(x):
-            return running.ended
-    running.ended[running.which] = x
-    return running.ended

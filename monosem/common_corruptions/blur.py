@@ -79,7 +79,7 @@ class GlassBlur(CommonCorruption):
     severities share the draws of their first rounds.
     """
 
-    VERSION = 2
+    VERSION = 3
     published: ClassVar[str] = "glass_blur"
     small: ClassVar[tuple[Any, ...]] = (
         (0.05, 1, 1),
@@ -99,8 +99,7 @@ class GlassBlur(CommonCorruption):
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         sigma, distance, rounds = strength
         n, _, height, width = pixels.shape
-        most = max(strength[2] for strength in self.small + self.large)
-        bits = random_bits((most, 2, n, height, width), generator)[:rounds]
+        bits = random_bits((rounds, 2, n, height, width), generator)
         blurred = to_8_bits(gaussian_blur(pixels, sigma)).flatten(2)
         size = chunk(pixels, WALKED_PIXELS)
         places = torch.cat([_places(part, distance) for part in bits.split(size, 2)])

@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor
 
-from monosem.common_corruptions.base import ROUNDING_ERROR, CommonCorruption
+from monosem.common_corruptions.base import (
+    HALF_OF_16_BITS,
+    ROUNDING_ERROR,
+    CommonCorruption,
+    random_bits,
+)
+from monosem.common_corruptions.filters import by_rows_and_columns
 
 SIDE_OF_LARGE = 244 / 224  # the authors' program takes 244 for the side of 224 pixels
 REACH = 3.0  # deviations that the Gaussian of the elastic displacement reaches
@@ -44,6 +50,7 @@ class ElasticTransform(CommonCorruption):
     the image does not grow with severity throughout. All severities share the draws.
     """
 
+    VERSION = 2
     published: ClassVar[str] = "elastic_transform"
     small: ClassVar[tuple[Any, ...]] = (
         (0.0, 0.0, 0.08),
@@ -64,12 +71,12 @@ class ElasticTransform(CommonCorruption):
         n, _, height, width = pixels.shape
         displacement, blur, move = (share * min(height, width) for share in strength)
         moves = 2 * torch.rand(n, 3, 2, generator=generator, dtype=torch.float64) - 1
-        field = torch.rand(n, 2, height, width, generator=generator)
+        field = random_bits((n, 2, height, width), generator)
         moved = affine(pixels, move * moves)
         if not displacement:
             return moved
-        smooth = smooth_field(field, blur).mul_(2).sub_(1)
-        return displaced(moved, smooth.mul_(displacement))
+        smooth = smooth_field(field.to(pixels).add_(0.5), blur)
+        return displaced(moved, smooth.mul_(displacement / HALF_OF_16_BITS))
 
 
 def affine(pixels: Tensor, moves: Tensor) -> Tensor:
@@ -99,7 +106,9 @@ def affine(pixels: Tensor, moves: Tensor) -> Tensor:
 def smooth_field(field: Tensor, sigma: float) -> Tensor:
     """Noise (n, 2, h, w), blurred by a Gaussian of `sigma` pixels; mirrored at the border."""
     height, width = field.shape[-2:]
-    return _mirroring_gaussian(height, sigma) @ field @ _mirroring_gaussian(width, sigma).T
+    return by_rows_and_columns(
+        _mirroring_gaussian(height, sigma), field, _mirroring_gaussian(width, sigma)
+    )
 
 
 @functools.cache

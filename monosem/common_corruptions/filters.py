@@ -10,22 +10,41 @@ import functools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TRUNCATE = 4.0  # deviations that a Gaussian reaches, as in scipy.ndimage
 NO_SIZE = 1e-9  # of the largest outer product of a kernel: rounding errors
 NO_WEIGHT = 1e-7  # of a sum of weights that is 1: below the resolution of float32
 FEW_PRODUCTS = 2  # outer products up to which they cost no more than cosine transforms
-MOVED_PIXELS = 1 << 16  # places of all images that are moved along lines at a time
+MANY_PIXELS = 1 << 16  # places of all images that are filtered or moved along lines at a time
 PIXELS = 1 << 14  # the same, for sums of products: what they make stays in the cache
+JOINED = 4  # neighbours in a row that are moved along lines together
+KERNELS = 64  # what is made of a kernel is kept, of so many
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
     """A Gaussian of standard deviation `sigma` in pixels; the border is repeated outwards."""
     height, width = pixels.shape[-2:]
-    rows = _gaussian_matrix(height, sigma).to(pixels)
-    columns = _gaussian_matrix(width, sigma).to(pixels)
-    return rows @ (pixels @ columns.T)
+    return by_rows_and_columns(
+        _gaussian_matrix(height, sigma), pixels, _gaussian_matrix(width, sigma)
+    )
+
+
+def by_rows_and_columns(rows: Tensor, pixels: Tensor, columns: Tensor) -> Tensor:
+    """rows @ image @ columns.T of every image, a part of them at a time.
+
+    pixels: (n, c, h, w)
+    rows: (h, h)
+    columns: (w, w)
+    """
+    rows, columns = rows.to(pixels), columns.to(pixels)
+    result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (pixels, result))
+    for images, made in zip(*parts, strict=True):
+        half = (images @ columns.T).flatten(0, 1)
+        torch.bmm(rows.expand(len(half), -1, -1), half, out=made.flatten(0, 1))
+    return result
 
 
 @functools.cache
@@ -62,15 +81,23 @@ def filter_images(pixels: Tensor, kernel: Tensor) -> Tensor:
     same in all four quarters, cosine transforms of the mirrored image do it, by four products.
     """
     height, width = pixels.shape[-2:]
-    left, sizes, right = torch.linalg.svd(kernel.double())
-    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
-    if len(terms) > FEW_PRODUCTS and _is_symmetric(kernel) and min(height, width) > 1:
-        return _filter_by_cosines(pixels, kernel.double())
-    rows = torch.stack([_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms])
-    columns = torch.stack([_mirroring_matrix(width, right[term]) for term in terms])
+    rows, columns = _outer_products(kernel, height, width)
+    if len(rows) > FEW_PRODUCTS and _is_symmetric(kernel) and min(height, width) > 1:
+        return _filter_by_cosines(pixels, kernel)
     return sum_of_products(rows, pixels, columns)
 
 
+@functools.lru_cache(maxsize=KERNELS)
+def _outer_products(kernel: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """(terms, h, h) and (terms, w, w), as `sum_of_products` takes them."""
+    left, sizes, right = torch.linalg.svd(kernel.double())
+    terms = range(int((sizes > NO_SIZE * sizes[0]).sum()))
+    rows = [_mirroring_matrix(height, left[:, term] * sizes[term]) for term in terms]
+    columns = [_mirroring_matrix(width, right[term]) for term in terms]
+    return torch.stack(rows), torch.stack(columns)
+
+
+@functools.lru_cache(maxsize=KERNELS)
 def _is_symmetric(kernel: Tensor) -> bool:
     turned = (kernel.flip(0), kernel.flip(1))
     return all(torch.allclose(kernel, one, rtol=0, atol=NO_SIZE) for one in turned)
@@ -108,19 +135,26 @@ def _filter_by_cosines(pixels: Tensor, kernel: Tensor) -> Tensor:
     A kernel with this symmetry multiplies every one of them by a number.
     """
     height, width = pixels.shape[-2:]
-    rows, columns = _cosines(height), _cosines(width)
+    rows, back_rows = _cosines(height)
+    columns, back_columns = _cosines(width)
+    spectrum = by_rows_and_columns(back_rows, pixels, back_columns)
+    spectrum.mul_(_gains(kernel, height, width).to(pixels))
+    return by_rows_and_columns(rows, spectrum, columns)
+
+
+@functools.lru_cache(maxsize=KERNELS)
+def _gains(kernel: Tensor, height: int, width: int) -> Tensor:
+    """(h, w): what the product of two cosines is multiplied by."""
     reach = kernel.shape[0] // 2
     down, right = (_waves(side, torch.arange(-reach, reach + 1)) for side in (height, width))
-    gains = (down @ kernel @ right.T).to(pixels)
-    back_rows, back_columns = (torch.linalg.inv(matrix).to(pixels) for matrix in (rows, columns))
-    spectrum = back_rows @ (pixels @ back_columns.T)
-    return rows.to(pixels) @ (spectrum.mul_(gains) @ columns.T.to(pixels))
+    return down @ kernel.double() @ right.T
 
 
 @functools.cache
-def _cosines(side: int) -> Tensor:
-    """(side, side): the cosines of all frequencies, one in every column."""
-    return _waves(side, torch.arange(side)).T
+def _cosines(side: int) -> tuple[Tensor, Tensor]:
+    """(side, side): the cosines of all frequencies, one in every column; and the inverse."""
+    cosines = _waves(side, torch.arange(side)).T
+    return cosines, torch.linalg.inv(cosines)
 
 
 def _waves(side: int, positions: Tensor) -> Tensor:
@@ -136,46 +170,59 @@ def motion_blur(pixels: Tensor, radius: int, sigma: float, angles: Tensor) -> Te
     sigma: the standard deviation along it, in pixels.
     angles: (n,) degrees; 0 looks to the right, 90 down.
     """
-    height, width = pixels.shape[-2:]
     steps = torch.arange(2 * radius + 1)
     weights = torch.exp(-0.5 * (steps / sigma).double() ** 2)
     weights = weights / weights.sum()
-    steps, weights = steps[weights > NO_WEIGHT], weights[weights > NO_WEIGHT]
-    radians = angles.double().deg2rad()[:, None, None]
-    down = (steps[:, None] * radians.sin() - 0.5).ceil().long()  # (n, steps, 1)
-    right = (steps[:, None] * radians.cos() - 0.5).ceil().long()
-    rows = (torch.arange(height) + down).clamp_(0, height - 1) * width  # (n, steps, h)
-    columns = (torch.arange(width) + right).clamp_(0, width - 1)
-    rows, columns = rows[..., None].to(pixels.device), columns[:, :, None].to(pixels.device)
-    words = joined_channels(pixels).flatten(1)
-    total = torch.zeros_like(words)
-    size = chunk(pixels, MOVED_PIXELS)
-    for start in range(0, len(pixels), size):
-        part = slice(start, start + size)
-        sums = total[part].view(pixels.dtype)
-        for step, weight in enumerate(weights.tolist()):
-            places = (rows[part, step] + columns[part, step]).flatten(1)
-            sums.add_(words[part].gather(1, places).view(pixels.dtype), alpha=weight)
-    return split_channels(total.view(pixels.dtype), pixels.shape)
+    steps, weights = steps[weights > NO_WEIGHT], weights[weights > NO_WEIGHT].to(pixels)
+    radians = angles.double().deg2rad()[:, None]
+    moves = [
+        (steps * along - 0.5).ceil().int().to(pixels.device)  # (n, steps)
+        for along in (radians.sin(), radians.cos())
+    ]
+    blurred = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    parts = (tensor.split(chunk(pixels, MANY_PIXELS)) for tensor in (blurred, pixels, *moves))
+    for result, images, down, right in zip(*parts, strict=True):
+        result.copy_(_moved_sum(images, down, right, weights))
+    return blurred
 
 
-def joined_channels(pixels: Tensor) -> Tensor:
-    """(n, 1 or 3, h, w) -> (n, h, w) words that hold all channels, so that one gather moves all.
+def _moved_sum(pixels: Tensor, down: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """The sum over steps of weights times images that are moved as a whole.
 
-    The word of three channels of float32 is as wide as a complex number of float64.
+    Neighbours in a row move together, as one word that is a row of a table: for every step a word
+    of the table is added to each word of the result.
+
+    down, right: (n, steps) int32, where the pixels come from.
     """
-    if pixels.shape[1] == 1:
-        return pixels[:, 0]
-    words = pixels.new_zeros(len(pixels), *pixels.shape[-2:], 4)
-    words[..., :3] = pixels.permute(0, 2, 3, 1)
-    return words.view(torch.complex128).squeeze(-1)
+    n, channels, height, width = pixels.shape
+
+    def numbers(count: int) -> Tensor:
+        return torch.arange(count, dtype=torch.int32, device=pixels.device)[:, None]
+
+    words = -(-width // JOINED)  # of a row
+    table = _words(pixels, words)
+    rows = (numbers(height) + down[:, None]).clamp_(0, height - 1)  # (n, h, steps)
+    rows.add_(height * numbers(n)[:, None]).mul_(words + 2)
+    starts = (JOINED * numbers(words) + right[:, None]).clamp_(-JOINED, width - 1) + JOINED
+    columns = starts // JOINED + starts % JOINED * (len(table) // JOINED)  # (n, words, steps)
+    places = (rows[:, :, None] + columns[:, None]).flatten(0, 2)
+    shares = weights.expand(len(places), -1).contiguous()
+    sums = F.embedding_bag(places, table, mode="sum", per_sample_weights=shares)
+    return sums.view(n, height, -1, channels)[:, :, :width].permute(0, 3, 1, 2)
 
 
-def split_channels(words: Tensor, shape: torch.Size) -> Tensor:
-    """Numbers of gathered words, of one or four a pixel -> pixels of a shape (n, c, h, w)."""
-    n, channels, height, width = shape
-    pixels = words.reshape(n, height, width, -1)[..., :channels]
-    return pixels.permute(0, 3, 1, 2).contiguous()
+def _words(pixels: Tensor, words: int) -> Tensor:
+    """(JOINED * n * h * (words + 2), JOINED * c): pixels that are neighbours in a row, as one row.
+
+    Those words come first that begin at the border of an image, one word of border pixels before
+    it, and end one word after it; then those that begin one pixel later, and so on.
+    """
+    channels, width = pixels.shape[1], pixels.shape[3]
+    after = JOINED * (words + 1) - width
+    padded = F.pad(pixels, (JOINED, after, 0, 0), mode="replicate").permute(0, 2, 3, 1)
+    line = F.pad(padded.flatten(), (0, JOINED * channels))
+    later = line.unfold(0, padded.numel(), channels)[:JOINED]
+    return torch.cat(list(later)).view(-1, JOINED * channels)
 
 
 def chunk(pixels: Tensor, places: int) -> int:

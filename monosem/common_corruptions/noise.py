@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 
 import gin
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from monosem.common_corruptions.base import CommonCorruption, random_bits
+from monosem.common_corruptions.base import HALF_OF_16_BITS, CommonCorruption, random_bits
 
 LEVELS = 256
-HALF_OF_16_BITS = 1 << 15
 BINS = 1024  # of U[0, 1), each with the first count of photons that is to be tried
 
 
@@ -38,7 +36,8 @@ class CommonGaussianNoise(CommonCorruption):
     large: ClassVar[tuple[Any, ...]] = (0.08, 0.12, 0.18, 0.26, 0.38)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        return pixels.add(normal_field(pixels, generator), alpha=strength)
+        noise = normal_field(pixels, generator)
+        return torch.add(pixels, noise, alpha=strength, out=noise)
 
 
 @gin.register
@@ -98,7 +97,7 @@ class ImpulseNoise(CommonCorruption):
     What is salt at a severity is salt at every larger one.
     """
 
-    VERSION = 3
+    VERSION = 4
     published: ClassVar[str] = "impulse_noise"
     small: ClassVar[tuple[Any, ...]] = (0.01, 0.02, 0.03, 0.05, 0.07)
     large: ClassVar[tuple[Any, ...]] = (0.03, 0.06, 0.09, 0.17, 0.27)
@@ -106,8 +105,8 @@ class ImpulseNoise(CommonCorruption):
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
         # Numbers far from 0 are impulses, below it to black and above it to white.
         numbers = random_bits(tuple(pixels.shape), generator).to(pixels).add_(0.5)
-        impulses = F.hardshrink(numbers, HALF_OF_16_BITS * (1 - strength))  # the others are 0
-        return impulses.add_(pixels).clamp_(0, 1)
+        torch.hardshrink(numbers, HALF_OF_16_BITS * (1 - strength), out=numbers)  # the others are 0
+        return numbers.add_(pixels)
 
 
 @gin.register
@@ -120,4 +119,5 @@ class SpeckleNoise(CommonCorruption):
     large: ClassVar[tuple[Any, ...]] = (0.15, 0.2, 0.35, 0.45, 0.6)
 
     def corrupt(self, pixels: Tensor, strength: Any, generator: Generator) -> Tensor:
-        return pixels.addcmul(pixels, normal_field(pixels, generator), value=strength)
+        noise = normal_field(pixels, generator)
+        return torch.addcmul(pixels, pixels, noise, value=strength, out=noise)

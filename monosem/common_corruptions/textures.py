@@ -139,7 +139,9 @@ def frost_crops(uniform: Tensor, height: int, width: int, shrink: float) -> Tens
 # Water
 
 FARTHEST = 20  # pixels from an edge, counted no further
-EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))  # light from the upper left
+EMBOSS = torch.tensor(
+    [[-2.0, -1.0, 0.0], [-1.0, 1.0, 1.0], [0.0, 1.0, 2.0]]
+)  # light from the upper left
 LOW_EDGE, HIGH_EDGE = 50, 150  # grey levels of gradient, of weak and of strong edges
 
 
@@ -151,8 +153,7 @@ def water(liquid: Tensor) -> Tensor:
     """
     distances = distance_to(edges(liquid)).clamp(max=FARTHEST)
     smooth = equalised(_mean_of_3(distances).floor())
-    emboss = torch.tensor(EMBOSS, dtype=liquid.dtype)
-    relief = filter_images(smooth, emboss).clamp(0, 255)
+    relief = filter_images(smooth, EMBOSS).clamp(0, 255)
     shine = liquid * _mean_of_3(relief).round()
     return shine / shine.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
 

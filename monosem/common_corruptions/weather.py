@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import gin
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from monosem.common_corruptions.base import (
@@ -15,7 +16,12 @@ from monosem.common_corruptions.base import (
     luma,
     to_8_bits,
 )
-from monosem.common_corruptions.filters import gaussian_blur, motion_blur, zoom_matrix
+from monosem.common_corruptions.filters import (
+    by_rows_and_columns,
+    gaussian_blur,
+    motion_blur,
+    zoom_matrix,
+)
 from monosem.common_corruptions.textures import frost_crops, plasma, water
 
 FROST_SHRINK = 0.2  # of the textures for small images
@@ -78,9 +84,8 @@ def snow_layer(normal: Tensor, flakes: Any, angles: Tensor) -> Tensor:
     """
     mean, deviation, zoom, threshold, radius, sigma = flakes
     height, width = normal.shape[-2:]
-    rows, columns = zoom_matrix(height, zoom).to(normal), zoom_matrix(width, zoom).to(normal)
-    zoomed = rows @ (mean + deviation * normal) @ columns.T
-    layer = to_8_bits(torch.where(zoomed < threshold, 0.0, zoomed))
+    zoomed = by_rows_and_columns(zoom_matrix(height, zoom), normal, zoom_matrix(width, zoom))
+    layer = to_8_bits(F.threshold(zoomed.mul_(deviation).add_(mean), threshold, 0.0))
     return (motion_blur(layer, radius, sigma, angles) * 255).round() / 255
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from monosem.core.identity import seed_for
 
+DEVICE = "MONOSEM_DEVICE"  # the environment variable that --device sets
+
 TOO_LARGE = (  # torch has no class of errors for these
     "can't allocate memory",
     "Storage size calculation overflowed",
@@ -27,16 +29,20 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 @functools.cache
 def device() -> torch.device:
-    """The one place that says where tensors live: the first GPU that torch sees, else the CPU.
+    """The one place that says where tensors live: what MONOSEM_DEVICE says, as --device does.
 
-    Deterministic either way.
+    Unless it is set, the first GPU that torch sees, else the CPU. Deterministic in any case.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # torch would also fill memory that nobody has written to yet, which takes a twentieth of a
     # step; nothing here reads such memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    usual = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(os.environ.get(DEVICE) or usual)
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)  # what asks for the current GPU means this one
+    return chosen
 
 
 def out_of_memory(error: Exception) -> str:

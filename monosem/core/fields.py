@@ -16,7 +16,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Union
 
@@ -31,11 +31,30 @@ class FieldError(ValueError):
     field: the name of the field.
     value: what it holds.
     reason: why not; begins with a verb, as in "must be above 0": "TopK.k" is put in front.
+    others: errors of other fields that were found with it.
     """
 
     def __init__(self, owner: str, field: str, value: object, reason: str):
         super().__init__(f"{owner}.{field} {reason}")
         self.owner, self.field, self.value = owner, field, value
+        self.others: tuple[FieldError, ...] = ()
+
+
+def raise_together(errors: Sequence[FieldError]) -> None:
+    """Raise the first error, with the others that have another cause as its `others`, if any.
+
+    A path that parts of several kinds hold is one cause: it is told once.
+    """
+    found = [each for error in errors for each in (error, *error.others)]
+    causes: dict[str, FieldError] = {}
+    for each in found:
+        told = [earlier for earlier in causes.values() if earlier.owner != each.owner]
+        if not isinstance(each.value, str) or each.value not in [one.value for one in told]:
+            causes.setdefault(str(each), each)
+    if causes:
+        first, *others = causes.values()
+        first.others = tuple(others)
+        raise first
 
 
 # Annotations
@@ -243,14 +262,16 @@ class Part:
 
     def __post_init__(self) -> None:
         annotations = annotations_of(type(self))
+        errors: list[FieldError] = []
         for field in fields(self):
             value = getattr(self, field.name)
             try:
                 checked = conform(value, annotations[field.name])
             except ValueError as error:
-                owner = type(self).__name__
-                raise FieldError(owner, field.name, value, str(error)) from None
-            object.__setattr__(self, field.name, checked)
+                errors.append(FieldError(type(self).__name__, field.name, value, str(error)))
+            else:
+                object.__setattr__(self, field.name, checked)
+        raise_together(errors)
         self.validate()
 
     def validate(self) -> None:
@@ -269,6 +290,23 @@ class Part:
         reason: begins with a verb, as in "must be above 0": "TopK.k" is put in front.
         """
         raise FieldError(type(self).__name__, field, getattr(self, field), reason)
+
+
+def parts_in(value: object) -> list[Part]:
+    """Every part in a part or a tuple, itself too, each once and the innermost first."""
+    found: dict[Part, None] = {}
+
+    def visit(value: object) -> None:
+        if isinstance(value, tuple):
+            for item in value:
+                visit(item)
+        elif isinstance(value, Part) and value not in found:
+            for field in fields(value):
+                visit(getattr(value, field.name))
+            found[value] = None
+
+    visit(value)
+    return list(found)
 
 
 # Names

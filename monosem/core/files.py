@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -39,10 +40,15 @@ def write_synced(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` only when everything is written."""
+    """A path to write to that becomes `path` when everything is written; else it is removed."""
     aside = path.with_name(f".{os.getpid()}.{path.name}")
-    yield aside
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    except BaseException:  # a full disk, for example
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,6 +68,41 @@ def lock(folder: Path) -> Iterator[Path | None]:
     try:
         _lock_handle(handle, folder)
         yield folder if _is_still_there(folder, handle) else None
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a file that any number of processes may hold so, until the block ends.
+
+    It is made if need be. Where it cannot be made, on a read-only disk, nothing is held, and no
+    process of this machine can change anything there.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def sole_lock(path: Path) -> Iterator[bool]:
+    """Whether nobody else holds the file or folder, and then nobody does until the block ends."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, flags, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(handle)
 

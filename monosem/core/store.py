@@ -5,6 +5,7 @@
     <root>/<Stage>/<key>.partial/   a stage that is being computed, or was when its process ended;
                                     a lock on the folder says which
     <root>/<Stage>/<key>.damaged/   what was truncated or altered, set aside
+    <root>/.in_use                  held by everybody who is at work here, so that nothing is freed
 
 A folder gets its final name only when everything in it is written: an artifact is whole or absent.
 """
@@ -19,7 +20,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +28,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from monosem.core.device import out_of_memory
-from monosem.core.files import file_digest, lock, write_synced
+from monosem.core.device import device, out_of_memory
+from monosem.core.files import file_digest, lock, shared_lock, write_synced
 from monosem.core.identity import to_plain
+from monosem.core.provenance import now, provenance
 from monosem.core.stage import Artifact, Job, Stage, StageError, key, title
 
 ARTIFACT, HISTORY, MANIFEST = "artifact.safetensors", "history.json", "spec.json"
+IN_USE = ".in_use"
 DIGEST_BYTES = 32  # of the SHA-256 that a checkpoint begins with
 ENOUGH_TO_GUESS = 20  # how many finished stages' durations are read
 
@@ -71,35 +74,63 @@ class Store:
     """Artifacts by key under `root`.
 
     `get` computes what is missing, upstream first. A finished stage is never computed again.
+
+    root: the folder; or several: all are read from, earlier ones first, and the first is written
+        to. Where everything is there, none needs to be writable.
     """
 
-    def __init__(self, root: str | Path, callbacks: tuple[Callback, ...] = ()):
-        self.root = Path(root).absolute()
+    def __init__(
+        self, root: str | Path | Sequence[str | Path], callbacks: tuple[Callback, ...] = ()
+    ):
+        roots = [root] if isinstance(root, str | Path) else root
+        self.roots = tuple(Path(one).absolute() for one in roots)
+        self.root = self.roots[0]
         self.callbacks = callbacks
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Until the block ends, nobody frees what is in these folders (keeping.upkeep)."""
+        with contextlib.suppress(OSError):  # where it is read-only, all must be there
+            self.root.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as locks:
+            for root in self.roots:
+                locks.enter_context(shared_lock(root / IN_USE))
+            yield
+
     def folder(self, stage: Stage) -> Path:
+        """Where the artifact of a stage is written to."""
         return self.root / type(stage).__name__ / key(stage)
+
+    def _folders(self, stage: Stage) -> Iterator[Path]:
+        """Where it may be read from."""
+        for root in self.roots:
+            yield root / type(stage).__name__ / key(stage)
+
+    def _found(self, stage: Stage) -> Path:
+        """Where it is; where it would be written to if it is nowhere."""
+        folders = (folder for folder in self._folders(stage) if read_manifest(folder))
+        return next(folders, self.folder(stage))
 
     def has(self, stage: Stage) -> bool:
         """Whether there is a finished artifact with all its files; `get` checks their bytes too."""
-        return _read_manifest(self.folder(stage)) is not None
+        return any(read_manifest(folder) is not None for folder in self._folders(stage))
 
     def history(self, stage: Stage) -> list[LogEntry]:
         """The scalars that the stage logged; empty if it has not finished."""
-        path = self.folder(stage) / HISTORY
+        path = self._found(stage) / HISTORY
         if not path.exists():
             return []
         return [LogEntry(*line) for line in json.loads(path.read_text())]
 
     def provenance(self, stage: Stage) -> dict[str, Any]:
-        """When, how long, with which torch, on what and with how many threads it was computed."""
-        manifest = _read_manifest(self.folder(stage))
+        """When, how long, by which code and command, on what and with what it was computed."""
+        manifest = read_manifest(self._found(stage))
         return {} if manifest is None else dict(manifest["made"])
 
     def durations(self, kind: type[Stage]) -> list[float]:
         """The seconds that some finished stages of a kind took, for estimates of time left."""
-        folders = (self.root / kind.__name__).glob("*/")
-        manifests = map(_read_manifest, itertools.islice(folders, ENOUGH_TO_GUESS))
+        folders = (folder for root in self.roots for folder in (root / kind.__name__).glob("*/"))
+        manifests = map(read_manifest, itertools.islice(folders, ENOUGH_TO_GUESS))
         return [
             manifest["made"]["seconds_in_last_process"]
             for manifest in manifests
@@ -140,17 +171,8 @@ class Store:
 
     def _read(self, stage: Stage) -> Artifact | None:
         """The artifact, if there is one and every byte of it is as it was written."""
-        folder = self.folder(stage)
-        manifest = _read_manifest(folder)
-        if manifest is None:
-            return None
-        try:
-            for name, digest in manifest["files"].items():
-                if file_digest(folder / name) != digest:
-                    return None
-            return load_file(folder / ARTIFACT)
-        except FileNotFoundError:  # another process has just set it aside
-            return None
+        artifacts = map(_read_artifact, self._folders(stage))
+        return next((artifact for artifact in artifacts if artifact is not None), None)
 
     def _set_aside(self, folder: Path) -> None:
         if not folder.exists():
@@ -169,7 +191,7 @@ class Store:
         jobs = [_StoreJob(self, stage, folder) for stage, folder in folders.items()]
         for stage in stages:
             self._set_aside(self.folder(stage))
-        started = time.time()
+        started, started_at = time.time(), now()
         for stage in stages:
             for callback in self.callbacks:
                 callback.on_start(stage)
@@ -184,7 +206,7 @@ class Store:
             if isinstance(artifact, StageError):
                 errors.append(artifact)
             else:
-                job.finish(artifact, time.time() - started)
+                job.finish(artifact, started_at, time.time() - started, len(stages))
         if errors:  # the others are finished
             raise errors[0]
 
@@ -246,8 +268,13 @@ class _StoreJob:
         print(f"{kind} goes on after {last.step} of {last.of}", file=sys.stderr)
         return dict(saved["state"])
 
-    def finish(self, artifact: Artifact, seconds: float) -> None:
-        """Write everything, the manifest last, and give the folder its final name."""
+    def finish(self, artifact: Artifact, started: str, seconds: float, together: int) -> None:
+        """Write everything, the manifest last, and give the folder its final name.
+
+        started: when this process began with it.
+        seconds: what it took, with all stages that were computed together.
+        together: how many these are.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.items()}
         save_file(tensors, self.folder / ARTIFACT)
         write_synced(self.folder / HISTORY, json.dumps(self.history).encode())
@@ -258,11 +285,13 @@ class _StoreJob:
             "spec": to_plain(self.stage),
             "files": {name: file_digest(self.folder / name) for name in (ARTIFACT, HISTORY)},
             "made": {
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "started": started,
+                "finished": now(),
                 "seconds_in_last_process": round(seconds, 3),
+                "computed_together": together,
                 "torch": torch.__version__,
-                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-                "threads": torch.get_num_threads(),
+                "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
+                **provenance(),
             },
         }
         self.checkpoint.unlink(missing_ok=True)
@@ -270,7 +299,20 @@ class _StoreJob:
         self.folder.rename(self.store.folder(self.stage))
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
+def _read_artifact(folder: Path) -> Artifact | None:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    try:
+        for name, digest in manifest["files"].items():
+            if file_digest(folder / name) != digest:
+                return None
+        return load_file(folder / ARTIFACT)
+    except FileNotFoundError:  # another process has just set it aside
+        return None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """spec.json if it is whole, belongs here and all its files are there, else None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""Corruptions: of the probe's training labels, its training examples or the test inputs.
+"""Corruptions: of the probe's training labels or examples, of the test inputs or their features.
 
 A corruption overrides one hook; the other hooks change nothing. Every hook is handed a fresh
 generator, seeded by the class of the corruption, the repeat and `Dataset.seeding` alone. The
@@ -9,6 +9,7 @@ and 5 shots contain the 2 shots. Nothing here knows of probes or encoders.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +26,7 @@ class Corruption(Part):
     """A way to make an evaluation harder, at a severity; severity 0 is no corruption at all."""
 
     severities: ClassVar[Any] = AtLeastZero  # what a severity may be, as an annotation
+    measures: ClassVar[tuple[str, ...]] = ()  # the names of what `measure` tells
 
     @property
     def axis(self) -> str:
@@ -38,6 +40,9 @@ class Corruption(Part):
     def check_severity(self, severity: float, labels: Tensor) -> None:
         """ValueError, with what is allowed, where these training labels (n,) do not allow it."""
         conform(severity, self.severities)
+
+    def check_width(self, severity: float, width: int) -> None:
+        """ValueError, with what is allowed, where so many features do not allow it."""
 
     def incompatibility(self, data: Dataset) -> str | None:
         """Why it cannot be done to `data`, or None.
@@ -82,6 +87,23 @@ class Corruption(Part):
         For what is easier to change there than in what a network takes: words, say, in texts.
         """
         return data.split("test").inputs
+
+    def features(
+        self, features: Tensor, training: Tensor, severity: float, generator: Generator
+    ) -> Tensor:
+        """Features (n, d) of the test inputs -> the same, damaged.
+
+        training: (m, d) of the training inputs, as they are.
+        """
+        return features
+
+    def measure(self, features: Tensor, severity: float) -> Mapping[str, float]:
+        """What is known of damaged features (n, d), by the names in `measures`."""
+        return {}
+
+    def touches_features(self, severity: float) -> bool:
+        """Whether the features of the test inputs are damaged at this severity."""
+        return severity != 0 and type(self).features is not Corruption.features
 
     def touches_training(self, severity: float) -> bool:
         """Whether the probe learns from other labels or other examples than the clean ones."""

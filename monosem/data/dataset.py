@@ -158,6 +158,10 @@ class Dataset(Part):
         """What people call the classes, by label."""
         return tuple(map(str, range(self.classes)))
 
+    def remarks(self, split: SplitName) -> tuple[str, ...]:
+        """What a person should know of how a split was read."""
+        return ()
+
     @property
     def groupings(self) -> Mapping[str, tuple[int, ...]]:
         """Ways to group the classes: by the name of each, the group of every class, from 0 on."""

@@ -11,14 +11,17 @@ No format of files is known here: subclasses of `Packed` say what a split is rea
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import difflib
 import functools
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -31,7 +34,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from monosem.core.fields import NotInKey, PathField
+from monosem.core.fields import FieldError, NotInKey, PathField, raise_together
 from monosem.core.files import atomic_write, file_digest, lock, write_synced
 from monosem.core.identity import digest
 from monosem.data.dataset import Dataset, Examples, SplitName
@@ -39,6 +42,8 @@ from monosem.data.images import ImageDataset
 
 VERSION = 1  # of the format; a pack of another version is made again
 LABELS, RECORD = "labels.npy", "pack.json"
+_PACK = re.compile(r"\w+-(train|test)-[0-9a-f]{8}(\.partial)?")
+_packs_are_kept = contextvars.ContextVar("packs are kept", default=True)
 
 FolderName = Annotated[
     str, NotInKey("the name of a folder; what it holds counts, through `Part.content`")
@@ -69,6 +74,7 @@ class Stream(NamedTuple):
     class_names: by label; () where they are not known.
     dtype: of the array.
     kind: what the inputs are; the array's file is named by it.
+    left_out: what was there and not read, in words, as in "2 hidden, 1 .txt".
     """
 
     labels: Sequence[int] | np.ndarray[Any, Any]
@@ -77,6 +83,7 @@ class Stream(NamedTuple):
     class_names: tuple[str, ...] = ()
     dtype: str = "uint8"
     kind: str = "images"
+    left_out: str = ""
 
 
 class SplitSource(NamedTuple):
@@ -85,11 +92,13 @@ class SplitSource(NamedTuple):
     files: when one of them changes, the pack is made again.
     options: what else the inputs and the labels depend on; plain JSON data.
     read: opens the files. Called only where there is no pack. Raises PackError.
+    reading: how files are read, plain JSON data: where it changes, the pack is made again.
     """
 
     files: Sequence[str]
     options: tuple[object, ...]
     read: Callable[[], Stream]
+    reading: tuple[object, ...] = ()
 
 
 class Pack(NamedTuple):
@@ -99,12 +108,14 @@ class Pack(NamedTuple):
     labels: (n,) int64.
     class_names: by label; () where they are not known.
     digest: of all inputs and labels.
+    remarks: what a person should know of how they were read.
     """
 
     inputs: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     digest: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +143,9 @@ class Packed(Dataset):
     @property
     def class_names(self) -> tuple[str, ...]:
         return open_packs(self)[self.splits[0]].class_names or super().class_names
+
+    def remarks(self, split: SplitName) -> tuple[str, ...]:
+        return open_packs(self)[split].remarks
 
     def content(self) -> str:
         return digest([pack.digest for pack in open_packs(self).values()])
@@ -163,7 +177,8 @@ class Packed(Dataset):
         distinction = digest(origin, source.options)[:8]
         home = Path(self.packs or os.path.join(root, "packed"))
         folder = home / f"{type(self).__name__.lower()}-{split}-{distinction}"
-        made_from = fingerprint(root, source.files, source.options)
+        how = (source.reading,) if source.reading else ()
+        made_from = fingerprint(root, source.files, source.options, *how)
         return open_pack(folder, made_from, source.read)
 
 
@@ -177,14 +192,41 @@ def open_packs(data: Packed) -> dict[SplitName, Pack]:
     """All splits that there are, opened once a process.
 
     So the content in the key is that which is loaded later, even if the files change meanwhile.
+    What is wrong with any of them is told together.
     """
-    packs = {split: data.pack(split) for split in data.splits}
+    packs: dict[SplitName, Pack] = {}
+    errors: list[FieldError] = []
+    for split in data.splits:
+        try:
+            packs[split] = data.pack(split)
+        except FieldError as error:
+            errors.append(error)
+    raise_together(errors)
     if len(packs) > 1 and packs["train"].digest == packs["test"].digest:
         data.refuse(
             data.origin("test"),
             "must be of other examples than the training split, got the same ones for both",
         )
     return packs
+
+
+@contextlib.contextmanager
+def packs_not_kept() -> Iterator[None]:
+    """As long as the block lasts, nothing is written beside anybody's files.
+
+    A pack that is not there is made in a folder for temporary files, and deleted at once.
+    """
+    token = _packs_are_kept.set(False)
+    try:
+        yield
+    finally:
+        _packs_are_kept.reset(token)
+
+
+def holds_packs(folder: os.PathLike[str]) -> bool:
+    """Whether a folder is one of packs, which may lie beside the folders of classes."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return bool(names) and all(_PACK.fullmatch(name) for name in names)
 
 
 def fingerprint(root: str, files: Iterable[str], *options: object) -> str:
@@ -202,6 +244,8 @@ def open_pack(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
     It is made of `read()` first unless it is there and was made from the same fingerprint.
     Raises PackError.
     """
+    if not _packs_are_kept.get():
+        return _open_for_a_look(folder, made_from, read)
     while (pack := _open_existing(folder, made_from)) is None:
         with _locked_aside(folder) as aside:
             if aside is None:  # another process has just finished, or given up
@@ -211,6 +255,20 @@ def open_pack(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
+    return pack
+
+
+def _open_for_a_look(folder: Path, made_from: str, read: Callable[[], Stream]) -> Pack:
+    """As `open_pack`, of a pack that is deleted as soon as it is open: its map stays."""
+    if (pack := _open_existing(folder, made_from)) is not None:
+        return pack
+    with tempfile.TemporaryDirectory(prefix="monosem-") as temporary:
+        home = Path(temporary)
+        aside = home / f"{folder.name}.partial"
+        aside.mkdir()
+        _make(aside, home / folder.name, made_from, read())
+        pack = _open_existing(home / folder.name, made_from)
+    assert pack is not None, "just made"
     return pack
 
 
@@ -250,7 +308,7 @@ def _open_existing(folder: Path, made_from: str) -> Pack | None:
     labels = torch.from_numpy(np.load(folder / LABELS))
     sums = [record["files"][name]["sha256"] for name in (file_of_inputs, LABELS)]
     content = hashlib.sha256(json.dumps([sums, record["shape"]]).encode()).hexdigest()
-    return Pack(inputs, labels, tuple(record["names"]), content)
+    return Pack(inputs, labels, tuple(record["names"]), content, tuple(record.get("remarks", ())))
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
@@ -287,7 +345,9 @@ def _verify(folder: Path, record: dict[str, Any]) -> None:
             )
         expected["mtime_ns"] = status.st_mtime_ns
         touched = True
-    if touched:  # by a copy, for example: the next process need not read it all again
+    if (
+        touched and _packs_are_kept.get()
+    ):  # by a copy, for example: the next process need not read it all again
         with contextlib.suppress(OSError), atomic_write(folder / RECORD) as aside:
             aside.write_text(json.dumps(record))
 
@@ -305,17 +365,26 @@ def _make(aside: Path, folder: Path, made_from: str, stream: Stream) -> None:
     size = math.prod(shape) * np.dtype(stream.dtype).itemsize
     _require_room(aside, folder.parent, size + labels.nbytes)
     print(f"packing {len(labels)} {stream.kind} into {folder}", file=sys.stderr)
-    _write_inputs(aside / file_of_inputs, folder, shape, stream)
+    flat = _write_inputs(aside / file_of_inputs, folder, shape, stream)
     np.save(aside / LABELS, labels)
     record = {
         "version": VERSION,
         "made_from": made_from,
         "shape": shape,
         "names": stream.class_names,
+        "remarks": _remarks(stream, flat),
         "files": {name: _file_state(aside / name) for name in (file_of_inputs, LABELS)},
     }
     write_synced(aside / RECORD, json.dumps(record).encode())
     aside.rename(folder)
+
+
+def _remarks(stream: Stream, flat: int) -> list[str]:
+    """flat: how many of the images are of one colour all over."""
+    remarks = [f"left out: {stream.left_out}"] if stream.left_out else []
+    if flat:
+        remarks.append(f"{flat} of {len(stream.labels)} images are of one colour all over")
+    return remarks
 
 
 def _require_room(aside: Path, home: Path, needed: int) -> None:
@@ -327,7 +396,8 @@ def _require_room(aside: Path, home: Path, needed: int) -> None:
         )
 
 
-def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stream) -> None:
+def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stream) -> int:
+    """Returns how many of the images are of one colour all over."""
     inputs = np.lib.format.open_memmap(path, mode="w+", dtype=stream.dtype, shape=shape)
     _allocate(path, folder.parent)
     progress = tqdm(
@@ -338,13 +408,22 @@ def _write_inputs(path: Path, folder: Path, shape: tuple[int, ...], stream: Stre
         dynamic_ncols=True,
         disable=None,
     )
-    start = 0
+    start = flat = 0
     with progress, stream.blocks as blocks:
         for block in blocks:
             inputs[start : start + len(block)] = block
             start += len(block)
+            flat += _count_flat(block) if stream.kind == "images" else 0
             progress.update(len(block))
     inputs.flush()
+    return flat
+
+
+def _count_flat(images: np.ndarray[Any, Any]) -> int:
+    """How many of (n, channels, height, width) images have one colour in all their pixels."""
+    if not images.size:
+        return 0
+    return int((images == images[..., :1, :1]).all(axis=(1, 2, 3)).sum())
 
 
 def _allocate(path: Path, home: Path) -> None:

@@ -11,23 +11,35 @@ import multiprocessing
 import os
 import signal
 import threading
-import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from monosem.core.fields import Count, PathField, Positive
+from monosem.core.fields import Count, NotInKey, PathField, Positive
 from monosem.data.dataset import SplitName
+from monosem.data.holdout import Holdout
+from monosem.data.image_files import (
+    EXTENSIONS,
+    READING,
+    Listing,
+    UnusableImage,
+    in_words,
+    is_hidden,
+    is_image,
+    kind_of_file,
+    list_images,
+    read_rgb,
+)
 from monosem.data.images import must_be_rgb
 from monosem.data.packed import (
     FolderName,
@@ -35,11 +47,16 @@ from monosem.data.packed import (
     PackError,
     SplitSource,
     Stream,
+    holds_packs,
     path_hint,
 )
 
 FEW = 64  # up to this many images are decoded in this process: others take longer to start
 BLOCK = 32  # images that a process decodes at a time
+MOST_TOLD = 5  # images that cannot be used, by name
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # as people say
+
+HeldOut = Annotated[Holdout, NotInKey("which files are of a split; counts by `Part.content`")]
 
 
 @gin.register
@@ -47,14 +64,17 @@ BLOCK = 32  # images that a process decodes at a time
 class ImageFolder(PackedImages):
     """Images in <folder>/<split>/<class>/**, as torchvision's ImageFolder takes them.
 
-    Every image becomes RGB, its shorter side is resized to `size` pixels (bilinear, antialiased),
-    and the central square is kept. So random crops are drawn from that square; the authors' code
-    draws them from the whole image. An evaluation sees torchvision's Resize(size) and
-    CenterCrop(crop): exactly where size - crop is a multiple of 4, else within one pixel.
+    Every image becomes RGB of eight bits as a person sees it, or is refused (data/image_files.py).
+    Hidden files and folders are left out; files of other kinds are counted. The shorter side of an
+    image is resized to `size` pixels (bilinear, antialiased), and the central square is kept. So
+    random crops are drawn from that square; the authors' code draws them from the whole image. An
+    evaluation sees torchvision's Resize(size) and CenterCrop(crop): exactly where size - crop is a
+    multiple of 4, else within one pixel.
 
     folder: holds the folders of the splits.
     train: the name of the folder of the training split.
     test: the name of the folder of the test split.
+    holdout: draws the test split, where `folder` holds the classes themselves: <folder>/<class>/**.
     size: side in pixels of the squares that are kept.
     crop: side of the central square that an evaluation sees; None is all of it. The authors' code
         has 256 and 224.
@@ -67,6 +87,7 @@ class ImageFolder(PackedImages):
     folder: PathField
     train: FolderName = "train"
     test: FolderName = "val"
+    holdout: HeldOut | None = None
     size: Count = 256
     crop: Count | None = None
     only: PathField | None = None
@@ -86,17 +107,38 @@ class ImageFolder(PackedImages):
         return images[..., start : start + self.crop, start : start + self.crop]
 
     def source(self, split: SplitName) -> SplitSource:
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
         names = self._classes_of(split)
         place = self._place(split)
-        label_of = {name: label for label, name in enumerate(names)}
-        samples = make_dataset(place, label_of, IMG_EXTENSIONS, allow_empty=True)
-        files = [path for path, _ in samples]
-        labels = [label for _, label in samples]
+        files, labels, left_out = listing = list_images(place, names)
         self._refuse_empty_classes(split, names, labels)
-        read = functools.partial(read_squares, files, labels, self.size, tuple(names))
-        return SplitSource(files, (os.path.basename(place), self.size, names), read)
+        left_out += _beside_classes(place, names)
+        options: tuple[object, ...] = (os.path.basename(place), self.size, names)
+        if self.holdout is not None:
+            files, labels = self._held_out(self.holdout, split, listing, names)
+            options = ("held out", self.holdout.share, self.holdout.seed, self.size, names)
+        read = functools.partial(
+            read_squares, files, labels, self.size, tuple(names), in_words(left_out)
+        )
+        return SplitSource(files, options, read, READING)
+
+    def _held_out(
+        self, holdout: Holdout, split: SplitName, listing: Listing, names: Sequence[str]
+    ) -> tuple[list[str], list[int]]:
+        """The files and labels of a split, of the classes of one folder."""
+        by_class: list[list[str]] = [[] for _ in names]
+        for path, label in zip(listing.files, listing.labels, strict=True):
+            by_class[label].append(os.path.relpath(path, self.folder))
+        files: list[str] = []
+        labels: list[int] = []
+        for label, own in enumerate(by_class):
+            if len(own) < 2:
+                place = os.path.join(self.folder, names[label])
+                self.refuse("folder", f"must have two images of every class; {place} has one")
+            drawn = holdout.test_files(own)
+            chosen = [name for name in own if (name in drawn) == (split == "test")]
+            files += [os.path.join(self.folder, name) for name in chosen]
+            labels += [label] * len(chosen)
+        return files, labels
 
     def listed_classes(self) -> list[str] | None:
         """The classes of the file `only`; None for all."""
@@ -112,6 +154,11 @@ class ImageFolder(PackedImages):
         if listed is not None:
             self._refuse_absent(listed, present, place)
             return sorted(listed)
+        if self.holdout is not None and SPLITS.issuperset(map(str.lower, present)):
+            self.refuse(
+                "holdout",
+                f"must be None, as {place} has splits and no classes: {_first_few(present)}",
+            )
         known = present if split == "train" else _subfolders(self._place("train"))
         unknown = sorted(set(present) - set(known))
         if unknown:
@@ -124,13 +171,29 @@ class ImageFolder(PackedImages):
 
     def _place(self, split: SplitName) -> str:
         """The folder of a split."""
+        if self.holdout is not None:
+            return self.folder
         name: str = getattr(self, split)
         place = os.path.join(self.folder, name)
         if not os.path.isdir(place):
-            self.refuse(
-                split, f"must be a folder in {self.folder}, got {name!r}{path_hint(Path(place))}"
-            )
+            hint = self._holdout_hint() or path_hint(Path(place))
+            self.refuse(split, f"must be a folder in {self.folder}, got {name!r}{hint}")
         return place
+
+    def _holdout_hint(self) -> str:
+        """What to do where the folder holds no split but classes; '' where it does not look so."""
+        if any(os.path.isdir(os.path.join(self.folder, name)) for name in (self.train, self.test)):
+            return ""
+        present = _subfolders(self.folder) if os.path.isdir(self.folder) else []
+        folders = [os.path.join(self.folder, name) for name in present]
+        if len(folders) < 2 or SPLITS & set(map(str.lower, present)):
+            return ""
+        if not all(any(map(is_image, os.listdir(folder))) for folder in folders):
+            return ""
+        return (
+            f"; it holds {_first_few(present)}: if these are the classes, "
+            "ImageFolder.holdout = @Holdout() takes a share of each as the test split"
+        )
 
     def _refuse_absent(self, listed: Sequence[str], present: Sequence[str], place: str) -> None:
         absent = sorted(set(listed) - set(present))
@@ -144,15 +207,13 @@ class ImageFolder(PackedImages):
         self, split: SplitName, names: Sequence[str], labels: Sequence[int]
     ) -> None:
         """A class may lack its folder in the test split, but no folder may be empty."""
-        from torchvision.datasets.folder import IMG_EXTENSIONS
-
         place = self._place(split)
         present, filled = set(os.listdir(place)), {names[label] for label in set(labels)}
         empty = [name for name in names if name in present and name not in filled]
         if empty:
             self.refuse(
                 split,
-                f"must have images in every class; none ({', '.join(IMG_EXTENSIONS)}) in "
+                f"must have images in every class; none ({', '.join(EXTENSIONS)}) in "
                 f"{_first_few(empty)} of {place}",
             )
 
@@ -198,7 +259,21 @@ class ImageNet100(ImageFolder):
 
 
 def _subfolders(place: str) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
+    folders = (entry for entry in os.scandir(place) if entry.is_dir())
+    return sorted(
+        folder.name for folder in folders if not is_hidden(folder.name) and not holds_packs(folder)
+    )
+
+
+def _beside_classes(place: str, names: Sequence[str]) -> Counter[str]:
+    """What lies beside the folders of classes, by kind; whole folders as such."""
+    left_out: Counter[str] = Counter()
+    for entry in os.scandir(place):
+        if entry.name in names or holds_packs(entry):
+            continue
+        is_folder = entry.is_dir() and not is_hidden(entry.name)
+        left_out["of other classes" if is_folder else kind_of_file(entry.name)] += 1
+    return left_out
 
 
 def _first_few(names: Sequence[str], most: int = 5) -> str:
@@ -208,11 +283,15 @@ def _first_few(names: Sequence[str], most: int = 5) -> str:
 
 
 def read_squares(
-    paths: Sequence[str], labels: Sequence[int], size: int, class_names: tuple[str, ...]
+    paths: Sequence[str],
+    labels: Sequence[int],
+    size: int,
+    class_names: tuple[str, ...],
+    left_out: str = "",
 ) -> Stream:
-    """The central squares of image files, (3, size, size) each."""
+    """The central squares of image files, (3, size, size) each. left_out: as of Stream."""
     squares = SquareImages(paths, size)
-    return Stream(labels, (3, size, size), decoded(squares), class_names)
+    return Stream(labels, (3, size, size), decoded(squares), class_names, left_out=left_out)
 
 
 class SquareImages(TorchDataset[np.ndarray[Any, Any] | PackError]):
@@ -234,11 +313,9 @@ class SquareImages(TorchDataset[np.ndarray[Any, Any] | PackError]):
     def __getitem__(self, index: int) -> np.ndarray[Any, Any] | PackError:
         path = self.paths[index]
         try:
-            with warnings.catch_warnings():
-                # about odd EXIF data and transparent palettes, which are frequent in ImageNet
-                warnings.simplefilter("ignore")
-                with Image.open(path) as opened:
-                    image = opened.convert("RGB")
+            image = read_rgb(path)
+        except UnusableImage as error:
+            return PackError(f"holds an image that cannot be used: {path} {error}")
         except Exception as error:  # decoders raise all kinds on broken files
             return PackError(
                 f"holds an image that cannot be read: {path} ({type(error).__name__}: {error})"
@@ -261,7 +338,7 @@ def decoded(squares: SquareImages) -> Iterator[Iterator[np.ndarray[Any, Any]]]:
     try:
         with _interrupts_deferred():
             blocks = iter(loader)
-        yield map(_raise_if_error, blocks)
+        yield _without_errors(blocks)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -279,22 +356,33 @@ def _workers_for(count: int) -> int:
     return min(cores, -(-count // BLOCK))
 
 
-def _stack(
-    squares: Sequence[np.ndarray[Any, Any] | PackError],
-) -> np.ndarray[Any, Any] | PackError:
-    """One block, or the first error. It is not a tensor, as tensors take room in /dev/shm."""
-    arrays: list[np.ndarray[Any, Any]] = []
-    for square in squares:
-        if isinstance(square, PackError):
-            return square
-        arrays.append(square)
-    return np.stack(arrays)
+Block = tuple[np.ndarray[Any, Any] | None, list[PackError]]  # images; or what is wrong with some
 
 
-def _raise_if_error(block: np.ndarray[Any, Any] | PackError) -> np.ndarray[Any, Any]:
-    if isinstance(block, PackError):
-        raise block
-    return block
+def _stack(squares: Sequence[np.ndarray[Any, Any] | PackError]) -> Block:
+    """One block. It is not a tensor, as tensors take room in /dev/shm."""
+    errors = [square for square in squares if isinstance(square, PackError)]
+    arrays = [square for square in squares if not isinstance(square, PackError)]
+    return (None if errors else np.stack(arrays)), errors
+
+
+def _without_errors(blocks: Iterator[Block]) -> Iterator[np.ndarray[Any, Any]]:
+    """The images; after the first error the others are looked for, and all are told at once."""
+    errors: list[PackError] = []
+    for images, wrong in blocks:
+        errors += wrong
+        if images is not None and not errors:
+            yield images
+    if errors:
+        raise PackError(_all_told(list(map(str, errors))))
+
+
+def _all_told(messages: Sequence[str]) -> str:
+    """The first messages, one after the other, and how many more there are."""
+    first, *others = messages
+    short = [other.removeprefix("holds an image that ") for other in others[: MOST_TOLD - 1]]
+    rest = len(messages) - MOST_TOLD
+    return "; ".join([first, *short]) + (f"; and {rest} more such images" if rest > 0 else "")
 
 
 @contextmanager

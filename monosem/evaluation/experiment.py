@@ -10,20 +10,22 @@ from typing import Annotated
 
 import gin
 
-from monosem.core.fields import Count, Label, Part, Range
-from monosem.core.stage import Artifact, Stage
+from monosem.core.fields import Count, Label, Part, Range, parts_in
+from monosem.core.stage import Artifact, Stage, closure
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
 from monosem.evaluation.dashboard import FeatureDashboard
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.occlusion import Occlusion
 from monosem.evaluation.reconstruction import Reconstruction
+from monosem.learning.optimizers import Schedule
 from monosem.metrics import ALL_METRICS
 from monosem.metrics.base import Metric
 from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.baselines import Pixels
 from monosem.models.checkpoint import Latents
 from monosem.models.representation import Representation
+from monosem.models.training import Training
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
 from monosem.robustness.measurement import Measurement, Panel, Series
 
@@ -57,28 +59,22 @@ class Experiment(Part):
     name: of the folder under runs/ and of the lines in TensorBoard.
     curves: a curve is called by its Gin scope.
     metrics: measured for every representation that some curve is about. A metric that declares
-        nothing for the data is left out, for example where no factors are known.
+        nothing for the data is left out, for example where no factors are known. () measures none.
     reference_encoder: tells the metrics that need it how alike examples are. None takes the pixels
         of images; other data have no default.
-    gallery: how the examples that activate dimensions most are shown.
+    gallery: how the examples that activate dimensions most are shown; None shows none.
     """
 
     name: Label
     curves: tuple[Panel, ...]
     metrics: tuple[Metric, ...] = ALL_METRICS
     reference_encoder: Representation | None = None
-    gallery: Gallery = Gallery()
+    gallery: Gallery | None = Gallery()
 
     def validate(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
             reason = f"must be a folder's name of letters, digits and . _ + -, got {self.name!r}"
             self.refuse("name", reason)
-        if not self.metrics:
-            self.refuse(
-                "metrics",
-                "must hold at least one metric: monosemanticity is measured beside every accuracy, "
-                "got ()",
-            )
         self._check_curves()
         self._check_reference_encoder()
 
@@ -92,7 +88,7 @@ class Experiment(Part):
             self.refuse("curves", f"must have different names, got {', '.join(names)}")
 
     def _check_reference_encoder(self) -> None:
-        if self.reference_encoder is not None:
+        if self.reference_encoder is not None or not self.metrics:
             return
         for curve in self._of_representations:
             if not isinstance(curve.data, ImageDataset):
@@ -104,9 +100,11 @@ class Experiment(Part):
 
     def preflight(self) -> None:
         """Check what cannot be checked without the data."""
-        by = self.gallery.by
-        if by is None:
+        by = None if self.gallery is None else self.gallery.by
+        if self.gallery is None or by is None:
             return
+        if not self.metrics:
+            self.gallery.refuse("by", f"must be None where Experiment.metrics is (), got {by!r}")
         for stage in self.monosemanticity:
             sortable = list(stage.better)
             if by not in sortable:
@@ -133,8 +131,35 @@ class Experiment(Part):
         return {"" if alone else name: pair for pair, name in first_curve.items()}
 
     @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """What its curves and its trainings are about, each once."""
+        stages = [stage for stage in closure(self.stages) if isinstance(stage, Training | Series)]
+        return tuple(dict.fromkeys(stage.data for stage in stages))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What is allowed and hardly meant, or makes a number say little.
+
+        A warm-up that a training never leaves; a result that cannot reach its best value.
+        """
+        cautions: list[str] = []
+        for stage in self.monosemanticity:
+            labels = stage.data.split("test").labels
+            for metric in stage.metrics:
+                cautions += metric.cautions(labels)
+        for part in parts_in(self):
+            schedule, epochs = getattr(part, "schedule", None), getattr(part, "epochs", None)
+            if not isinstance(schedule, Schedule) or not isinstance(epochs, int):
+                continue
+            if caution := schedule.caution(epochs):
+                cautions.append(f"{type(part).__name__}: {caution}")
+        return tuple(dict.fromkeys(cautions))
+
+    @property
     def monosemanticity(self) -> tuple[Monosemanticity, ...]:
-        """A stage for each of the representations, in their order."""
+        """A stage for each of the representations, in their order; none without metrics."""
+        if not self.metrics:
+            return ()
         return tuple(
             Monosemanticity(
                 name=f"{MONOSEMANTICITY}/{name}" if name else MONOSEMANTICITY,
@@ -166,8 +191,15 @@ class Experiment(Part):
         )
 
     @property
+    def shown(self) -> dict[str, tuple[Representation, Dataset]]:
+        """The representations that the gallery shows: all or none."""
+        return {} if self.gallery is None else self.representations
+
+    @property
     def dashboards(self) -> tuple[FeatureDashboard, ...]:
-        """A stage for each of the representations, in their order."""
+        """A stage for each of the representations that are shown, in their order."""
+        if self.gallery is None:
+            return ()
         return tuple(
             FeatureDashboard(encoder=encoder, data=data, examples=self.gallery.images)
             for encoder, data in self.representations.values()
@@ -175,7 +207,14 @@ class Experiment(Part):
 
     @property
     def occlusions(self) -> tuple[Occlusion | None, ...]:
-        """A stage for each of the representations; None where its examples have no parts."""
+        """A stage for each of the representations that are shown.
+
+        None where its examples have no parts, or no metric says which dimensions are looked at.
+        """
+        if self.gallery is None:
+            return ()
+        if not self.metrics:
+            return (None,) * len(self.dashboards)
         return tuple(
             Occlusion(
                 dashboard=dashboard,
@@ -193,7 +232,8 @@ class Experiment(Part):
 
     def sorted_by(self, monosemanticity: Monosemanticity) -> str:
         """The result that dimensions are sorted by; '' where none says which end is better."""
-        return self.gallery.by or next(iter(monosemanticity.better), "")
+        by = None if self.gallery is None else self.gallery.by
+        return by or next(iter(monosemanticity.better), "")
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:

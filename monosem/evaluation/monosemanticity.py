@@ -45,7 +45,7 @@ class Monosemanticity(CleanTestMeasurement):
     Artifact: the results as `metrics.base.to_artifact` lays them out.
     """
 
-    VERSION = 3
+    VERSION = 4
     encoder: Representation
     metrics: tuple[Metric, ...]
     reference_encoder: Representation
@@ -110,6 +110,11 @@ class Monosemanticity(CleanTestMeasurement):
         n = len(self.data.split("test").labels)
         for name, number in numbers_from_artifact(artifact).items():
             yield Result(0.0, 0, name, number, n)
+
+    def remarks(self, artifact: Artifact) -> Iterator[str]:
+        labels = self.data.split("test").labels
+        for metric in self.metrics:
+            yield from metric.cautions(labels)
 
     def _factors(self) -> tuple[str, ...]:
         return tuple(self.data.split("test").factors)

@@ -11,8 +11,8 @@ from matplotlib import pyplot
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from monosem.axes.gains import Decomposition, Place
 from monosem.figures.style import MARKERS, open_frame, save
-from monosem.results.axis_gains import Decomposition, Place
 from monosem.results.stats import Estimate
 
 SHADES = ("#1b1b1b", "#d95f02", "#4a90d9", "#7a7a7a", "#2f8f5b")  # differ in lightness too
@@ -72,7 +72,7 @@ def draw_decomposition(parts: Mapping[Place, Decomposition], path: Path) -> None
     figure, grid = pyplot.subplots(
         len(encoders),
         len(kinds),
-        figsize=(1.6 + 2.3 * len(kinds), 0.9 + 0.36 * len(learners) * len(encoders)),
+        figsize=(1.6 + 2.3 * len(kinds), 0.9 + max(1.3, 0.36 * len(learners)) * len(encoders)),
         sharey=True,
         squeeze=False,
         layout="constrained",

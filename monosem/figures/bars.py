@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 
-from monosem.figures.style import line_color, open_frame, save, sizes_title
+from monosem.figures.style import SCREEN, Look, line_color, open_frame, save, sizes_title
 from monosem.results.formatting import format_key, metric_label
 from monosem.results.rows import Line
 from monosem.results.stats import Key, Sample, estimate
@@ -22,7 +22,7 @@ GAP_INCHES = 0.16  # between the bars of one point and of the next
 NAME_INCHES = 0.095  # a letter beside the bars
 
 
-def draw_bars(table: Table, curve: str, path: Path) -> None:
+def draw_bars(table: Table, curve: str, path: Path, look: Look = SCREEN) -> None:
     """The named points of a curve from top to bottom, at each a bar for every line.
 
     Means and their 95 % intervals over seeds and repeats. Where lines have a baseline, a second
@@ -54,7 +54,7 @@ def draw_bars(table: Table, curve: str, path: Path) -> None:
             bbox_to_anchor=(1, 1),
             fontsize="small",
         )
-    save(figure, f"{curve.replace('_', ' ')}\n{sizes_title(table)}", path)
+    save(figure, f"{curve.replace('_', ' ')}\n{sizes_title(table)}", path, look)
 
 
 def _panels(

@@ -13,6 +13,8 @@ from matplotlib import pyplot
 from monosem.figures.style import (
     MANY_LINES,
     MARKERS,
+    SCREEN,
+    Look,
     line_color,
     line_marker,
     open_frame,
@@ -27,7 +29,9 @@ from monosem.results.summary import common_metric_label
 from monosem.results.table import Table
 
 
-def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -> None:
+def draw_curves(
+    table: Table, path: Path, curves: Sequence[str] | None = None, look: Look = SCREEN
+) -> None:
     """A panel for each curve, in it a line for each line of the table.
 
     Means and their 95 % intervals over seeds and repeats.
@@ -36,16 +40,20 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
     """
     shown = list(curves or [curve for curve in table.axes if curve not in table.named])
     many = len(table.lines) > MANY_LINES
-    width = 3.6 * len(shown) if len(shown) > 1 else 5.0
+    columns = panel_columns(len(shown), look)
+    rows = math.ceil(len(shown) / columns)
+    width = 3.6 * columns if columns > 1 else 5.0
     figure, grid = pyplot.subplots(
-        1,
-        len(shown),
-        figsize=(width + 2.2 * many, 3.4 + 0.8 * many),
+        rows,
+        columns,
+        figsize=(width + 2.2 * many, (3.4 if rows == 1 else 2.9 * rows) + 0.8 * many),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    panels = grid[0]
+    panels = grid.flatten()[: len(shown)]
+    for empty in grid.flatten()[len(shown) :]:
+        empty.set_axis_off()
     drawn = common_metric_label(table, shown)
     for panel, curve in zip(panels, shown, strict=True):
         _draw_curve(panel, table, curve, interval_alpha=0.1 if many else 0.2)
@@ -54,9 +62,18 @@ def draw_curves(table: Table, path: Path, curves: Sequence[str] | None = None) -
             title += f" ({metric_label(table.metrics[curve])})"
         panel.set_title(title)
     _limit_to_percent(panels[0])
-    panels[0].set_ylabel(f"{drawn} (%)")
-    _add_legend(panels, beside=many)
-    save(figure, sizes_title(table), path)
+    for first in grid[:, 0]:
+        first.set_ylabel(f"{drawn} (%)")
+    _add_legend(grid[0], beside=many)
+    save(figure, sizes_title(table), path, look)
+
+
+def panel_columns(panels: int, look: Look) -> int:
+    """Panels beside one another; rows are as full as they can be: four are two by two."""
+    if look.columns is None or panels <= look.columns:
+        return panels
+    rows = math.ceil(panels / look.columns)
+    return math.ceil(panels / rows)
 
 
 def _draw_curve(panel: Any, table: Table, curve: str, interval_alpha: float) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib import pyplot
@@ -20,6 +20,25 @@ from monosem.results.table import Table
 matplotlib.use("Agg")
 
 Color = tuple[float, ...]
+
+
+class Look(NamedTuple):
+    """What a figure is drawn for.
+
+    width: in inches; None: as wide as its panels want.
+    columns: panels beside one another, at the most; None: all of them.
+    font: in points.
+    dpi: of a PNG.
+    """
+
+    width: float | None = None
+    columns: int | None = None
+    font: float = 10.0
+    dpi: int = 150
+
+
+SCREEN = Look()
+PAPER = Look(width=5.5, columns=3, font=7.0, dpi=300)  # the text width of ICLR, in inches
 
 MARKERS = "osD^vP*X"
 MANY_LINES = 5  # more have a legend beside the panels and paler intervals
@@ -65,7 +84,12 @@ def sizes_title(table: Table) -> str:
     return f"Mean and 95 % interval over {' x '.join(sizes)}" if sizes else "Single draws"
 
 
-def save(figure: Any, title: str, path: Path) -> None:
+def save(figure: Any, title: str, path: Path, look: Look = SCREEN) -> None:
+    """As PNG, SVG or PDF, by the ending of the path. Equal figures are equal files."""
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    if look.width is not None:
+        wide, high = figure.get_size_inches()
+        figure.set_size_inches(look.width, high * look.width / wide)
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, dpi=look.dpi, metadata=undated.get(path.suffix))
     pyplot.close(figure)

@@ -216,6 +216,10 @@ class Schedule(Part):
         """
         raise NotImplementedError
 
+    def caution(self, epochs: int) -> str | None:
+        """What somebody who trains so many epochs hardly means, if anything."""
+        return None
+
 
 @gin.register
 @dataclass(frozen=True)
@@ -247,6 +251,14 @@ class WarmupCosine(Schedule):
         if warm == 1:
             return base
         return self.start + (base - self.start) * step / (warm - 1)
+
+    def caution(self, epochs: int) -> str | None:
+        if self.warmup < epochs:
+            return None
+        return (
+            f"WarmupCosine.warmup = {self.warmup:g} lasts as long as all its epochs, {epochs}: "
+            "the learning rate rises to the end and never falls"
+        )
 
 
 @gin.register

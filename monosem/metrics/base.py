@@ -87,6 +87,10 @@ class Metric(Part):
         """The results by name: exactly what is declared for the factors of the batch."""
         raise NotImplementedError("it has no method `__call__` that measures")
 
+    def cautions(self, labels: Tensor) -> Iterator[str]:
+        """What a reader must know of its results on examples of these classes (n,), if anything."""
+        yield from ()
+
 
 def declared(metrics: Sequence[Metric], factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
     """What several metrics give together.

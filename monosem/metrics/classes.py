@@ -131,3 +131,37 @@ class ClassSelectivity(Metric):
         rest = (means.sum(0) - best) / max(classes_present - 1, 1)
         selectivity = (best - rest) / (best + rest).clamp(min=1e-300)
         return {"class_selectivity": per_dimension(selectivity, live(batch.features))}
+
+
+@gin.register
+@dataclass(frozen=True)
+class ClassSpread(Metric):
+    """Over how many dimensions a class is spread, and whether one of them is enough for it.
+
+    A dimension may be about one class and silent on most of its examples, as where many dimensions
+    share the class. That is monosemantic, and little use to a classifier of few dimensions.
+
+    m_d: the mean of |f_d| over a class.
+    class_spread: (sum_d m_d)^2 / sum_d m_d^2, the mean over classes: the number of equally strong
+        dimensions that would have the same ratio, from 1 to d.
+    class_coverage: the share of a class that activates its best dimension, in [0, 1], the mean over
+        classes. The best one has the largest m_d less the mean of m_d over the other classes.
+
+    epsilon: as in ClassConsistency.
+    """
+
+    epsilon: Annotated[float, Range(0, 1, open=True)] = 1e-5
+
+    def declares(self, factors: Sequence[str] = ()) -> tuple[Declaration, ...]:
+        return Declaration("class_spread"), Declaration("class_coverage")
+
+    def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
+        sizes = batch.labels.bincount()
+        present = sizes > 0
+        means = class_means(batch.features.abs(), batch.labels)[present]
+        strength = means.sum(1).square() / means.square().sum(1).clamp(min=1e-300)
+        others = (means.sum(0) - means) / max(len(means) - 1, 1)
+        best = (means - others).argmax(1)
+        counts = class_counts(batch.features, batch.labels, self.epsilon)[present]
+        active = counts.gather(1, best[:, None])[:, 0] / sizes[present]
+        return {"class_spread": float(strength.mean()), "class_coverage": float(active.mean())}

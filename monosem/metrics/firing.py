@@ -8,6 +8,9 @@ from torch import Tensor
 # Upper bounds of the histogram's bins: a latent fires for less than this share of the inputs.
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1)
 DENSITIES = ("never_fire", "fire_1e-5", "fire_1e-4", "fire_1e-3", "fire_1e-2", "fire_1e-1")
+# The same bins as intervals of the log10 of the share. What never fires has none: it stands below
+# all others, one decade wide.
+LOG10_EDGES = (-6, -5, -4, -3, -2, -1, 0)
 
 
 def explained_variance(x: Tensor, reconstruction: Tensor) -> Tensor:

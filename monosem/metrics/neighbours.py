@@ -141,6 +141,18 @@ def precision_at(features: Tensor, labels: Tensor, k: int, chunk: int = 1000) ->
     return hits / (n * k)
 
 
+def highest_precision_at(labels: Tensor, k: int) -> float:
+    """What `precision_at` is where every neighbour of its label comes first.
+
+    An example whose class has m examples has m - 1 neighbours of its label.
+    """
+    k = min(k, len(labels) - 1)
+    if k < 1:
+        return 0.0
+    counts = labels.unique(return_counts=True)[1].double()
+    return float((counts * (counts - 1).clamp(max=k)).sum() / (len(labels) * k))
+
+
 def mean_average_precision(features: Tensor, labels: Tensor, chunk: int = 500) -> float:
     """mAP: how early those with the label of an example come when all are sorted by distance.
 
@@ -170,7 +182,8 @@ class RetrievalPrecision(Metric):
     """Whether examples of a class are neighbours (NCL, Wang et al., arXiv:2403.12459, section 4.3).
 
     precision_at_k: the share of its class among the k nearest of an example, in [0, 1]. NCL calls
-        its precision@10 "map".
+        its precision@10 "map". Where a class has k examples or fewer, 1 is out of reach: the
+        summary says how high it can be.
     mean_average_precision: over all other examples, in [0, 1].
     Both by the distance of rows at unit length.
 
@@ -193,3 +206,11 @@ class RetrievalPrecision(Metric):
             f"precision_at_{self.k}": precision_at(rows, labels, self.k),
             "mean_average_precision": mean_average_precision(rows, labels),
         }
+
+    def cautions(self, labels: Tensor) -> Iterator[str]:
+        highest = highest_precision_at(labels, self.k)
+        if highest < 1:
+            yield (
+                f"precision_at_{self.k} can be {highest:.3g} at most: "
+                f"a class has too few test examples for {self.k} neighbours"
+            )

@@ -5,7 +5,7 @@ weights become one, and how a split is encoded. It must not know what features a
 corruption, no probe, no curve. A representation says itself which datasets it cannot take
 (`incompatibility`). Imports inside it go one way:
 
-    representation < training < pretrain, autoencoder, toy
+    representation < training < pretrain, autoencoder
     autoencoder < checkpoint
-    features < baselines
+    features < fitted < baselines
 """

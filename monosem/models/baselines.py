@@ -1,13 +1,12 @@
-"""Baselines: the inputs themselves, and linear maps of somebody else's features.
+"""Baselines that nobody fits: the inputs themselves, and maps of somebody else's features.
 
-They show what plain compression and plain sparsity do, where no monosemanticity is learnt, and
-what is left of features when their axes are taken away.
+They show what plain sparsity does, where no monosemanticity is learnt, and what is left of features
+when their axes are taken away. Maps that are fitted to features are in fitted.py.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,13 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monosem.autoencoders.base import Sparsifier
-from monosem.core.device import device
 from monosem.core.fields import Count, Range, Seed
-from monosem.core.identity import generator, seed_for
-from monosem.core.stage import Artifact, Job, Stage
+from monosem.core.identity import generator
 from monosem.data.dataset import Dataset
 from monosem.data.images import ImageDataset
-from monosem.models.features import Features
+from monosem.models.fitted import Affine, Mapped
 from monosem.models.representation import (
     Composed,
     FeatureMap,
@@ -73,153 +70,6 @@ class Shrink(nn.Module):
         return F.adaptive_avg_pool2d(images, (height, width))
 
 
-class Affine(nn.Module):
-    """(n, d) -> (n, features): (x - mean) @ components^T.
-
-    mean: (d,).
-    components: (features, d).
-    """
-
-    mean: Tensor
-    components: Tensor
-
-    def __init__(self, mean: Tensor, components: Tensor):
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("components", components)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) @ self.components.T
-
-
-@dataclass(frozen=True)
-class Mapped(Representation):
-    """A map of another representation's features (n, d) to some of its own (n, features).
-
-    encoder: the representation whose features are mapped.
-    features: the number of features after the map.
-    """
-
-    encoder: Representation
-    features: Count
-
-    @property
-    def width(self) -> int:
-        return self.features
-
-    def incompatibility(self, data: Dataset) -> str | None:
-        return self.encoder.incompatibility(data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compression(Stage, Mapped):
-    """A linear map to fewer dimensions, fitted to features of the training split without labels.
-
-    encoder: the representation whose features are mapped.
-    features: the number of dimensions after the map.
-    data: the map is fitted to its training split.
-
-    Artifact:
-        mean        (d,)
-        components  (features, d)
-    """
-
-    data: Dataset
-
-    def validate(self) -> None:
-        width = self.encoder.width
-        if self.features > width:
-            self.refuse(
-                "features",
-                f"must be at most {width}, the features of the encoder, got {self.features}",
-            )
-
-    def preflight(self) -> None:
-        if problem := self.data.problem() or self.encoder.incompatibility(self.data):
-            self.refuse("data", problem)
-
-    @property
-    def training_features(self) -> Features:
-        return Features(self.encoder, self.data, "train")
-
-    def upstream(self) -> tuple[Stage, ...]:
-        return (self.training_features,)
-
-    def stand_in(self) -> Artifact:
-        width = self.encoder.width
-        return {"mean": torch.zeros(width), "components": torch.eye(self.features, width)}
-
-    def run(self, job: Job) -> Artifact:
-        features = job.get(self.training_features)["features"].to(device()).double()
-        mean = features.mean(0)
-        components = self.components(features - mean)
-        return {"mean": mean.float(), "components": components.float()}
-
-    def components(self, centred: Tensor) -> Tensor:
-        """(n, d) float64 of mean zero -> (features, d)."""
-        raise NotImplementedError
-
-    def network(self, get: GetArtifact) -> nn.Module:
-        artifact = get(self)
-        linear = Affine(artifact["mean"], artifact["components"])
-        return freeze(Composed(self.encoder.network(get), linear))
-
-
-@gin.register
-@dataclass(frozen=True, kw_only=True)
-class PCA(Compression):
-    """Principal components: orthogonal directions, that of the largest variance first.
-
-    The largest entry of each is positive. Components without variance, up to the rounding of single
-    precision, are 0.
-    """
-
-    def components(self, centred: Tensor) -> Tensor:
-        variances, directions = torch.linalg.eigh(centred.T @ centred)  # the smallest first
-        directions = directions * (variances > 1e-10 * variances[-1])
-        components = directions.T.flip(0)[: self.features]
-        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
-        return components * largest.sign()
-
-
-@gin.register
-@dataclass(frozen=True, kw_only=True)
-class ICA(Compression):
-    """Independent components of unit variance by FastICA (Hyvärinen & Oja, 2000), scikit-learn's.
-
-    Features are first whitened to as many principal components as there are to be dimensions. If
-    the method has not converged after 1000 rounds, the components of the last round are taken. If
-    features vary in fewer directions, up to the rounding of single precision, the other components
-    are 0.
-
-    seed: of the first guess.
-    """
-
-    seed: Seed = 0
-
-    def components(self, centred: Tensor) -> Tensor:
-        components = centred.new_zeros(self.features, centred.shape[1])
-        rank = min(self.features, int(torch.linalg.matrix_rank(centred, rtol=1e-5)))
-        if rank:
-            components[:rank] = self._independent(centred, rank)
-        return components
-
-    def _independent(self, centred: Tensor, count: int) -> Tensor:
-        """(n, d) -> (count, d)."""
-        from sklearn.decomposition import FastICA
-
-        method = FastICA(
-            count,
-            whiten="unit-variance",
-            max_iter=1000,
-            random_state=seed_for("FastICA", self.seed) % 2**32,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged
-            method.fit(centred.cpu().numpy())
-        return torch.from_numpy(method.components_).to(centred.device)
-
-
 @gin.register
 @dataclass(frozen=True)
 class RandomProjection(Mapped):
@@ -239,10 +89,7 @@ class RandomProjection(Mapped):
 
     def validate(self) -> None:
         if self.sparsity:
-            self.sparsity.check_width(self.features)
-            if self.sparsity.build(self.features).state_dict():
-                kind = type(self.sparsity).__name__
-                self.refuse("sparsity", f"must need no training, as TopK, got {kind}()")
+            check_untrained(self, self.sparsity, self.features)
 
     def matrix(self) -> Tensor:
         """(features, width of the encoder)."""
@@ -312,6 +159,34 @@ class Permuted(FeatureMap):
     def mapping(self) -> Callable[[Tensor], Tensor]:
         order = self.order()
         return lambda features: features[:, order.to(features.device)]
+
+
+@gin.register
+@dataclass(frozen=True)
+class Sparsified(FeatureMap):
+    """Features made sparse and not negative as they are, by a rule that needs no training.
+
+    Of `Rotated` features: a sparse code whose axes mean nothing.
+
+    sparsity: what makes them sparse; None rectifies them and does no more.
+    """
+
+    sparsity: Sparsifier | None = None
+
+    def validate(self) -> None:
+        if self.sparsity:
+            check_untrained(self, self.sparsity, self.width)
+
+    def mapping(self) -> Callable[[Tensor], Tensor]:
+        return self.sparsity.activate if self.sparsity else F.relu
+
+
+def check_untrained(part: RandomProjection | Sparsified, rule: Sparsifier, width: int) -> None:
+    """Refuse a rule, the field `sparsity` of a part, that has weights to train."""
+    rule.check_width(width)
+    if rule.build(width).state_dict():
+        kind = type(rule).__name__
+        part.refuse("sparsity", f"must need no training, as TopK, got {kind}()")
 
 
 def memory_of_machine() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import gin
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 from monosem.autoencoders.base import Autoencoder, Sparsifier
 from monosem.checkpoints import saelens, weights
-from monosem.checkpoints.matching import matched
+from monosem.checkpoints.layouts import placed
 from monosem.checkpoints.saelens_config import CONFIG, Config, read_config
 from monosem.checkpoints.safe_load import WeightsError
-from monosem.core.fields import Count, PathField
+from monosem.core.fields import Count, NotInKey, PathField
 from monosem.core.files import known_digest
 from monosem.core.identity import digest
 from monosem.core.stage import Artifact, Job, Stage
@@ -28,6 +29,8 @@ from monosem.learning.objectives import Objective
 from monosem.models.autoencoder import LatentEncoder, SparseAutoencoder
 from monosem.models.representation import Composed, GetArtifact, Pretrained, Representation, freeze
 
+Chosen = Annotated[str, NotInKey("which tensors of a file are meant; counts by `Part.content`")]
+
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,11 @@ class Checkpoint(Stage, Pretrained):
     """A network that somebody else has trained, read from a file.
 
     As a representation: the features of its backbone. It reads the .ckpt and .pth files of
-    solo-learn and of the paper's authors, a torchvision state dict, and safetensors. Every name and
-    shape is checked; a pickle that wants to run code is refused.
+    solo-learn and of the paper's authors, a torchvision state dict, and safetensors; also from
+    inside DataParallel or torch.compile, under a prefix (`model.`), and as the numbered children of
+    an nn.Sequential. Heads that are not asked for are left out. Every name and shape is checked; a
+    pickle that wants to run code is refused. An artifact of the store, artifact.safetensors of a
+    Pretrain, is such a file too.
 
     path: of the file. Its content is in the key, its place is not.
     encoder: the architecture of the backbone. That of the authors has ResNet.stem_padding 2.
@@ -47,6 +53,9 @@ class Checkpoint(Stage, Pretrained):
         it out.
     sparsity: of that autoencoder; set where `latents` is.
     channels: of the images.
+    entry: the name under which a file with several networks has the one that is meant, such as
+        'teacher'; None looks for it, and lists them where there are several.
+    prefix: what the names of its tensors begin with, such as 'module.encoder_q.'; the same.
 
     Artifact: the state of the network, by name.
     """
@@ -58,6 +67,8 @@ class Checkpoint(Stage, Pretrained):
     latents: Count | None = None
     sparsity: Sparsifier | None = None
     channels: Count = 3
+    entry: Chosen | None = None
+    prefix: Chosen | None = None
 
     def validate(self) -> None:
         if (self.latents is None) != (self.sparsity is None):
@@ -81,7 +92,9 @@ class Checkpoint(Stage, Pretrained):
         if not path.is_file():
             self.refuse("path", f"cannot be used: {weights.describe_absence(path)}")
         try:
-            return known_digest(path)
+            known = known_digest(path)
+            chosen = self.entry or self.prefix is not None
+            return digest([known, self.entry, self.prefix]) if chosen else known
         except OSError as error:
             self.refuse("path", f"cannot be used: {path} cannot be read: {error.strerror}")
 
@@ -116,7 +129,7 @@ class Checkpoint(Stage, Pretrained):
         with torch.device("meta"):
             wanted = self._build().state_dict()
         try:
-            return matched(weights.read(path), wanted, path)
+            return placed(weights.read(path, self.entry), wanted, path, self.prefix)
         except WeightsError as error:
             self.refuse("path", f"cannot be used: {error}")
 

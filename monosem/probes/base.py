@@ -62,6 +62,31 @@ class Task:
         """Whether some severity makes training labels wrong."""
         return any(self.corruption.touches_labels(severity) for severity in self.severities)
 
+    @property
+    def touches_features(self) -> bool:
+        """Whether some severity damages the features of the test inputs."""
+        return any(self.corruption.touches_features(severity) for severity in self.severities)
+
+    @property
+    def damage_stages(self) -> tuple[Features, ...]:
+        """The stages that `damage` asks for: features of the training inputs, for their range."""
+        return (Features(self.encoder, self.data, "train"),) if self.touches_features else ()
+
+    def damage(self, job: Job) -> Callable[[Tensor, float, int], Tensor]:
+        """What damages the test features (n, d) of a severity and a repeat."""
+        if not self.touches_features:
+            return lambda features, severity, repeat: features
+        (stage,) = self.damage_stages
+        training = job.get(stage)["features"].to(device())
+
+        def damaged(features: Tensor, severity: float, repeat: int) -> Tensor:
+            if not self.corruption.touches_features(severity):
+                return features
+            draw = self.corruption.draw(repeat, self.data)
+            return self.corruption.features(features, training, severity, draw)
+
+        return damaged
+
     def probe_spec(self, severity: float, repeat: int) -> ProbeSpec:
         """The classifier of a draw."""
         return probe_spec(self.data, self.corruption, severity, repeat)

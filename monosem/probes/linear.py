@@ -106,7 +106,8 @@ class LinearProbe(MinibatchProbe, FrozenProbe):
     def upstream(self, task: Task) -> tuple[Stage, ...]:
         encoders = task.encoder.stages if task.touches_inputs else ()
         trained_on = self.fitted_stages(task) if self.sees_fresh_views else self.cached_views(task)
-        return (*encoders, *trained_on, Features(task.encoder, task.data, "test"))
+        test = Features(task.encoder, task.data, "test")
+        return (*encoders, *trained_on, test, *task.damage_stages)
 
     def predictions(self, task: Task, job: Job) -> Iterator[Predictions]:
         for (probes, position), (features, passes) in zip(
@@ -201,12 +202,13 @@ def _test_features(task: Task, job: Job) -> Iterator[tuple[Tensor, int]]:
     """For every draw, the test features (n, d) and how many inputs were encoded for it alone."""
     clean = job.get(Features(task.encoder, task.data, "test"))["features"].to(device())
     network = task.encoder.network(job.get) if task.touches_inputs else None
+    damage = task.damage(job)
     for severity, repeat in task.draws:
         if network is not None and task.corruption.touches_inputs(severity):
             features = task.encode_test(network, severity, repeat)
             yield features, len(features)
         else:
-            yield clean, 0
+            yield damage(clean, severity, repeat), 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,7 +210,7 @@ class Correlation(NamedTuple):
 
 
 def correlate(
-    lines: Sequence[Line], x: Array, y: Array, given: Sequence[Array] = (), draws: int = 2000
+    lines: Sequence[Hashable], x: Array, y: Array, given: Sequence[Array] = (), draws: int = 2000
 ) -> Correlation:
     """Spearman's rank correlation of x and y over encoders, `given` held equal.
 
@@ -230,7 +230,7 @@ def correlate(
     return Correlation(value, *percentile_interval(rank_correlation(x, y, held, counts)))
 
 
-def _bootstrap_counts(lines: Sequence[Line], draws: int) -> Array:
+def _bootstrap_counts(lines: Sequence[Hashable], draws: int) -> Array:
     """(draws, n): how often each encoder is in each resample of lines."""
     position = {line: index for index, line in enumerate(dict.fromkeys(lines))}
     size = len(position)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from monosem.results.stats import Estimate, Key
 
 SIGNIFICANCE_LEVEL = 0.05
+ROUNDING = 1e-4
 
 
 def format_mean(point: Estimate, sign: str = "") -> str:
@@ -36,9 +37,13 @@ def format_difference(point: Estimate) -> str:
 
 def format_score(point: Estimate) -> str:
     """A metric of monosemanticity and its interval; metrics differ in size by orders."""
-    if math.isnan(point.half):
-        return f"{point.mean:.4g}"
-    return f"{point.mean:.4g} ± {point.half:.2g}"
+    mean = without_rounding_error(point.mean)
+    return f"{mean:.4g}" if math.isnan(point.half) else f"{mean:.4g} ± {point.half:.2g}"
+
+
+def without_rounding_error(number: float) -> float:
+    """0 for what is hardly below it: an entropy of -0.00001 has an epsilon inside its logarithm."""
+    return 0.0 if -ROUNDING < number < 0 else number
 
 
 def is_significant(p: float) -> bool:
@@ -80,6 +85,21 @@ def _format_run(run: Sequence[Key]) -> str:
     if len(run) > 2:
         return f"{format_key(run[0])} to {format_key(run[-1])}"
     return ", ".join(map(format_key, run))
+
+
+# Of measures of monosemanticity: what tells known cases apart, best first (docs/measures.md).
+TRUSTED = (
+    "fms", "factor_gap", "factor_information", "class_selectivity",
+    "monosemanticity_score_of_classes", "monosemanticity_score", "class_consistency",
+    "class_entropy",
+)  # fmt: skip
+
+
+def by_trust(measures: Iterable[str]) -> list[str]:
+    """Different measures as a table orders them: `TRUSTED` ones first, the rest as they come."""
+    found = dict.fromkeys(measures)
+    first = [measure for measure in TRUSTED if measure in found]
+    return [*first, *(measure for measure in found if measure not in TRUSTED)]
 
 
 def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple, get_type_hints
 from monosem.core.identity import digest
 
 MONOSEMANTICITY = "monosemanticity"  # in the column `curve`: measured on clean features
+SEPARATION = "separation"  # a score of toys: of all that is drawn the one that is no percentage
 FIGURES = (  # .png, of no single curve
-    "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms", "space",
+    "axis_curves", "axis_gains", "claim", "curves", "decomposition", "gallery", "histograms",
+    "space",
 )  # fmt: skip
 
 Swept = tuple[tuple[str, str], ...]  # (binding, value) pairs that a sweep varied
@@ -217,6 +219,16 @@ def label(experiment: str, swept: Swept, separator: str = ", ", equals: str = " 
     return separator.join([experiment, *values])
 
 
+def short_path(value: str) -> str:
+    """A path as a legend has it, the file with its folder: `/data/runs/a/last.ckpt`, `a/last.ckpt`.
+
+    What is no path stays as it is, such as `@noise/Curve()`.
+    """
+    if "/" not in value or value.startswith(("@", "%", "(", "[")):
+        return value
+    return "/".join(value.rstrip("/").split("/")[-2:])
+
+
 class Line(NamedTuple):
     """What is drawn as one line of a figure.
 
@@ -230,7 +242,8 @@ class Line(NamedTuple):
     @property
     def label(self) -> str:
         """For people: `sae, k 16`."""
-        return label(self.experiment, self.values)
+        values = tuple((name, short_path(value)) for name, value in self.values)
+        return label(self.experiment, values)
 
 
 def cell_name(experiment: str, swept: Swept) -> str:

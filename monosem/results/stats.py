@@ -49,20 +49,77 @@ def estimate(sample: Sample) -> Estimate:
     and the largest p: with two or three seeds, the crossed one can be narrow by luck. Repeats that
     some seed lacks are left out.
     """
-    values = _complete_table(sample)
+    return estimate_over([sample])
+
+
+def estimate_over(samples: Sequence[Sample]) -> Estimate:
+    """The mean over samples that differ in a third crossed factor, as in a random rotation.
+
+        value[t, s, r] = mean + c[t] + a[s] + b[r] + ac[t, s] + bc[t, r] + ab[s, r] + e[t, s, r]
+
+    The mean over the t of a unit has part of all of it but c, which all units share: the variance
+    of the mean of c, where it is above 0, is added to each of the variances of `estimate`. With one
+    sample it is that of the sample. Units that some sample lacks are left out.
+    """
+    values = _complete_table(mean_sample(samples))
     seeds = len(values)
     repeats = len(values[0]) if values else 0
     if not repeats:
         return Estimate(math.nan, math.nan, math.nan, seeds, 0)
     squares = _two_way_squares(values)
-    candidates = [
-        _student_interval(squares.mean, variance, freedom)
-        for variance, freedom in _variances_of_mean(squares)
-    ]
+    variances = _variances_of_mean(squares)
+    shared = _shared_variance(samples) if len(samples) > 1 else None
+    if shared is not None:
+        variances += [_sum_of_variances(shared, own) for own in variances] or [shared]
+    candidates = [_student_interval(squares.mean, *variance) for variance in variances]
     intervals = [interval for interval in candidates if interval is not None]
     half = max((interval.half for interval in intervals), default=math.nan)
     p = max((interval.p for interval in intervals), default=math.nan)
     return Estimate(squares.mean, half, p, seeds, repeats)
+
+
+def _shared_variance(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    """The variance of the mean of c in `estimate_over`, and its degrees of freedom.
+
+        (MS_t - MS_ts - MS_tr + MS_tsr) / (t s r)           Satterthwaite's
+
+    None where it is not above 0. Mean squares without a degree of freedom are left out.
+    """
+    units = set.intersection(*(set(sample) for sample in samples))
+    order = [unit for unit in samples[0] if unit in units]
+    tables = [_complete_table({unit: sample[unit] for unit in order}) for sample in samples]
+    values = np.array(tables)
+    t, s, r = values.shape
+    mean = values.mean()
+    of_t = values.mean((1, 2), keepdims=True) - mean
+    of_s, of_r = (
+        values.mean((0, 2), keepdims=True) - mean,
+        values.mean((0, 1), keepdims=True) - mean,
+    )
+    with_s = values.mean(2, keepdims=True) - mean - of_t - of_s
+    with_r = values.mean(1, keepdims=True) - mean - of_t - of_r
+    of_units = values.mean(0, keepdims=True) - mean - of_s - of_r
+    rest = values - mean - of_t - of_s - of_r - with_s - with_r - of_units
+    terms = [
+        (1, s * r * (of_t**2).sum(), t - 1),
+        (-1, r * (with_s**2).sum(), (t - 1) * (s - 1)),
+        (-1, s * (with_r**2).sum(), (t - 1) * (r - 1)),
+        (1, (rest**2).sum(), (t - 1) * (s - 1) * (r - 1)),
+    ]
+    squares = [(sign, total / freedom, freedom) for sign, total, freedom in terms if freedom]
+    variance = sum(sign * square for sign, square, _ in squares)
+    if variance <= 1e-24 * max(abs(mean), 1) ** 2:
+        return None
+    freedom = variance**2 / sum(square**2 / freedom for _, square, freedom in squares)
+    return float(variance / values.size), float(freedom)
+
+
+def _sum_of_variances(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Variances with their degrees of freedom, added (Satterthwaite, 1946)."""
+    total = one[0] + other[0]
+    if not total:
+        return 0.0, one[1]
+    return total, total**2 / (one[0] ** 2 / one[1] + other[0] ** 2 / other[1])
 
 
 def _complete_table(sample: Sample) -> list[list[float]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from monosem.results.corruption_error import corruption_error_table
 from monosem.results.formatting import (
+    by_trust,
     format_difference,
     format_key,
     format_mean,
@@ -18,7 +19,7 @@ from monosem.results.formatting import (
     markdown_table,
     metric_label,
 )
-from monosem.results.rows import MONOSEMANTICITY, Line
+from monosem.results.rows import MONOSEMANTICITY, SEPARATION, Line
 from monosem.results.stats import (
     CLEAN,
     Estimate,
@@ -76,7 +77,8 @@ def accuracy_table(table: Table) -> str:
     Top-5 has a column too where there is only one line and more than five classes.
     """
     drawn = common_metric_label(table, table.axes)
-    headings = [f"{drawn} of {line.label}, %" for line in table.lines]
+    unit = ", %" if _in_percent(table) else ""
+    headings = [f"{drawn} of {line.label}{unit}" for line in table.lines]
     columns: list[tuple[Line, str | None]] = [(line, None) for line in table.lines]
     has_top5 = any(metric == "top5" for line in table.lines for _, metric in table.contents[line])
     if len(table.lines) == 1 and has_top5:
@@ -121,8 +123,15 @@ def _legend(table: Table) -> str:
         return f"Single draws, {encoders}; {tested_on}."
     return (
         f"Mean ± half of the 95 % interval (t) over {repeats} draws of corruption and probe, "
-        f"{encoders}; {tested_on}."
+        f"{encoders}; {tested_on}.{_of_two(repeats, seeds)}"
     )
+
+
+def _of_two(repeats: str, seeds: str) -> str:
+    """A word where an interval stands on two draws: t is then 12.7, six times that of many."""
+    if (repeats, seeds) != ("2", "1"):
+        return ""
+    return " Two draws say little: their interval is often wider than what they are to tell."
 
 
 def _axes(table: Table) -> str:
@@ -142,6 +151,11 @@ def common_metric_label(table: Table, curves: Iterable[str]) -> str:
     """The metric that is drawn of these curves, for example `top-1`; `value` where they differ."""
     metrics = {table.metrics[curve] for curve in curves}
     return metric_label(metrics.pop()) if len(metrics) == 1 else "value"
+
+
+def _in_percent(table: Table) -> bool:
+    """Whether what is drawn is accuracies, as of all but theory."""
+    return SEPARATION not in table.metrics.values()
 
 
 def sample_sizes(table: Table) -> tuple[str, str]:
@@ -313,7 +327,7 @@ def area_table(table: Table) -> str:
     Over the severities that all lines have; empty where they share fewer than two. Of named points
     it is the mean over those other than the clean one that all lines have.
     """
-    shared = _shared_keys(table)
+    shared = shared_keys(table)
     if not shared:
         return ""
     heading = f"mean {common_metric_label(table, shared)} under"
@@ -326,14 +340,15 @@ def area_table(table: Table) -> str:
     kinds = ["Area under the curve over its width"] if len(named) < len(shared) else []
     if named:
         kinds.append(f"of {', '.join(named)} the plain mean over all named points but {CLEAN}")
-    note = f"{'; '.join(kinds)}, in percent, over {seeds} x {repeats} encoders and draws"
+    unit = ", in percent" if _in_percent(table) else ""
+    note = f"{'; '.join(kinds)}{unit}, over {seeds} x {repeats} encoders and draws"
     note = note[0].upper() + note[1:]
     if len(body) > 1:
         note += "; behind it the paired difference to the baseline, p uncorrected"
     return f"{markdown_table([heading, *shared], body)}\n\n{note}."
 
 
-def _shared_keys(table: Table) -> dict[str, set[Key]]:
+def shared_keys(table: Table) -> dict[str, set[Key]]:
     """The severities or names that all lines have that have a curve at all.
 
     Curves with two or more, or with a name beside the clean one.
@@ -369,6 +384,8 @@ def _at(samples: Mapping[Key, Sample], keys: set[Key]) -> dict[Key, Sample]:
 def monosemanticity_table(table: Table) -> str:
     """What was measured on clean features, a column for each representation of each line.
 
+    What is to be trusted most stands first.
+
     With several seeds as mean ± half of the 95 % interval.
     """
     scores: dict[tuple[Line, str], dict[str, str]] = {}
@@ -380,7 +397,7 @@ def monosemanticity_table(table: Table) -> str:
     if not scores:
         return ""
     headings = [_representation_label(line, curve) for line, curve in scores]
-    metrics = dict.fromkeys(metric for column in scores.values() for metric in column)
+    metrics = by_trust(metric for column in scores.values() for metric in column)
     body = [[metric, *(column.get(metric, "") for column in scores.values())] for metric in metrics]
     return markdown_table([MONOSEMANTICITY, *headings], body)
 

@@ -50,6 +50,7 @@ class Adversarial(SeverityCurve):
     arXiv:1902.06705), in `loss` and `zero_gradient`.
 
     data: images. The probe learns from the clean training split.
+    probe: what is attacked, together with the encoder in front of it.
     attack: of the test images.
     severities: epsilons, as the attack counts them; 0 is the clean accuracy.
     repeats: draws of the probe and of the attack's random starts; encoders and epsilons share them.

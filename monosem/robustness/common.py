@@ -75,6 +75,7 @@ class CommonCorruptions(Series):
     then every corruption by its published name, at every severity.
 
     data: images; the probe is trained on them and tested on their corrupted test split.
+    probe: what is trained on clean features, once for all corruptions.
     corruptions: the published fifteen, unless others are listed. The four extra ones (appendix B of
         the paper) are listed in gin/common_corruptions/extra.gin.
     severities: whole numbers from 1 to 5.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import gin
@@ -32,6 +32,8 @@ class Curve(SeverityCurve):
     """Accuracy of a probe on a representation, at every severity of a corruption.
 
     data: what the probe is trained and tested on.
+    probe: what is trained on the features, anew at every severity that changes what it learns from.
+    corruption: of the training labels, of the training examples or of the test inputs.
     severities: the points of the curve, in units of the corruption.
     repeats: independent draws of the corruption and of the probe. The intervals come from them.
 
@@ -42,6 +44,8 @@ class Curve(SeverityCurve):
         of the test images that the probe gets right and wrong, where training labels are wrong.
     adapter_sparsity, dead_ranks, update_norm: of a FineTune with an adapter, on the test split
         (learning/adapters.py).
+    bits, coded_bits: what an example takes, where features are compressed
+        (corruptions/feature_damage.py).
     Where training labels are wrong, of any probe (corruptions/label_record.py):
     wrong_labels: how many of the training labels that the probe saw are wrong. The artifact has
         beside it `confusion`, (severities, repeats, classes, classes) int32, and `label_digest`,
@@ -59,7 +63,8 @@ class Curve(SeverityCurve):
         movement = MOVEMENT if self.probe.frozen and self.task.touches_inputs else ()
         outcomes = OUTCOMES if self.probe.frozen and self.task.touches_labels else ()
         labels = (WRONG_LABELS,) if self.task.touches_labels else ()
-        return (*accuracies(self.data), *self.probe.measures, *movement, *outcomes, *labels)
+        of_probe, of_damage = self.probe.measures, self.corruption.measures
+        return (*accuracies(self.data), *of_probe, *of_damage, *movement, *outcomes, *labels)
 
     @property
     def axis(self) -> str:
@@ -67,11 +72,15 @@ class Curve(SeverityCurve):
 
     def check_severity(self, severity: float) -> None:
         self.corruption.check_severity(severity, self.data.split("train").labels)
+        self.corruption.check_width(severity, self.encoder.width)
 
     def preflight(self) -> None:
         super().preflight()
         if mismatch := self.corruption.incompatibility(self.data):
             self.refuse("data", mismatch)
+        if self.task.touches_features and not self.probe.frozen:
+            kind = type(self.probe).__name__
+            self.refuse("probe", f"must leave features as they are to be damaged, got {kind}")
         self.probe.check_data(self.data)
         self.probe.check_width(self.encoder.width)
 
@@ -100,10 +109,12 @@ class Curve(SeverityCurve):
         columns: dict[str, list[float]] = {metric: [] for metric in measured}
         of_code = self._measure_of_code(job, labels)
         passes = 0
-        for predictions in self.probe.predictions(self.task, job):
+        every = self.probe.predictions(self.task, job)
+        for (severity, _), predictions in zip(self.task.draws, every, strict=True):
             values = {
                 **accuracies_of(predictions.logits, labels),
                 **predictions.measures,
+                **self._of_damage(predictions, severity),
                 **of_code(predictions),
             }
             for metric, column in columns.items():
@@ -112,6 +123,12 @@ class Curve(SeverityCurve):
         job.log(1, 1, encoder_passes=passes)
         by_metric = {metric: self._by_severity(column) for metric, column in columns.items()}
         return {**by_metric, **self._label_records(), "passes": torch.tensor(passes)}
+
+    def _of_damage(self, predictions: Predictions, severity: float) -> Mapping[str, float]:
+        if not self.corruption.measures:
+            return {}
+        assert predictions.features is not None, "a frozen probe has them"
+        return self.corruption.measure(predictions.features, severity)
 
     def _label_records(self) -> Artifact:
         """Of the labels that the probes saw, where some are wrong: (severities, repeats, ...)."""

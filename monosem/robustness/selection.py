@@ -60,6 +60,7 @@ class FeatureSelection(TopDimensions):
     That code swaps dimensions under a classifier after its first epoch, and trains on crops. Here
     each number of dimensions has probes of its own, on inputs as they are.
 
+    probe: without views, as it learns from inputs as they are.
     repeats: draws of the probe.
     """
 

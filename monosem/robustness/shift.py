@@ -57,6 +57,7 @@ class Shift(Series):
     the set has: the other two count a confusion with an absent class as wrong.
 
     data: what the probe is trained on, and tested on as 'clean'.
+    probe: what is trained on clean features, once for all sets.
     sets: what it is tested on besides.
     repeats: independent draws of the probe.
 

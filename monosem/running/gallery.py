@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,12 +27,15 @@ from monosem.evaluation.monosemanticity import (
 from monosem.evaluation.occlusion import Marks, marks_by_row
 from monosem.figures.gallery_page import write_gallery
 from monosem.metrics.base import PerDimension
+from monosem.results.formatting import without_rounding_error
 
 if TYPE_CHECKING:
     from monosem.figures.dimensions import FigureRow
 
 SMALL = 32  # pixels a side: up to here PNG is the smaller file, and it is exact
 COLUMNS = 40  # of a sprite, at most
+WIDEST_TITLE = 30  # characters of a line beside the images of a dimension
+OF_ANY_GALLERY = ("gallery.json", "gallery.html", "gallery.png", "histograms.png", "space.png")
 NO_PICTURES = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 
 
@@ -43,23 +47,25 @@ def write_experiment_gallery(experiment: Experiment, store: Store, folder: Path)
 
     Returns the paths of the figures among them.
     """
-    if not experiment.representations:
+    if experiment.gallery is None or not experiment.shown:
+        for file in OF_ANY_GALLERY:  # of another experiment of that name
+            (folder / file).unlink(missing_ok=True)
         return []
     encoders = shown_encoders(experiment, store, experiment.name)
     most = experiment.gallery.dimensions
     write_gallery(folder, [gallery_encoder(encoder, most) for encoder in encoders])
     figures = []
-    for encoder, name in zip(encoders, experiment.representations, strict=True):
+    for encoder, name in zip(encoders, experiment.shown, strict=True):
         figures += draw_encoder(encoder, experiment.gallery.rows, folder, _suffix(name))
     return figures
 
 
 def gallery_files(experiment: Experiment) -> list[str]:
     """The names of the files that `write_experiment_gallery` leaves."""
-    if not experiment.representations:
+    if not experiment.shown:
         return []
     names = ["gallery.json", "gallery.html"]
-    for name, (_, data) in experiment.representations.items():
+    for name, (_, data) in experiment.shown.items():
         names += [f"{figure}{_suffix(name)}.png" for figure in figures_of(data)]
     return names
 
@@ -74,6 +80,8 @@ def gallery_encoders(
     """What `results.gallery_page` draws of several finished experiments, each with a title."""
     encoders = []
     for title, experiment in experiments:
+        if experiment.gallery is None:
+            continue
         for shown in shown_encoders(experiment, store, title):
             encoders.append(gallery_encoder(shown, experiment.gallery.dimensions))
     return encoders
@@ -129,17 +137,18 @@ class ShownEncoder(NamedTuple):
 def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[ShownEncoder]:
     """One for every representation of an experiment whose stages have all run."""
     encoders = []
+    measured = experiment.monosemanticity or (None,) * len(experiment.dashboards)
     stages = zip(
-        experiment.representations,
-        experiment.monosemanticity,
-        experiment.dashboards,
-        experiment.occlusions,
-        strict=True,
+        experiment.shown, measured, experiment.dashboards, experiment.occlusions, strict=True
     )
     for curve, monosemanticity, dashboard, occlusion in stages:
-        results = per_dimension_results(store.get(monosemanticity))
-        better = monosemanticity.better
-        sorted_by = experiment.sorted_by(monosemanticity)
+        results: dict[str, PerDimension] = {}
+        better: dict[str, str] = {}
+        sorted_by = ""
+        if monosemanticity is not None:
+            results = per_dimension_results(store.get(monosemanticity))
+            better = monosemanticity.better
+            sorted_by = experiment.sorted_by(monosemanticity)
         artifact = store.get(dashboard)
         shown = ShownEncoder(
             name=f"{title}, {curve}" if curve else title,
@@ -147,7 +156,7 @@ def shown_encoders(experiment: Experiment, store: Store, title: str) -> list[Sho
             dashboard=artifact,
             results=results,
             better=better,
-            about=monosemanticity.about,
+            about={} if monosemanticity is None else monosemanticity.about,
             sorted_by=sorted_by,
             order=sorted_dimensions(artifact["active"], results, better, sorted_by),
             marks=marks_by_row(store.get(occlusion)) if occlusion else {},
@@ -293,6 +302,7 @@ def _title_lines(shown: ShownEncoder, dimension: int) -> list[str]:
     if shown.sorted_by:
         value = shown.value(shown.sorted_by, dimension)
         if value is not None:
-            lines.append(f"{shown.sorted_by.replace('_', ' ')} {value:.3f}")
+            text = f"{shown.sorted_by.replace('_', ' ')} {without_rounding_error(value):.3f}"
+            lines += textwrap.wrap(text, WIDEST_TITLE)
     lines.append(f"active {100 * float(shown.dashboard['active'][dimension]):.2g} %")
     return lines

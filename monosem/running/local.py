@@ -8,7 +8,8 @@ autoencoder for SAELens. Nothing here knows Ray.
 from __future__ import annotations
 
 import contextlib
-import sys
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from monosem.checkpoints import saelens
 from monosem.core.files import lock
+from monosem.core.run_record import begin, cost_line, finish, is_recorded
 from monosem.core.stage import Stage, closure, group_shared, key, plan, title
 from monosem.core.store import Store
+from monosem.data.counts import describe_splits
 from monosem.data.dataset import Dataset, SplitName
 from monosem.evaluation.experiment import Experiment
 from monosem.models.autoencoder import SparseAutoencoder
@@ -28,12 +31,11 @@ from monosem.models.representation import Representation
 from monosem.results.summary import tables
 from monosem.results.table import Table, to_frame
 from monosem.running import run_folder
-from monosem.running.run_folder import describe_experiment
+from monosem.running.progress import USUAL, ConsoleProgress, Voice
+from monosem.running.run_folder import SMOOTHING, describe_experiment
 from monosem.specs.load import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas
 
 
@@ -54,12 +56,14 @@ class Results:
 
 
 def run(
-    spec: Spec | Experiment, store: str | Path = "store", runs: str | Path | None = None
+    spec: Spec | Experiment,
+    store: str | Path | Sequence[str | Path] = "store",
+    runs: str | Path | None = None,
 ) -> Results:
     """Compute an experiment, or find it in the store, and return its results.
 
     spec: what `load` reads from Gin files, or an Experiment that was made in Python.
-    store: the folder where artifacts are kept and found again.
+    store: the folder where artifacts are kept and found again; or several, as `Store` takes them.
     runs: the folder that the experiment's run folder goes to; None: none is written.
 
     Raises FieldError where a spec does not go with its data, and StageError where a stage cannot
@@ -74,14 +78,14 @@ def run(
     experiment.preflight()
     artifacts = Store(store)
     folder = None if runs is None else Path(runs, experiment.name)
-    if folder is None:
-        from monosem.running.progress import ConsoleProgress
-
-        artifacts.callbacks = (ConsoleProgress(),)
-        compute_missing(artifacts, experiment.stages)
-    else:
-        update_run_folder(folder, experiment, config, artifacts)
-    return collect_results(experiment, artifacts, folder)
+    with artifacts.in_use():
+        if folder is None:
+            with contextlib.closing(progress_of(experiment, artifacts, USUAL)) as progress:
+                artifacts.callbacks = (progress,)
+                compute_missing(artifacts, experiment.stages)
+        else:
+            update_run_folder(folder, experiment, config, artifacts)
+        return collect_results(experiment, artifacts, folder)
 
 
 def features(
@@ -96,7 +100,9 @@ def features(
     split: "train" or "test".
     """
     stage = Features(encoder=representation, data=data, split=split)
-    return Store(store).get(stage)["features"]
+    artifacts = Store(store)
+    with artifacts.in_use():
+        return artifacts.get(stage)["features"]
 
 
 def export_saelens(
@@ -120,57 +126,88 @@ def export_saelens(
     saelens.write(Path(folder), trained, about)
 
 
-def run_experiment(spec: Spec, folder: Path, root: Path) -> None:
+def run_experiment(
+    spec: Spec, folder: Path, root: Path | Sequence[Path], voice: Voice = USUAL
+) -> None:
     """Compute whatever is missing, write the run folder and print its tables.
 
     folder: the run folder.
-    root: of the store.
+    root: of the store, or several, as `Store` takes them.
+    voice: how much is said meanwhile.
 
     Raises StageError where a stage cannot go on.
     """
-    experiment = spec.experiment
+    experiment, began = spec.experiment, time.monotonic()
     store = Store(root)
-    stages = closure(experiment.stages)
-    missing = sum(map(len, plan(experiment.stages, store.has)))
-    print(
-        f"{experiment.name}: {missing} of {len(stages)} stages to compute",
-        file=sys.stderr,
-    )
-    update_run_folder(folder, experiment, spec.config, store)
-    rows = experiment.rows(store.get)
+    with store.in_use():
+        stages = closure(experiment.stages)
+        missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
+        voice.note(f"{experiment.name}: {len(missing)} of {len(stages)} stages to compute")
+        tell_data([experiment], voice)
+        update_run_folder(folder, experiment, spec.config, store, voice)
+        rows = experiment.rows(store.get)
+        cost = cost_line(store, stages, missing, time.monotonic() - began)
     print(tables(Table(rows)))
     figures = ", ".join(run_folder.figure_names(rows))
-    gallery = ", and gallery.html to look at dimensions" if experiment.representations else ""
-    print(f"{folder}/ has {figures}, curves.csv, measures.csv, summary.md and config.gin{gallery}")
+    gallery = ", and gallery.html to look at dimensions" if experiment.shown else ""
+    print(
+        f"{folder}/ has index.html, {figures}, curves.csv, measures.csv, summary.md and "
+        f"config.gin{gallery}"
+    )
     print(f"compare runs with\n  tensorboard --logdir {folder.parent}")
+    print(f"({SMOOTHING})")
+    voice.note(cost)
+
+
+def tell_data(experiments: Iterable[Experiment], voice: Voice) -> None:
+    """Say a line for every split of the data, and what must be known before work begins."""
+    experiments = list(experiments)
+    datasets = dict.fromkeys(data for each in experiments for data in each.datasets)
+    lines = [line for data in datasets for line in describe_splits(data)]
+    lines += dict.fromkeys(caution for each in experiments for caution in each.cautions)
+    for line in lines:
+        voice.note(line)
+
+
+def progress_of(experiment: Experiment, store: Store, voice: Voice) -> ConsoleProgress:
+    missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
+    return ConsoleProgress(missing, store, voice)
 
 
 def update_run_folder(
-    folder: Path, experiment: Experiment, config: str | None, store: Store
+    folder: Path,
+    experiment: Experiment,
+    config: str | None,
+    store: Store,
+    voice: Voice = USUAL,
 ) -> None:
     """Compute whatever is missing, and write the run folder unless it is there as it should be.
 
     config: the Gin text that makes the experiment; None where it was made in Python.
     """
-    warn_of_another_spec(folder, config, store)
-    if all(map(store.has, experiment.stages)) and run_folder.is_complete(
-        folder, experiment, config, store
-    ):
+    warn_of_another_spec(folder, config, store, voice)
+    stages = closure(experiment.stages)
+    has_all = all(map(store.has, experiment.stages)) and is_recorded(folder, stages)
+    if has_all and run_folder.is_complete(folder, experiment, config, store):
         return
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running.progress import ConsoleProgress
     from monosem.running.tensorboard import TensorBoardWriter
 
-    stages = closure(experiment.stages)
-    with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
+    with (
+        lock(folder),
+        contextlib.closing(TensorBoardWriter(folder, stages)) as board,
+        contextlib.closing(progress_of(experiment, store, voice)) as progress,
+    ):
+        beginning = begin(folder, stages)
         board.replay(store, stages)
-        store.callbacks = (ConsoleProgress(), board)
+        store.callbacks = (progress, board)
         compute_missing(store, experiment.stages)
         board.replay(store, stages)  # what another process was faster with
         figures = run_folder.write(folder, experiment, config, store)
         board.report(experiment, experiment.rows(store.get))
         for figure in figures:
             board.picture(figure)
+        finish(folder, stages, beginning)
 
 
 def compute_missing(store: Store, stages: Sequence[Stage]) -> None:
@@ -180,14 +217,13 @@ def compute_missing(store: Store, stages: Sequence[Stage]) -> None:
             store.get_together(group)
 
 
-def warn_of_another_spec(folder: Path, config: str | None, store: Store) -> None:
+def warn_of_another_spec(folder: Path, config: str | None, store: Store, voice: Voice) -> None:
     """Say it where the run folder holds the results of another spec of that name."""
     path = folder / "config.gin"
     if path.exists() and path.read_text(encoding="utf-8") != config:
-        print(
+        voice.note(
             f"{folder} holds another spec's results: replaced when these are there; "
-            f"artifacts stay in {store.root}",
-            file=sys.stderr,
+            f"artifacts stay in {store.root}"
         )
 
 

@@ -1,8 +1,8 @@
 """A run folder: its files, written from finished experiments, tables and texts.
 
-curves.csv, measures.csv, summary.md, config.gin, gallery.json, gallery.html and the figures. Each
-is written whole or left as it is. TensorBoard's event files lie beside them, but only
-tensorboard.py knows what is in them.
+curves.csv, measures.csv, summary.md, config.gin, gallery.json, gallery.html, index.html and the
+figures. Each is written whole or left as it is. TensorBoard's event files lie beside them, but only
+tensorboard.py knows what is in them, and provenance.json, of which core/run_record.py knows.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+from monosem.axes.gains import AxisReport
 from monosem.core.fields import Part
 from monosem.core.files import atomic_write, write_text
+from monosem.core.provenance import describe
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
+from monosem.data.counts import describe_splits
 from monosem.data.dataset import Dataset
 from monosem.evaluation.experiment import Experiment
 from monosem.figures.gallery_page import ShownEncoderData, read_gallery, write_gallery
@@ -26,7 +29,7 @@ from monosem.models.features import Features
 from monosem.models.pretrain import Pretrain
 from monosem.models.representation import Representation
 from monosem.models.training import Training
-from monosem.results.axis_gains import AxisReport
+from monosem.reports.page import PAGE, write_page
 from monosem.results.correlation import CorrelationReport
 from monosem.results.rows import MONOSEMANTICITY, Row, named_curves, table_text
 from monosem.results.summary import tables
@@ -36,6 +39,7 @@ from monosem.running.gallery import gallery_encoders, gallery_files, write_exper
 
 EVENTS = "events.out.tfevents.*"
 ALL_CURVES = "curves.png"
+SMOOTHING = "it smooths curves unless Smoothing is set to 0, which misleads on a few points"
 
 
 # What was done, for the reader of summary.md
@@ -45,6 +49,8 @@ def describe_experiment(experiment: Experiment, store: Store) -> str:
     """A Markdown list of what was trained and probed, how, and what it took."""
     stages = closure(experiment.stages)
     lines = [*_probed(experiment), *_probes(experiment)]
+    for data in experiment.datasets:
+        lines += describe_splits(data)
     for stage in stages:
         lines += _training(stage)
         lines += _encoder_passes(stage, store)
@@ -117,12 +123,8 @@ def _noun(stage: Stage) -> str:
 
 
 def _hardware(stages: list[Stage], store: Store) -> list[str]:
-    lines = []
-    for stage in stages:
-        made = store.provenance(stage)
-        lines.append(
-            f"computed with torch {made['torch']} on {made['device']}, {made['threads']} threads"
-        )
+    """By which code, with what and on what: a line for all stages that were made alike."""
+    lines = [f"computed by {describe(store.provenance(stage))}" for stage in stages]
     return list(dict.fromkeys(lines))
 
 
@@ -199,7 +201,9 @@ def write(folder: Path, experiment: Experiment, config: str | None, store: Store
         write_text(folder / "config.gin", config)
     figures = write_table(folder, rows, summarise(rows, describe_experiment(experiment, store)))
     write_text(folder / "measures.csv", measures_text(experiment, store))
-    return [*figures, *write_experiment_gallery(experiment, store, folder)]
+    figures += write_experiment_gallery(experiment, store, folder)
+    write_page(folder)
+    return figures
 
 
 def write_table(folder: Path, rows: Sequence[Row], summary: str) -> list[Path]:
@@ -254,7 +258,8 @@ def draw_claim(folder: Path, report: CorrelationReport, measure: str) -> list[Pa
 
 
 def write_axis_gains(folder: Path, report: AxisReport) -> list[Path]:
-    """axis_gains.csv, axis_gains.png and decomposition.png; the paths of the figures."""
+    """axis_gains.csv, the figures of axis gains, and their paths."""
+    from monosem.figures import axis_curves
     from monosem.figures import axis_gains as figures
 
     write_text(folder / "axis_gains.csv", report.csv_text())
@@ -267,6 +272,10 @@ def write_axis_gains(folder: Path, report: AxisReport) -> list[Path]:
         with atomic_write(folder / "decomposition.png") as path:
             figures.draw_decomposition(report.parts, path)
         drawn.append(folder / "decomposition.png")
+    if report.lines:
+        with atomic_write(folder / "axis_curves.png") as path:
+            axis_curves.draw_curves(report.lines, path)
+        drawn.append(folder / "axis_curves.png")
     return drawn
 
 
@@ -311,7 +320,7 @@ def is_complete(folder: Path, experiment: Experiment, config: str | None, store:
     }
     if config is not None:
         texts["config.gin"] = config
-    others = [EVENTS, *figure_names(rows), "summary.md", *gallery_files(experiment)]
+    others = [EVENTS, *figure_names(rows), "summary.md", PAGE, *gallery_files(experiment)]
     return holds(folder, texts, others)
 
 

@@ -16,10 +16,13 @@ from typing import NamedTuple
 
 from monosem.core.files import lock, write_text
 from monosem.core.identity import digest
+from monosem.core.run_record import Beginning, begin, cost_line, finish, is_recorded
 from monosem.core.stage import Stage, StageError, closure, group_shared, key, plan
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
+from monosem.running.local import tell_data
+from monosem.running.progress import SweepProgress, Voice
 from monosem.running.sweep_folder import FailedStage
 from monosem.running.trials import (
     Group,
@@ -36,33 +39,44 @@ from monosem.specs.sweep import Scheduler
 SHARED_DISK_SECONDS = 90  # NFS may take half a minute to show a new folder
 
 
-def run_sweep(study: Study, folder: Path, root: Path, options: RunOptions) -> bool:
+def run_sweep(study: Study, folder: Path, root: Path | Sequence[Path], options: RunOptions) -> bool:
     """Compute whatever is missing, then write the sweep's folder.
 
     folder: of the sweep.
-    root: of the store.
+    root: of the store, or several, as `Store` takes them.
 
     Returns whether no cell failed.
 
     Raises ClusterError, before any trial, where there is no such cluster or it is too small, and
     StageError where Ray cannot go on.
     """
-    store = Store(root)
-    with lock(folder):
+    store, began = Store(root), time.monotonic()
+    with lock(folder), store.in_use():
         state = SweepState(study, store, folder)
-        run_missing_trials(study, folder, store, options, state)
-        return sweep_folder.write(study, folder, store, state.failed, state.stopped)
+        missing = state.missing()
+        beginning = run_missing_trials(study, folder, store, options, state)
+        is_whole = sweep_folder.write(study, folder, store, state.failed, state.stopped)
+        stages = all_stages(study)
+        if beginning is not None:
+            finish(folder, stages, beginning, complete=is_whole)
+        cost = cost_line(store, stages, missing, time.monotonic() - began)
+    options.voice.note(cost)
+    return is_whole
 
 
 def run_missing_trials(
     study: Study, folder: Path, store: Store, options: RunOptions, state: SweepState
-) -> None:
-    """Run trials until no missing stage is left that can be computed."""
+) -> Beginning | None:
+    """Run trials until no missing stage is left that can be computed.
+
+    Returns when the run began; None where the folder says that all is there, and it is.
+    """
     missing = state.missing()
     if not state.todo():
-        _report_size(study, missing)
-        sweep_folder.write_manifest(study, folder)
-        return
+        _report_size(study, missing, options.voice)
+        sweep_folder.write_manifest(study, folder, options.voice)
+        stages = all_stages(study)
+        return None if is_recorded(folder, stages) else begin(folder, stages)
     from monosem.running import tune  # heavy, and not needed where nothing is to be computed
 
     if options.address is None:  # refuse before Ray starts, which takes seconds
@@ -70,10 +84,12 @@ def run_missing_trials(
     with tune.cluster(options.address, study.modules):
         setting = _trial_setting(study, folder, store, options, tune.nodes())
         setting.resources.check(missing)
-        _report_size(study, missing)  # not before all is checked: an error is one line alone
-        sweep_folder.write_manifest(study, folder)
+        # not before all is checked: an error is one line alone
+        _report_size(study, missing, options.voice)
+        beginning = begin(folder, all_stages(study))
+        sweep_folder.write_manifest(study, folder, options.voice)
         sweep_folder.mark_unfinished(study, folder, missing)
-        with _open_callbacks(study, folder, store, missing) as callbacks:
+        with _open_callbacks(study, folder, store, missing, options.voice) as callbacks:
             while todo := state.todo():
                 for batch in batches(todo, study.sweep.scheduler):
                     outcome = tune.run_trials(
@@ -83,23 +99,27 @@ def run_missing_trials(
                         callbacks=callbacks,
                     )
                     state.record(batch, outcome)
+    return beginning
 
 
-def _report_size(study: Study, missing: Sequence[Stage]) -> None:
-    stages = {key(stage) for cell in study.cells for stage in closure(cell.experiment.stages)}
-    print(
+def all_stages(study: Study) -> list[Stage]:
+    """What the cells need, upstream first, each once."""
+    return closure([stage for cell in study.cells for stage in cell.experiment.stages])
+
+
+def _report_size(study: Study, missing: Sequence[Stage], voice: Voice) -> None:
+    voice.note(
         f"{study.sweep.name}: {len(study.cells)} cells, "
-        f"{len(missing)} of {len(stages)} stages to compute",
-        file=sys.stderr,
-        flush=True,
+        f"{len(missing)} of {len(all_stages(study))} stages to compute"
     )
+    tell_data(study.experiments.values(), voice)
 
 
 def _trial_setting(
     study: Study, folder: Path, store: Store, options: RunOptions, nodes: Sequence[Node]
 ) -> TrialSetting:
     return TrialSetting(
-        root=store.root,
+        root=store.roots,
         storage=folder / ".tune",
         log_path=functools.partial(sweep_folder.log_path, folder),
         resources=TrialResources(study.sweep, options, nodes),
@@ -110,17 +130,16 @@ def _trial_setting(
 
 @contextlib.contextmanager
 def _open_callbacks(
-    study: Study, folder: Path, store: Store, missing: Sequence[Stage]
+    study: Study, folder: Path, store: Store, missing: Sequence[Stage], voice: Voice
 ) -> Iterator[tuple[Callback, ...]]:
     """The progress on the terminal and the live TensorBoard, until the block ends."""
     # Heavy, and not needed where nothing is to be computed.
-    from monosem.running.progress import SweepProgress
     from monosem.running.tensorboard import LiveTensorBoard
 
     cells = {cell.name: closure(cell.experiment.stages) for cell in study.cells}
     runs = {folder / name: stages for name, stages in cells.items()}
     with (
-        contextlib.closing(SweepProgress(cells, missing, store)) as progress,
+        contextlib.closing(SweepProgress(cells, missing, store, voice)) as progress,
         contextlib.closing(LiveTensorBoard(runs, store)) as board,
     ):
         yield progress, board

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from monosem.axes.gains import AxisReport
+from monosem.axes.report import axis_report
 from monosem.core.files import write_text
 from monosem.core.stage import Stage, closure, key
 from monosem.core.store import Store
 from monosem.models.training import Learning
-from monosem.results.axis_gains import AxisReport, axis_report
+from monosem.reports.page import PAGE, write_page
 from monosem.results.correlation import CorrelationReport, correlation_report
 from monosem.results.rows import Row, table_text
 from monosem.results.search import search
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 from monosem.running import run_folder
-from monosem.running.run_folder import EVENTS, describe_experiment
+from monosem.running.progress import USUAL, Voice
+from monosem.running.run_folder import EVENTS, SMOOTHING, describe_experiment
 from monosem.specs.cells import Cell
 from monosem.specs.study import Study
 
@@ -60,6 +62,8 @@ class Reports(NamedTuple):
             names.append("axis_gains.png")
         if self.gained and self.gained.parts:
             names.append("decomposition.png")
+        if self.gained and self.gained.lines:
+            names.append("axis_curves.png")
         return names
 
 
@@ -163,8 +167,8 @@ def _write_finished(
     _write_changed(study, folder, store, finished, summary, reports)
     print(f"{remarks}{overview(table)}\n")
     print(
-        f"{folder}/ has a figure for each curve, curves.csv and summary.md; "
-        f"compare cells with\n  tensorboard --logdir {folder}"
+        f"{folder}/ has index.html, a figure for each curve, curves.csv and summary.md; "
+        f"compare cells with\n  tensorboard --logdir {folder}\n({SMOOTHING})"
     )
 
 
@@ -190,6 +194,7 @@ def _write_changed(
         figures += run_folder.draw_claim(folder, reports.claimed, study.sweep.claim.measure)
     if reports.gained:
         figures += run_folder.write_axis_gains(folder, reports.gained)
+    write_page(folder)
     _show_figures(folder, figures)
 
 
@@ -198,8 +203,8 @@ def _is_complete(folder: Path, finished: FinishedCells, summary: str, reports: R
     texts = {"curves.csv": table_text(rows), "summary.md": summary}
     if reports.gained:
         texts["axis_gains.csv"] = reports.gained.csv_text()
-    others = [EVENTS, *run_folder.figure_names(rows), *reports.figures]
-    if any(cell.experiment.representations for cell in finished.first_of_each_spec()):
+    others = [EVENTS, PAGE, *run_folder.figure_names(rows), *reports.figures]
+    if any(cell.experiment.shown for cell in finished.first_of_each_spec()):
         others += ["gallery.json", "gallery.html"]
     return run_folder.holds(folder, texts, others)
 
@@ -248,18 +253,18 @@ def mark_unfinished(study: Study, folder: Path, missing: Sequence[Stage]) -> Non
             (folder / cell.name / "config.gin").unlink(missing_ok=True)
 
 
-def write_manifest(study: Study, folder: Path) -> None:
-    """Note in cells.txt which folders are cells of this sweep.
+def write_manifest(study: Study, folder: Path, voice: Voice = USUAL) -> None:
+    """Note in cells.txt which folders are cells of this sweep, and in sweep.gin what it is.
 
     Folders of cells that are no longer in the grid are emptied, so that TensorBoard does not show
     them. Their artifacts stay in the store.
     """
     if (folder / "config.gin").exists():
-        print(
+        voice.note(
             f"{folder} holds the results of an experiment of that name: "
-            "its curves.csv and figures are replaced",
-            file=sys.stderr,
+            "its curves.csv and figures are replaced"
         )
+    write_text(folder / "sweep.gin", study.config)
     names = [cell.name for cell in study.cells]
     manifest = folder / "cells.txt"
     earlier = manifest.read_text(encoding="utf-8").splitlines() if manifest.exists() else []

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
@@ -18,6 +20,8 @@ from monosem.core.fields import Part
 from monosem.core.stage import Stage, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.evaluation.experiment import Experiment
+from monosem.metrics.firing import DENSITIES, LOG10_EDGES
+from monosem.models.autoencoder import SparseAutoencoder
 from monosem.models.features import Features
 from monosem.models.training import Learning
 from monosem.results.rows import MONOSEMANTICITY, Row, Swept
@@ -77,6 +81,12 @@ class TensorBoardWriter(Callback):
             # A section for each training; of all else, a section for each scalar.
             full_tag = f"{tag}/{name}" if isinstance(stage, Learning) else f"{name}/{tag}"
             self.writer.add_scalar(full_tag, value, entry.step)
+        if isinstance(stage, SparseAutoencoder) and entry.scalars.keys() >= set(DENSITIES):
+            counts = [stage.width * entry.scalars[name] for name in DENSITIES]
+            full_tag = f"{tag}/log10_of_firing_rate"
+            self.writer.add_histogram_raw(
+                full_tag, **histogram(counts, LOG10_EDGES), global_step=entry.step
+            )
 
     def replay(self, store: Store, stages: Sequence[Stage]) -> None:
         """Write what finished stages logged in another run or process; each once."""
@@ -170,6 +180,30 @@ class LiveTensorBoard(Callback):
     def close(self) -> None:
         for writer in self.open.values():
             writer.close()
+
+
+def histogram(counts: Sequence[float], edges: Sequence[float]) -> dict[str, Any]:
+    """What SummaryWriter.add_histogram_raw asks for.
+
+    TensorBoard draws from the least to the largest value; of values that are known by their bins
+    alone, these are the outer edges of the bins that hold some, and sums are over the middles.
+
+    counts: (bins,) of the values, not all 0. edges: (bins + 1,), ascending.
+    """
+    intervals = list(pairwise(edges))
+    held = [interval for count, interval in zip(counts, intervals, strict=True) if count > 0]
+    middles = [
+        (count, (low + high) / 2) for count, (low, high) in zip(counts, intervals, strict=True)
+    ]
+    return {
+        "min": held[0][0],
+        "max": held[-1][1],
+        "num": sum(counts),
+        "sum": sum(count * middle for count, middle in middles),
+        "sum_squares": sum(count * middle**2 for count, middle in middles),
+        "bucket_limits": list(edges[1:]),
+        "bucket_counts": list(counts),
+    }
 
 
 def hyperparameters(experiment: Experiment, swept: Swept = ()) -> dict[str, str | float]:

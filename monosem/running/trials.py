@@ -13,6 +13,7 @@ import torch
 
 from monosem.core.stage import Stage, key
 from monosem.core.store import LogEntry
+from monosem.running.progress import USUAL, Voice
 from monosem.specs.errors import ClusterError
 from monosem.specs.sweep import Resources, Sweep
 
@@ -88,12 +89,14 @@ class RunOptions(NamedTuple):
     cpus: of a trial, which are also its torch threads; None: 1.
     gpus: of a trial; None: 1 where there are any.
     jobs: trials at a time; None: as many as fit.
+    voice: how much is said meanwhile.
     """
 
     address: str | None = None
     cpus: float | None = None
     gpus: float | None = None
     jobs: int | None = None
+    voice: Voice = USUAL
 
 
 class TrialResources:
@@ -162,7 +165,7 @@ class Failure(NamedTuple):
 class TrialSetting(NamedTuple):
     """What all trials of a sweep have in common.
 
-    root: of the store.
+    root: of the store, or several, as `Store` takes them.
     storage: a folder for Tune that all nodes share, emptied before and after.
     log_path: for each stage, the file with the tracebacks of its failed tries.
     resources: what a trial gets.
@@ -170,7 +173,7 @@ class TrialSetting(NamedTuple):
     retries: of a group that fails. A node that dies counts as a failure.
     """
 
-    root: Path
+    root: Path | Sequence[Path]
     storage: Path
     log_path: Callable[[Stage], Path]
     resources: TrialResources

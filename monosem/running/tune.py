@@ -17,7 +17,6 @@ import logging
 import os
 import pickle
 import shutil
-import signal
 import socket
 import sysconfig
 import tempfile
@@ -33,6 +32,9 @@ from ray.tune import schedulers
 from ray.tune.search import Searcher
 
 from monosem.checkpoints.transformer_folder import CHECKPOINTING, HALF, SHARD
+from monosem.core.device import DEVICE
+from monosem.core.provenance import for_workers
+from monosem.core.signals import end_at_sigterm
 from monosem.core.stage import Stage, StageError, key
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Training
@@ -64,7 +66,7 @@ LONGEST_TEMPORARY_FOLDER = 40  # a socket's path has at most 107 bytes, and Ray 
 OBJECT_STORE_BYTES = 2**28
 REACH_SECONDS = 5
 # environment variables that workers need too
-PASSED_ON = ("MONOSEM_COMPILE", HALF, CHECKPOINTING, SHARD)
+PASSED_ON = ("MONOSEM_COMPILE", DEVICE, HALF, CHECKPOINTING, SHARD)
 
 
 # Clusters
@@ -89,9 +91,7 @@ def cluster(address: str | None, modules: Sequence[str]) -> Iterator[None]:
     if address not in (None, "auto", "local"):
         _reach(str(address))
     _connect(address, modules)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        # Ray's own handler prints a screen of C++.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_at_sigterm()  # Ray's own handler prints a screen of C++
     try:
         yield
     finally:
@@ -110,7 +110,10 @@ def _connect(address: str | None, modules: Sequence[str]) -> None:
         attempts = 2  # on a busy machine its own processes may be too slow for it to start
     runtime_env = {
         "py_modules": _code_of(("monosem", *modules)),
-        "env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        "env_vars": {
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            **for_workers(),
+        },
     }
     for attempt in range(1, attempts + 1):
         try:
@@ -383,7 +386,9 @@ def _first_line(error: BaseException) -> str:
 # In a worker
 
 
-def compute_group(config: dict[str, Any], stages: Mapping[str, Stage], root: Path) -> None:
+def compute_group(
+    config: dict[str, Any], stages: Mapping[str, Stage], root: Path | Sequence[Path]
+) -> None:
     """A trial: one group, with as many torch threads as it has CPUs."""
     torch.set_num_threads(max(1, int(config["cpu"])))
     reporter = TuneReporter(config["keys"])

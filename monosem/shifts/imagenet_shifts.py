@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,7 @@ import gin
 
 from monosem.core.fields import PathField
 from monosem.data.dataset import Dataset, SplitName
+from monosem.data.image_files import READING, images_below
 from monosem.data.packed import FolderName, PackError, SplitSource
 from monosem.datasets.folders import read_squares
 from monosem.shifts.base import (
@@ -71,7 +73,7 @@ class ClassFolders(PublishedTestSet):
             self.refuse("folder", f"must hold images; {place} has none in {first_few(names)}")
         side = shapes_of(self.like)[-1 if self.is_cropped else 0][-1]
         read = functools.partial(read_squares, files, labels, side, names)
-        return SplitSource(files, (self.place, side, list(names)), read)
+        return SplitSource(files, (self.place, side, list(names)), read, READING)
 
     def _folders(self, place: str) -> dict[str, str]:
         """The folders of classes by their WordNet ids, or whatever they are called."""
@@ -97,9 +99,11 @@ class ClassFolders(PublishedTestSet):
 
 def _images_in(folder: str) -> list[str]:
     """The image files, whatever the folders inside are."""
-    return sorted(
-        str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in EXTENSIONS
-    )
+    return sorted(path for path in images_below(folder, Counter()) if _is_published(path))
+
+
+def _is_published(path: str) -> bool:
+    return path.lower().endswith(EXTENSIONS)
 
 
 def read_wnids(path: str) -> list[str]:

@@ -13,6 +13,7 @@ from monosem.specs.errors import SpecError
 from monosem.specs.gin_state import MACRO, Address, Reference, deciding, references
 
 MOST_CHOICES = 10  # that a message lists
+FLAGS = ("--set", "--grid")  # whose text is quoted as it was typed
 
 
 class Binding(NamedTuple):
@@ -35,7 +36,7 @@ class Binding(NamedTuple):
 
 def as_typed(text: str, where: str) -> str:
     """A statement and its place, as messages end with them."""
-    return f"(--set '{text}')" if where == "--set" else f"({where}: {text})"
+    return f"({where} '{text}')" if where in FLAGS else f"({where}: {text})"
 
 
 class Replaced(NamedTuple):
@@ -191,10 +192,19 @@ class Bindings:
         return shared
 
     def explain(self, error: FieldError) -> str:
-        """What a field refused, with the binding that put it there, or all that may have."""
+        """What a field refused, with the binding that put it there, or all that may have.
+
+        A line for it, and one for each other error that was found with it.
+        """
         message, *calls = str(error).splitlines()  # Gin adds lines about what it was building
+        built = gin_state.innermost_call(calls)
+        lines = [self._explain_one(error, message, built)]
+        lines += [self._explain_one(other, str(other), built) for other in error.others]
+        return "\n".join(dict.fromkeys(lines))
+
+    def _explain_one(self, error: FieldError, message: str, built: Reference | None) -> str:
         hint = _choices(error)
-        addresses = self._refused_addresses(error, gin_state.innermost_call(calls))
+        addresses = self._refused_addresses(error, built)
         if len(addresses) == 1:
             parameter = f"{error.owner}.{error.field}"
             message = message.replace(parameter, str(addresses[0]), 1)

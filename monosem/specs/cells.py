@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from monosem.axes.gains import AxisGains
 from monosem.core.fields import nearest
 from monosem.core.stage import closure
 from monosem.evaluation.experiment import Experiment
 from monosem.evaluation.monosemanticity import Monosemanticity
 from monosem.evaluation.reconstruction import Reconstruction
-from monosem.results.axis_gains import AxisGains
 from monosem.results.correlation import Claim
 from monosem.results.rows import MONOSEMANTICITY, Swept, place_text
 from monosem.results.search import Goal, Quantity
@@ -30,6 +30,9 @@ OWN_FILES = (  # of a sweep's folder, beside figures and hidden files
     "cells.txt",
     "stopped.json",
     "logs",
+    "sweep.gin",
+    "index.html",
+    "paper",
     "config.gin",  # these two of a single experiment that had the folder before
     "measures.csv",
 )
@@ -144,6 +147,9 @@ def _check_axis_gains(asked: AxisGains, sweep: Sweep, cells: Sequence[Cell]) -> 
     curves = sorted({curve.name for cell in cells for curve in cell.experiment.curves})
     for curve in asked.curves:
         _check_known("Sweep.axis_gains: AxisGains.curves", curve, curves)
+    for measure in asked.measures:
+        clean = sorted(_clean_metrics(cells))
+        _check_known("Sweep.axis_gains: AxisGains.measures", measure, clean)
 
 
 def _check_known(field: str, name: str, known: Collection[str]) -> None:

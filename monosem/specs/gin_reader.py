@@ -5,6 +5,7 @@ Gin's own reading forgets the line and accepts misspelt scopes and names. It kno
 
 from __future__ import annotations
 
+import contextvars
 import difflib
 import importlib
 import re
@@ -29,6 +30,21 @@ PACKAGE = Path(__file__).resolve().parent.parent
 SHIPPED = PACKAGE / "library"  # only an installed monosem has it
 LIBRARY = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent  # holds the folders gin and sweeps
 FOLDERS = ("gin", "sweeps")
+SAFE = ("math", "monosem", "numpy", "torch", "torchvision")  # what a Gin file may import by --safe
+_only_safe = contextvars.ContextVar("only safe imports", default=False)
+
+
+@contextmanager
+def safe_imports() -> Iterator[None]:
+    """As long as the block lasts, Gin files import nothing but what is in SAFE.
+
+    An import runs what is at the top of a module, which may be anything.
+    """
+    token = _only_safe.set(True)
+    try:
+        yield
+    finally:
+        _only_safe.reset(token)
 
 
 class Source(NamedTuple):
@@ -100,6 +116,17 @@ class GinReader(config_parser.ParserDelegate):
             self._typed_here = outer
         return count
 
+    def read_value(self, text: str, source: Source) -> object:
+        """A value alone, such as (2, 4, 8) or (@TopK(), @L1())."""
+        with _syntax_errors(text, source):
+            parser = config_parser.ConfigParser(text.strip(), self)
+            outer, self._typed_here = self._typed_here, lambda: as_typed(text, source.name)
+            value = parser.parse_value()
+            self._typed_here = outer
+            if parser.current_token.type not in (tokenize.NEWLINE, tokenize.ENDMARKER):
+                raise SyntaxError("there is more behind the value")
+            return value
+
     def _take(self, statement: Any, where: str, typed: str) -> None:
         if isinstance(statement, config_parser.IncludeStatement):
             self.read_file(statement.filename, f"include in {where}")
@@ -134,6 +161,11 @@ class GinReader(config_parser.ParserDelegate):
 
     def _import(self, module: str, where: str) -> None:
         """Import a module of the user's, which may lie where they are or beside their Gin file."""
+        if _only_safe.get() and module.partition(".")[0] not in SAFE:
+            raise SpecError(
+                f"{where}: import {module} is refused by --safe, as it would run code of its own; "
+                f"allowed are {', '.join(SAFE)}"
+            )
         folders = [str(Path.cwd()), *(str(path.parent) for path in self._open_files[-1:])]
         sys.path[:0] = [folder for folder in folders if folder not in sys.path]
         try:

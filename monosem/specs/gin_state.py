@@ -122,9 +122,14 @@ def annotation(address: Address) -> Any:
     return annotations_of(target)[address.parameter] if is_dataclass(target) else Any
 
 
+def registered_classes() -> list[type]:
+    """All classes that Gin can bind."""
+    return [target for target in gin.config._INVERSE_REGISTRY if isinstance(target, type)]
+
+
 def registered_subclasses(name: str) -> list[str]:
     """The registered classes that are a `name`, as they are typed: @NonNegative()."""
-    classes = [target for target in gin.config._INVERSE_REGISTRY if isinstance(target, type)]
+    classes = registered_classes()
     subclasses = [kind for kind in classes if name in {base.__name__ for base in kind.__mro__}]
     return sorted(f"@{kind.__name__}()" for kind in subclasses)
 

@@ -27,7 +27,11 @@ class Space(Part):
 @gin.register
 @dataclass(frozen=True)
 class Uniform(Space):
-    """Even between low and high, to four significant digits."""
+    """Even between low and high, to four significant digits.
+
+    low: the least value that may be drawn.
+    high: the largest value that may be drawn.
+    """
 
     low: float
     high: float
@@ -56,7 +60,11 @@ class LogUniform(Uniform):
 @gin.register
 @dataclass(frozen=True)
 class RandInt(Space):
-    """A whole number from low up to, but not including, high."""
+    """A whole number from low up to, but not including, high.
+
+    low: the least number that may be drawn.
+    high: one more than the largest number that may be drawn.
+    """
 
     low: int
     high: int
@@ -72,7 +80,10 @@ class RandInt(Space):
 @gin.register
 @dataclass(frozen=True)
 class Choice(Space):
-    """Any of the values."""
+    """Any of the values.
+
+    values: numbers, strings, True, False, None or tuples of them.
+    """
 
     values: tuple[object, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -30,8 +30,9 @@ from monosem import (
     probes,
     robustness,
     shifts,
+    toys,
 )
-from monosem.core.fields import FieldError, Part
+from monosem.core.fields import FieldError, Part, parts_in, raise_together
 from monosem.core.stage import closure, key
 from monosem.evaluation.experiment import Experiment
 from monosem.specs import gin_state
@@ -42,6 +43,8 @@ from monosem.specs.gin_state import MACRO, Address, Reference, references
 from monosem.specs.sweep import Sweep
 
 Kind = TypeVar("Kind", bound=Part)
+# Where these do not go together, more is refused that follows from it: the first is told alone.
+WITH_CONSEQUENCES = ("data", "encoder", "reference_encoder")
 
 
 class Spec(NamedTuple):
@@ -86,6 +89,7 @@ register(
     shifts,
     classifiers,
     robustness,
+    toys,
     language,
     evaluation,
 )
@@ -116,10 +120,11 @@ def spec_of(reader: GinReader) -> Spec:
     return spec
 
 
-def experiment_of(reader: GinReader, checked: set[str]) -> tuple[Spec, dict[Address, Unread]]:
+def experiment_of(reader: GinReader, checked: set[object]) -> tuple[Spec, dict[Address, Unread]]:
     """The experiment that was read, and the shared bindings that it leaves unread.
 
-    checked: keys of stages whose data need no second look; those that are looked at are added.
+    checked: parts whose files, and keys of stages whose data, need no second look; those that are
+        looked at are added.
     """
     reader.check_macros()
     bindings = reader.bindings
@@ -128,14 +133,34 @@ def experiment_of(reader: GinReader, checked: set[str]) -> tuple[Spec, dict[Addr
     experiment = build(Experiment, bindings)
     unread = bindings.drop_unread()
     try:
-        for stage in closure(experiment.stages):
-            if key(stage) not in checked:
-                stage.preflight()
-                checked.add(key(stage))
-        experiment.preflight()
+        _check(experiment, checked)
     except FieldError as error:
         raise SpecError(bindings.explain(error)) from None
     return Spec(experiment, bindings.resolved(reader.imports)), unread
+
+
+def _check(experiment: Experiment, checked: set[object]) -> None:
+    """Raises FieldError with all that is wrong, first of the files, and then of what goes together.
+
+    checked: as of `experiment_of`.
+    """
+    parts = [part for part in parts_in(experiment) if part not in checked]
+    raise_together(list(_refusals(part.content for part in parts)))
+    stages = [stage for stage in closure(experiment.stages) if key(stage) not in checked]
+    checks = [*(stage.preflight for stage in stages), experiment.preflight]
+    refusals = list(_refusals(checks))
+    mismatches = [error for error in refusals if error.field in WITH_CONSEQUENCES]
+    raise_together(mismatches[:1] or refusals)
+    checked.update(parts)
+    checked.update(map(key, stages))
+
+
+def _refusals(checks: Iterable[Callable[[], object]]) -> Iterator[FieldError]:
+    for check in checks:
+        try:
+            check()
+        except FieldError as error:
+            yield error
 
 
 def build(kind: type[Kind], bindings: Bindings) -> Kind:

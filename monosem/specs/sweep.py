@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 import gin
 
+from monosem.axes.gains import AxisGains
 from monosem.core.fields import AtLeastZero, Count, FieldError, Label, Part, Positive, Range, Seed
 from monosem.core.identity import is_seed, seed_for
-from monosem.results.axis_gains import AxisGains
 from monosem.results.correlation import Claim
 from monosem.results.search import Goal
 from monosem.specs.grid import Axis, Space, axes

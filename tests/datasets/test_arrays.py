@@ -9,6 +9,7 @@ import pytest
 from samples import random_pixels
 
 from monosem.core.fields import FieldError
+from monosem.core.identity import digest
 from monosem.datasets.arrays import Arrays
 
 
@@ -71,7 +72,10 @@ def good(tmp_path):
     ("arrays", "message"),
     [
         ({"x_train": IMAGES, "labels": LABELS}, r"has no images but \['labels', 'x_train'\]"),
-        ({"images": IMAGES / 255, "labels": LABELS}, "images of float64; they must be uint8"),
+        ({"images": IMAGES / 255, "labels": LABELS}, "images of float64; .* multiply by 255"),
+        ({"images": IMAGES * np.uint16(257), "labels": LABELS}, "of uint16; .* divide by 257"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"must hold images; .* uint8 \(0, 4, 4\)"),
+        ({"images": IMAGES, "labels": LABELS[:, None].repeat(2, 1)}, r"labels int64 \(6, 2\)"),
         (
             {"images": IMAGES, "labels": LABELS[:5]},
             r"images are uint8 \(6, 4, 4\), labels int64 \(5,\)",
@@ -95,12 +99,42 @@ def test_arrays_that_cannot_be_used_are_described(tmp_path, good, arrays, messag
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "must hold a label for every input, and"),
         ({"images": IMAGES[:, :2], "labels": LABELS}, "inputs of one size in both splits"),
     ],
 )
 def test_a_split_that_was_packed_may_still_be_none(tmp_path, good, arrays, message):
     assert message in grey(good, write_npz(tmp_path / "test", **arrays)).problem()
+
+
+@pytest.mark.parametrize("names", ["{}_images {}_labels", "x_{} y_{}"], ids=["MedMNIST", "Keras"])
+def test_one_file_of_both_splits_and_a_column_of_labels_are_read(tmp_path, names):
+    """MedMNIST has its labels as (n, 1)."""
+    arrays = {}
+    for split, part in (("train", slice(4)), ("test", slice(4, 6))):
+        images, labels = names.replace("{}", split).split()
+        arrays |= {images: IMAGES[part], labels: LABELS[part, None]}
+    both = write_npz(tmp_path / "both", **arrays)
+    data = grey(both, both)
+    assert data.problem() is None
+    for split, part in (("train", slice(4)), ("test", slice(4, 6))):
+        assert np.array_equal(data.split(split).inputs[:, 0].numpy(), IMAGES[part])
+        assert data.split(split).labels.tolist() == LABELS[part].tolist()
+
+
+def test_arrays_of_other_names_are_read_by_what_they_are_called(tmp_path, good):
+    other = write_npz(tmp_path / "other", test_x=IMAGES[::-1], truth=LABELS[::-1])
+    with pytest.raises(FieldError, match="Arrays.images and Arrays.labels say what they are"):
+        grey(good, other).problem()
+    data = Arrays(
+        train=write_npz(tmp_path / "own", train_x=IMAGES, truth=LABELS), test=other,
+        images="{split}_x", labels="truth", mean=(0.5,), std=(0.5,),
+    )  # fmt: skip
+    assert data.problem() is None
+    assert data.split("test").labels.tolist() == LABELS[::-1].tolist()
+    assert digest(data) == digest(grey(good, write_npz(tmp_path / "o", images=IMAGES[::-1],
+                                                       labels=LABELS[::-1])))  # fmt: skip
+    with pytest.raises(FieldError, match="Arrays.labels must be set too, as images is: 'x'"):
+        Arrays(train=good, test=good, images="x", mean=(0.5,), std=(0.5,))
 
 
 def test_labels_with_gaps_are_told_by_the_first_few(tmp_path):

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from monosem.core.fields import FieldError
 from monosem.core.identity import generator
 from monosem.learning.optimizers import LARS, SGD, Adam, Constant, Steps, WarmupCosine
+from monosem.specs.load import load
 
 
 def test_impossible_optimisers_are_refused():
@@ -24,6 +25,14 @@ def test_impossible_optimisers_are_refused():
 def test_nesterov_s_momentum_is_refused_without_momentum(optimizer):
     with pytest.raises(FieldError, match="nesterov must be False without momentum"):
         optimizer(nesterov=True, momentum=0.0)
+
+
+def test_a_warm_up_that_a_training_never_leaves_is_told():
+    assert "WarmupCosine.warmup = 5 lasts as long" in WarmupCosine(warmup=5).caution(5)
+    assert WarmupCosine(warmup=4.5).caution(5) is None
+    assert Constant().caution(1) is None
+    tiny = load(["gin/ncl.gin"], ["Pretrain.epochs = 3"]).experiment
+    assert [text.partition(":")[0] for text in tiny.cautions] == ["Pretrain"]
 
 
 def test_a_learning_rate_for_a_batch_grows_with_the_batch():

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from monosem.metrics.classes import (
     ClassConsistency,
     ClassSelectivity,
+    ClassSpread,
     class_consistency,
     class_counts,
     class_entropy,
@@ -104,3 +105,31 @@ def test_class_consistency_and_entropy_equal_the_ncl_code(golden, tag):
     assert_close(consistency.float(), expected, rtol=1e-5, atol=1e-5)
     entropy = class_entropy(counts, 1e-5)[sometimes_positive]
     assert_close(entropy.float(), g[f"{tag}_entropy_per_dim"], rtol=1e-5, atol=1e-5)
+
+
+def test_class_spread_and_coverage_equal_plain_loops():
+    found = ClassSpread()(batch_of(FEATURES))
+    spreads, covered = [], []
+    means = {c: FEATURES[c == LABELS].abs().double().mean(0) for c in range(4)}
+    for c, own in means.items():
+        spreads.append(float(own.sum()) ** 2 / float((own**2).sum()))
+        rest = sum(means[other] for other in range(4) if other != c) / 3
+        best = max(range(9), key=lambda at, own=own, rest=rest: own[at] - rest[at])
+        rows = [row for row, label in zip(FEATURES, LABELS, strict=True) if label == c]
+        covered.append(sum(bool(row[best] / row.norm() > 1e-5) for row in rows) / len(rows))
+    assert found["class_spread"] == pytest.approx(sum(spreads) / 4, rel=1e-5)
+    assert found["class_coverage"] == pytest.approx(sum(covered) / 4)
+
+
+@pytest.mark.parametrize("shared", [1, 2, 5])
+def test_a_class_that_takes_turns_among_dimensions_is_spread_over_as_many(shared):
+    """Each image of a class activates one of them: all are perfectly consistent."""
+    labels = torch.arange(40 * shared) % 4
+    turn = torch.arange(40 * shared) // 4 % shared
+    features = torch.zeros(len(labels), 4 * shared)
+    features[torch.arange(len(labels)), labels * shared + turn] = 1.0
+    batch = batch_of(features)._replace(labels=labels)
+    assert ClassConsistency()(batch)["class_consistency"].mean == 1
+    found = ClassSpread()(batch)
+    assert found["class_spread"] == pytest.approx(shared)
+    assert found["class_coverage"] == pytest.approx(1 / shared)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 
 import pytest
 import torch
 from sample_features import FACTORS, FEATURES, batch_of, draw
-from sklearn.metrics import mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+from sklearn.metrics.cluster import expected_mutual_information as scikit_expectation
 from torch.testing import assert_close
 
 from monosem.metrics import factors
-from monosem.metrics.factors import FactorInformation, binned, mutual_information
+from monosem.metrics.factors import (
+    FactorInformation,
+    adjusted_information,
+    binned,
+    expected_mutual_information,
+    joint_counts,
+    mutual_information,
+)
 
 
 def test_bins_keep_equal_values_together():
@@ -26,28 +35,80 @@ def test_bins_cut_different_values_evenly():
     assert binned(column, 20).flatten().bincount().tolist() == [50] * 20
 
 
-def test_mutual_information_equals_scikit_learn_s_less_the_correction_for_chance():
+def sparse_dimensions(n, active, d=200):
+    """(n, d) float: every dimension is above 0 on so many of n examples, drawn by chance."""
+    generator = draw(n + active)
+    values = 0.1 + torch.rand(n, d, generator=generator)
+    rank = torch.rand(n, d, generator=generator).argsort(0).argsort(0)
+    return values * (rank < active)
+
+
+def rows_and_columns(codes, factor):
+    joint = joint_counts(codes, factor)
+    return joint.sum(2), joint[0].sum(0)
+
+
+def test_mutual_information_equals_scikit_learn_s():
     codes, hue = binned(FEATURES, 6), FACTORS["hue"]
-    information = mutual_information(codes, hue)
+    information = mutual_information(joint_counts(codes, hue))
     for dimension in range(9):
-        column = codes[:, dimension]
-        cells = len(set(zip(column.tolist(), hue.tolist(), strict=True)))
-        chance = (cells - len(column.unique()) - 3 + 1) / 100
-        expected = max(mutual_info_score(column, hue) - chance, 0)
-        assert information[dimension].item() == pytest.approx(expected, abs=1e-9)
+        expected = mutual_info_score(codes[:, dimension], hue)
+        assert information[dimension].item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_correction_leaves_nothing_of_chance():
-    generator = draw(0)
-    noise = torch.randn(2000, 40, generator=generator)
-    factor = torch.randint(0, 10, (2000,), generator=generator)
-    assert mutual_information(binned(noise, 20), factor).mean() < 0.006
+@pytest.mark.parametrize(("active", "bins"), [(1, 20), (3, 2), (30, 20), (300, 7)])
+def test_what_chance_gives_is_scikit_learn_s_expectation(active, bins):
+    codes = binned(sparse_dimensions(300, active, d=4), bins)
+    factor = torch.randint(0, 7, (300,), generator=draw(0)) ** 2 // 4  # levels 3, 5, 7, 8 are empty
+    expected = expected_mutual_information(*rows_and_columns(codes, factor))
+    for dimension in range(4):
+        table = contingency_matrix(codes[:, dimension], factor, sparse=True)
+        judged = scikit_expectation(table, 300)
+        assert expected[dimension].item() == pytest.approx(judged, abs=1e-12)
 
 
-def test_the_correction_leaves_all_of_what_is_not_chance():
-    factor = torch.randint(0, 10, (2000,), generator=draw(0))
-    information = mutual_information(factor[:, None], factor).item()
-    assert information == pytest.approx(math.log(10), abs=0.01)
+def test_what_chance_gives_is_the_mean_over_all_orders_of_a_factor():
+    codes = torch.tensor([[0, 0], [0, 1], [1, 2], [2, 0], [0, 1]])
+    factor = (0, 0, 1, 1, 2)
+    orders = torch.tensor(list(itertools.permutations(factor)))
+    every = torch.stack([mutual_information(joint_counts(codes, order)) for order in orders])
+    expected = expected_mutual_information(*rows_and_columns(codes, torch.tensor(factor)))
+    assert_close(expected, every.mean(0), rtol=0, atol=1e-12)
+
+
+def test_adjusted_information_is_scikit_learn_s_adjusted_score():
+    for active in (5, 40, 300):
+        codes = binned(sparse_dimensions(300, active, d=5), 20)
+        factor = torch.randint(0, 5, (300,), generator=draw(active))
+        factor = torch.where(codes[:, 0] > 3, 2, factor)  # so that something can be told
+        adjusted = adjusted_information(codes, factor)
+        for dimension in range(5):
+            judged = adjusted_mutual_info_score(codes[:, dimension], factor, average_method="min")
+            assert adjusted[dimension].item() == pytest.approx(judged, abs=1e-9)
+
+
+@pytest.mark.parametrize("active", [1, 2, 5, 14, 28, 90, 360])
+def test_a_factor_of_pure_chance_is_not_known_by_dimensions_however_sparse(active):
+    """360 images as in the digits' test split; dimensions of NCL are on for 28 of them."""
+    factor = torch.arange(360) % 5
+    adjusted = adjusted_information(binned(sparse_dimensions(360, active), 20), factor)
+    assert abs(adjusted.mean()) < 0.01
+
+
+@pytest.mark.parametrize("active", [1, 5, 28, 90])
+def test_a_planted_factor_is_known_whole_however_sparse_the_dimension(active):
+    factor = torch.arange(360) % 4
+    detector = (torch.arange(360) < active)[:, None].long()
+    assert adjusted_information(detector, detector[:, 0] * (1 + factor)) == pytest.approx(1)
+    assert adjusted_information(factor[:, None] * detector, factor * detector[:, 0]) == (
+        pytest.approx(1 if active > 1 else 0)
+    )
+
+
+def test_nothing_is_known_where_nothing_can_be_told():
+    some, none, every = torch.arange(30) % 3, torch.zeros(30).long(), torch.arange(30)
+    for codes, factor in [(none, some), (some, none), (none, none), (every, every)]:
+        assert adjusted_information(codes[:, None], factor).item() == 0
 
 
 def information_of_dimensions_made_by_hand():

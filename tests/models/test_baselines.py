@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import pytest
 import sklearn.decomposition
+import sklearn.preprocessing
 import torch
 from conftest import tiny_pretrain
 from torch.testing import assert_close
 
+from monosem.autoencoders.jumprelu import JumpReLU
 from monosem.autoencoders.topk import TopK
 from monosem.core.fields import FieldError
 from monosem.core.store import Store
 from monosem.datasets.digits import Digits
 from monosem.datasets.shapes import Shapes
-from monosem.models.baselines import ICA, PCA, Pixels, RandomProjection
+from monosem.models.baselines import Pixels, RandomProjection, Rotated, Sparsified
 from monosem.models.features import Features
+from monosem.models.fitted import ICA, PCA, Standardised, Whitened
 from monosem.models.representation import Embedding
 
 DATA = Digits(size=8)
@@ -145,3 +148,48 @@ def test_impossible_projections_are_refused(make, complaint):
 def test_data_that_the_encoder_cannot_take_is_refused():
     with pytest.raises(FieldError, match="PCA.data must have 1 channels"):
         PCA(encoder=PIXELS, data=Shapes(train=100, test=100), features=4).preflight()
+
+
+def test_standardised_features_are_scikit_learn_s(store):
+    scaler = sklearn.preprocessing.StandardScaler().fit(features(store, PIXELS, "train").double())
+    theirs = torch.from_numpy(scaler.transform(features(store, PIXELS).double())).float()
+    ours = features(store, Standardised(encoder=PIXELS, data=DATA))
+    varies = features(store, PIXELS, "train").std(0) > 1e-4
+    assert (~varies).any()
+    assert_close(ours[:, varies], theirs[:, varies], rtol=1e-4, atol=1e-4)
+    assert (ours[:, ~varies] == 0).all()
+
+
+def test_whitened_features_are_uncorrelated_and_nearest_to_their_axes(store):
+    """The map is symmetric and positive: C^(-1/2) is the one such root (Kessy et al.)."""
+    stage = Whitened(encoder=PIXELS, data=DATA)
+    values = features(store, stage, "train").double()
+    covariance = torch.cov(values.T, correction=0)
+    whitened = torch.linalg.eigvalsh(covariance)
+    rank = int(torch.linalg.matrix_rank(torch.cov(features(store, PIXELS, "train").double().T)))
+    assert_close(whitened[-rank:], torch.ones(rank).double(), rtol=0, atol=1e-3)
+    assert_close(whitened[:-rank], torch.zeros(64 - rank).double(), rtol=0, atol=1e-6)
+    components = store.get(stage)["components"]
+    assert_close(components, components.T)
+    assert torch.linalg.eigvalsh(components.double()).min() > -1e-5
+
+
+def test_sparsified_features_are_rectified_or_cut_to_the_largest(store):
+    rotated = Rotated(PIXELS, seed=1)
+    values = features(store, rotated)
+    assert torch.equal(features(store, Sparsified(rotated)), values.clamp(min=0))
+    cut = features(store, Sparsified(rotated, TopK(4)))
+    for row, kept in zip(values[:20], cut[:20], strict=True):
+        largest = row.sort(descending=True).indices[:4]
+        expected = torch.zeros(64)
+        expected[largest] = row[largest].clamp(min=0)
+        assert torch.equal(kept, expected)
+
+
+def test_a_rule_that_must_be_trained_or_keeps_too_many_is_refused():
+    with pytest.raises(FieldError, match="Sparsified.sparsity must need no training, as TopK, got"):
+        Sparsified(PIXELS, JumpReLU())
+    with pytest.raises(
+        FieldError, match="TopK.k must be at most the number of latents, 64, got 65"
+    ):
+        Sparsified(PIXELS, TopK(65))

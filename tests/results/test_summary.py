@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from made_rows import MEASURED, SINGLE_RUN, named_study, row, study
 
+from monosem.results.formatting import format_score
+from monosem.results.rows import SEPARATION, Line
+from monosem.results.stats import Estimate
 from monosem.results.summary import overview, tables
 from monosem.results.table import Table
 
@@ -22,6 +26,24 @@ def test_several_experiments_stand_beside_one_another_with_gaps_where_one_has_no
     assert "| curve    | severity | top-1 of a, % | top-1 of b, % |" in text
     assert "| gaussian | 0.3      |               | 50.0          |" in text
     assert "over 1 to 3 draws" in text
+
+
+def test_an_interval_of_two_draws_gets_a_word():
+    two = [row(value, repeat=repeat) for repeat, value in enumerate((80.0, 90.0))]
+    assert "over 2 draws" in tables(Table(two)) and "Two draws say little" in tables(Table(two))
+    assert "Two draws" not in tables(Table([*two, row(85.0, repeat=2)]))
+
+
+def test_what_is_hardly_below_zero_is_written_as_zero():
+    assert format_score(Estimate(-1e-5, math.nan, math.nan, 1, 1)) == "0"
+    assert format_score(Estimate(-0.02, math.nan, math.nan, 1, 1)) == "-0.02"
+    assert format_score(Estimate(1e-5, math.nan, math.nan, 1, 1)) == "1e-05"
+
+
+def test_a_line_of_a_sweep_over_paths_shows_the_file_with_its_folder():
+    swept = (("Checkpoint.path", "/a/long/way/to/run3/last.ckpt"), ("TopK.k", "4"))
+    assert Line("x", swept).label == "x, path run3/last.ckpt, k 4"
+    assert Line("x", (("Curve.corruption", "@a/FewShot()"),)).label == "x, corruption @a/FewShot()"
 
 
 def test_it_says_how_many_encoders_a_mean_is_over():
@@ -85,6 +107,21 @@ def test_monosemanticity_of_several_seeds_has_an_interval():
         for seed, value in (("0", 0.2), ("1", 0.3), ("2", 0.4))
     ]
     assert "0.3 ± 0.25" in overview(Table([*study("a"), *measured]))
+
+
+def test_measures_that_are_to_be_trusted_stand_first_and_others_as_they_come():
+    names = ("zeros", "class_consistency", "activity", "fms")
+    measured = [MEASURED._replace(metric=name) for name in names]
+    text = overview(Table([*study("a"), *measured]))
+    places = [text.index(f"| {name} ") for name in ("fms", "class_consistency")]
+    others = [text.index(f"| {name} ") for name in ("zeros", "activity")]
+    assert places == sorted(places) and max(places) < min(others)
+
+
+def test_a_score_that_is_no_accuracy_is_not_called_a_percentage():
+    rows = [row(6.2, metric=SEPARATION, severity=at) for at in (0.0, 0.1)]
+    text = tables(Table(rows))
+    assert "| separation of a |" in text and "percent" not in text
 
 
 def test_named_points_have_their_names_in_the_place_of_severities():

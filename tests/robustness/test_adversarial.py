@@ -21,8 +21,9 @@ from monosem.learning.objectives import Contrastive
 from monosem.learning.optimizers import SGD, Constant
 from monosem.metrics.space import Dimensions
 from monosem.models.autoencoder import SparseAutoencoder
-from monosem.models.baselines import PCA, Pixels, RandomProjection
+from monosem.models.baselines import Pixels, RandomProjection
 from monosem.models.checkpoint import Checkpoint
+from monosem.models.fitted import PCA
 from monosem.models.representation import Embedding, Projection, Representation
 from monosem.probes.attacks import FGSM, PGD, look
 from monosem.probes.base import Probe

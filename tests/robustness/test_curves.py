@@ -322,7 +322,6 @@ def test_results_say_which_end_is_monosemantic_and_what_they_are():
         ({"name": "../x"}, "Experiment.name must be a folder's name"),
         ({"name": ""}, "Experiment.name must be a folder's name"),
         ({"curves": ()}, "Experiment.curves must hold at least one curve"),
-        ({"metrics": ()}, "Experiment.metrics must hold at least one metric"),
         (
             {"curves": (a_curve(LabelNoise(), (0.0,), name="a"),) * 2},
             "Experiment.curves must have different names, got a, a",

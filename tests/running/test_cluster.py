@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 
+from monosem.core.provenance import HANDED_OVER
 from monosem.running.tune import cluster
 from monosem.specs.errors import ClusterError
 
@@ -86,4 +87,5 @@ def test_workers_know_how_networks_are_compiled(made_up_ray, monkeypatch):
     made_up = made_up_ray(failures=0)
     with cluster(None, []):
         pass
-    assert made_up.started[0]["runtime_env"]["env_vars"] == {"MONOSEM_COMPILE": "1"}
+    told = made_up.started[0]["runtime_env"]["env_vars"]
+    assert told["MONOSEM_COMPILE"] == "1" and set(told) == {"MONOSEM_COMPILE", HANDED_OVER}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from made_up import Broken, Double, Leaf, graded
 
-from monosem.core.stage import closure
+from monosem.core.stage import closure, key
 from monosem.core.store import LogEntry, Store
 from monosem.running import progress
-from monosem.running.progress import SweepProgress, minutes
+from monosem.running.progress import ConsoleProgress, SweepProgress, Voice, minutes
 
 LEAF = Leaf(value=1, diary="")
 TRAINING = graded(1.0, 10)
@@ -82,11 +83,20 @@ def test_the_time_left_goes_by_finished_stages_of_the_kind(sweep, clock):
     assert sweep.seconds_left(clock.now) == pytest.approx(40)
 
 
+def test_a_stage_that_has_come_some_way_is_judged_by_its_own_pace(sweep, clock):
+    sweep.seconds[type(TRAINING)] = [10.0]
+    sweep.on_start(TRAINING)
+    clock.now += 60
+    sweep.on_log(TRAINING, LogEntry(2, 10, {}))
+    assert sweep.seconds_left(clock.now) == pytest.approx(240)
+
+
 def test_a_line_says_how_far_the_sweep_is_and_a_failure_is_said_at_once(sweep, clock, capsys):
     sweep.on_start(TRAINING)
     first = capsys.readouterr().err
     assert first == (
-        "0 s: 0 of 3 cells done, 1 running, 0 failed, time left not known yet (Graded 0%)\n"
+        "0 s: 0 of 3 cells done, 1 running, 0 failed, time left not known yet "
+        "(Graded of trained 0%)\n"
     )
     clock.now += 5
     sweep.on_log(TRAINING, LogEntry(5, 10, {}))
@@ -94,8 +104,60 @@ def test_a_line_says_how_far_the_sweep_is_and_a_failure_is_said_at_once(sweep, c
     sweep.on_failure(Broken(), "no luck (log: a.log)")
     news, state = capsys.readouterr().err.splitlines()
     assert news == "Broken() failed: no luck (log: a.log)"
-    assert state == "5 s: 0 of 3 cells done, 1 running, 1 failed, about 5 s left (Graded 50%)"
+    assert state == (
+        "5 s: 0 of 3 cells done, 1 running, 1 failed, about 5 s left (Graded of trained 50%)"
+    )
+    clock.now += 59
+    sweep.on_log(TRAINING, LogEntry(6, 10, {}))
+    assert capsys.readouterr().err == ""  # less than a minute later
+    clock.now += 1
+    sweep.on_log(TRAINING, LogEntry(6, 10, {}))
+    assert capsys.readouterr().err.startswith("1 min: 0 of 3 cells done")
 
 
 def test_seconds_are_rounded_to_minutes_from_one_minute_on():
     assert minutes(59) == "59 s" and minutes(61) == "1 min"
+
+
+# Of one experiment, in a log
+
+
+def of_one(tmp_path, **voice):
+    missing = [TRAINING, LEAF]
+    return ConsoleProgress(missing, Store(tmp_path), Voice(**voice))
+
+
+def train(progress, clock, seconds):
+    """A training of so many seconds, two steps a second."""
+    steps = 2 * seconds
+    progress.on_start(TRAINING)
+    for step in range(1, steps + 1):
+        clock.now += 0.5
+        progress.on_step(TRAINING, step, steps, 64 * step, torch.tensor(0.25))
+    progress.on_end(TRAINING)
+
+
+def test_a_log_has_at_most_one_line_a_minute_with_what_runs_and_the_time_left(
+    clock, tmp_path, capsys
+):
+    train(of_one(tmp_path), clock, 300)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("2 min: 0 of 2 stages done, Graded(")
+    assert "step 240 of 600, loss 0.2500, 128 inputs/s, about 3 min left" in lines[1]
+
+
+def test_a_short_run_has_one_line_that_says_what_it_cost(clock, tmp_path, capsys):
+    progress = of_one(tmp_path)
+    progress.store = type("Full", (), {"has": lambda self, stage: stage is TRAINING})()
+    train(progress, clock, 50)
+    progress.close()
+    assert capsys.readouterr().err == "1 stage computed in 50 s (Graded 50 s)\n"
+
+
+def test_quiet_says_nothing_and_verbose_names_every_stage_with_its_key(clock, tmp_path, capsys):
+    train(of_one(tmp_path, quiet=True), clock, 300)
+    assert capsys.readouterr().err == ""
+    train(of_one(tmp_path, verbose=True), clock, 40)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5 and lines[-1].endswith(f": 40.0 s, {key(TRAINING)}")

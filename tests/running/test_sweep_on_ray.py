@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,7 +118,8 @@ def test_a_sweep_leaves_a_figure_for_each_curve_a_summary_and_nothing_of_ray_s(d
     folder, out = done
     names = {path.name.split(".out")[0] for path in (folder / "runs" / "tiny").iterdir()}
     figures = {"curves.png", "label_noise.png", "gaussian.png"}
-    texts = {"curves.csv", "summary.md", "events", "cells.txt"}
+    texts = {"curves.csv", "summary.md", "index.html", "events", "cells.txt", "sweep.gin"}
+    texts |= {"provenance.json"}
     assert {name for name in names if not name.startswith("gallery")} == figures | texts | CELLS
     assert "gallery.html" in names
     summary = (folder / "runs" / "tiny" / "summary.md").read_text()
@@ -131,6 +134,16 @@ def test_a_sweep_leaves_a_figure_for_each_curve_a_summary_and_nothing_of_ray_s(d
         assert text in summary
     assert f"tensorboard --logdir {folder / 'runs' / 'tiny'}" in out.stdout
     assert f"4 cells, {STAGES} of {STAGES} stages to compute" in out.stderr
+
+
+def test_the_record_names_all_stages_and_workers_know_commit_and_command(done):
+    record = json.loads((done[0] / "runs" / "tiny" / "provenance.json").read_text())
+    assert record["complete"] and len(record["stages"]) == STAGES
+    for place in record["stages"]:
+        made = json.loads((done[0] / "store" / place / "spec.json").read_text())["made"]
+        assert (made["code"], made["command"]) == (record["code"], record["command"])
+    cost = done[1].stderr.splitlines()[-1]
+    assert re.match(rf"cost: .* for {STAGES} of {STAGES} stages \(.*Pretrain", cost)
 
 
 def test_tensorboard_reads_one_run_for_each_cell_with_hparams_and_the_sweep_s_figures(done):

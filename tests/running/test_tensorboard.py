@@ -5,11 +5,15 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import torch
 from made_up import Double, Leaf, graded
+from pytest import approx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_sae import tiny_sae
 
 from monosem.core.stage import Stage, closure
 from monosem.core.store import LogEntry, Store
+from monosem.metrics.firing import densities
 from monosem.running.tensorboard import LiveTensorBoard, TensorBoardWriter
 
 ONE, TWO = (Leaf(value=value, diary="/dev/null") for value in (1, 2))
@@ -37,6 +41,25 @@ def test_stages_of_one_name_are_numbered_in_their_order(tmp_path):
         for stage in (TWO, ONE):
             writer.on_log(stage, LogEntry(1, 1, {"value": float(stage.value)}))
     assert scalars(tmp_path) == {"value/leaf": [(1, 1.0)], "value/leaf~2": [(1, 2.0)]}
+
+
+def test_an_autoencoder_has_a_histogram_of_how_often_its_latents_fire_at_every_epoch(tmp_path):
+    sae = tiny_sae()
+    counts = [torch.tensor([0] * (31 - often) + [5] * often + [200]) for often in (10, 20)]
+    with closing(TensorBoardWriter(tmp_path, [sae])) as writer:
+        for epoch, fired in enumerate(counts, 1):
+            writer.on_log(sae, LogEntry(epoch, 2, densities(fired, 1000)))
+    events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0}).Reload()  # all
+    (tag,) = events.Tags()["histograms"]
+    assert tag == "sparse_autoencoder/log10_of_firing_rate"
+    for often, event in zip((10, 20), events.Histograms(tag), strict=True):
+        drawn = event.histogram_value
+        # Never fired: below 1e-5. 5 of 1000 are in the decade from 1e-3, 200 in that from 1e-1.
+        assert drawn.bucket_limit == [-5, -4, -3, -2, -1, 0]
+        assert drawn.bucket == approx([31 - often, 0, 0, often, 0, 1])
+        assert (drawn.min, drawn.max, drawn.num) == approx((-6, 0, 32))
+        assert drawn.sum == approx(-5.5 * (31 - often) - 2.5 * often - 0.5)
+    assert [event.step for event in events.Histograms(tag)] == [1, 2]
 
 
 def test_what_was_told_live_is_not_replayed_and_what_is_not_there_neither(tmp_path):

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.usefixtures("in_root")
 BASELINES = {f"sweeps/{path.name}": "simclr" for path in sorted((ROOT / "sweeps").glob("*.gin"))}
 del BASELINES["sweeps/text.gin"]  # needs a model and an archive: test_text_sweep.py
 BASELINES |= {"gin/toy.gin": "polysemantic", "sweeps/autoencoders.gin": "top_k"}
+BASELINES["sweeps/autoencoders_fashion.gin"] = "fashion_top_k"
 FEW_SHAPES = ["Shapes.train = 1000", "Shapes.test = 100", "few_shot/Curve.severities = (1,)"]
-SMALL = {"shapes": FEW_SHAPES}  # as drawing ten thousand takes long
+SMALL = {"shapes": FEW_SHAPES, "axes_shapes": FEW_SHAPES}  # as drawing ten thousand takes long
 
 WRONG = [  # what is typed, and what is said
     (

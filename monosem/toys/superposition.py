@@ -97,6 +97,14 @@ class TwoFeatures(ImageDataset):
         )
 
 
+def two_features_mismatch(data: Dataset) -> str | None:
+    """Why data are not two features, if they are not: 'must have images of ...'."""
+    shape = data.sample_shape
+    if shape == (2, 1, 1):
+        return None
+    return f"must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got {shape}"
+
+
 class Toys(nn.Module):
     """Several toys trained side by side: h = W x, x' = relu(W^T h + b).
 
@@ -162,12 +170,7 @@ class Superposition(Learning, Representation):
         return 1
 
     def incompatibility(self, data: Dataset) -> str | None:
-        shape = data.sample_shape
-        if shape == (2, 1, 1):
-            return None
-        return (
-            f"must have images of 2 channels and one pixel, (2, 1, 1), as TwoFeatures, got {shape}"
-        )
+        return two_features_mismatch(data)
 
     def stand_in(self) -> Artifact:
         return {"weight": torch.ones(1, 2), "bias": torch.zeros(2)}

@@ -14,9 +14,9 @@ from monosem.core.stage import key
 from monosem.core.store import Store
 from monosem.datasets.digits import Digits
 from monosem.learning.optimizers import Adam
-from monosem.models.toy import Superposition, Toys, TwoFeatures, draw_features, orient
 from monosem.specs.load import load
 from monosem.specs.study import read
+from monosem.toys.superposition import Superposition, Toys, TwoFeatures, draw_features, orient
 
 SEEDS = range(4)
 REGIMES = {"polysemantic": 0.1, "monosemantic": 1.0}

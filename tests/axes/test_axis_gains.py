@@ -7,11 +7,15 @@ import io
 import math
 
 import pytest
+import scipy.stats
 from made_rows import row
 from matplotlib.image import imread
 
+from monosem.axes.gains import AxisGains, Place
+from monosem.axes.report import axis_report
 from monosem.core.fields import FieldError
-from monosem.results.axis_gains import AxisGains, Place, axis_report
+from monosem.figures.axis_curves import draw_curves
+from monosem.results.rows import MONOSEMANTICITY
 from monosem.results.stats import holm
 from monosem.results.table import Table
 from monosem.running import run_folder
@@ -75,8 +79,16 @@ def test_a_gain_is_as_is_less_the_mean_of_all_rotations_paired_by_seed_and_draw(
         assert report.gains[place(kind, "Tree", "simclr")].mean == pytest.approx(-0.9)
         gain = report.gains[place(kind, "Tree", "ncl")]
         assert gain.mean == pytest.approx(7.1)
-        assert gain.half == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-3)
         assert (gain.seeds, gain.repeats) == (3, 2)
+        # Means of the two rotations are 2 apart: the variance of their mean is 1, one degree of
+        # freedom. Draws have no spread, so that nothing is added to it.
+        assert gain.half == pytest.approx(scipy.stats.t.ppf(0.975, 1), rel=1e-6)
+
+
+def test_one_rotation_adds_no_variance_and_several_alike_ones_add_none_either():
+    for turns in (("0",), ("0", "0")):
+        gain = axis_report(Table(made_rows(turns)), ASKED).gains[place("clean", "Tree", "ncl")]
+        assert gain.half == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-3)
 
 
 def test_a_learner_that_sees_no_axes_gains_exactly_nothing_and_has_no_p(report):
@@ -128,9 +140,9 @@ def test_p_is_corrected_for_all_numbers_of_the_table_by_severities_and_means_apa
 
 def test_the_report_says_what_was_subtracted_from_what(report):
     assert "accuracy on features as they are less accuracy on rotated ones" in report.text
-    assert "over 3 seeds x 2 draws" in report.text
+    assert "over 3 seeds x 2 draws x 2 rotations" in report.text
     assert "+10.0 = +2.0 geometry, +8.0 axes" in report.text
-    assert "| Tree    | label_noise | -0.9 ± 0.2" in report.text
+    assert "| Tree    | label_noise | -0.9 ±" in report.text
 
 
 def test_every_number_is_in_the_csv(report):
@@ -138,6 +150,81 @@ def test_every_number_is_in_the_csv(report):
     assert len(lines) == len(report.gains) + 3 * len(report.parts)
     gains = [line for line in lines if line["number"] == "axis_gain"]
     assert {float(line["mean"]) for line in gains if line["learner"] == "Ridge"} == {0.0}
+
+
+def swept_rows():
+    """Autoencoders of ten k, whose tree gains k points, with a measure that falls with k."""
+    rows = []
+    for k in map(str, range(1, 11)):
+        for name, gain, turns in (("sae", int(k), ({},)), ("turned", 0, TWO_TURNS)):
+            for turn in turns:
+                value_of = lambda seed, gain=gain: 60.0 + gain + 0.01 * seed  # noqa: E731
+                rows += accuracies(name, "Tree", value_of, {"TopK.k": k, **turn})
+        rows += [
+            row(
+                1 / int(k),
+                {"Curve.probe": "Tree", "TopK.k": k, "Pretrain.seed": str(seed)},
+                experiment="sae",
+                curve=MONOSEMANTICITY,
+                severity=0.0,
+                metric="purity",
+            )
+            for seed in range(3)
+        ]
+    return rows
+
+
+TWO_TURNS = ({"rotation": "0"}, {"rotation": "1"})
+SWEPT = AxisGains(
+    pairs=(("sae", "turned"),),
+    curves=("label_noise",),
+    drawn=("label_noise",),
+    measures=("purity",),
+)
+
+
+def test_every_value_of_another_swept_binding_is_an_encoder_with_rotations_of_its_own():
+    gains = axis_report(Table(swept_rows()), SWEPT).gains
+    for k in range(1, 11):
+        assert gains[place("clean", "Tree", f"sae, k {k}")].mean == pytest.approx(k)
+
+
+def test_gains_are_correlated_with_measures_over_all_encoders():
+    text = axis_report(Table(swept_rows()), SWEPT).text
+    assert "over 30 encoders of 10 kinds" in text
+    assert "| -1.00 (" in text
+
+
+def test_a_curve_is_drawn_by_severity_or_by_bits_as_it_is_and_rotated(tmp_path):
+    drawn = axis_report(Table(swept_rows()), SWEPT)
+    lines = {(line.encoder, line.turn): line for line in drawn.lines}
+    assert len(lines) == 20
+    assert [x for x, _ in lines["sae, k 3", "as they are"].points] == [0.0, 0.4, 0.8]
+    bits = [
+        each._replace(metric="coded_bits", value=100 - 50 * each.severity)
+        for each in swept_rows()
+        if each.curve == "label_noise"
+    ]
+    with_bits = axis_report(Table([*swept_rows(), *bits]), SWEPT)
+    line = with_bits.lines[0]
+    assert line.bits and [x for x, _ in line.points] == [60.0, 80.0, 100.0]
+    draw_curves(with_bits.lines[:4], tmp_path / "curves.png")
+    assert imread(tmp_path / "curves.png").std() > 0.01
+
+
+def test_a_third_experiment_of_a_pair_is_drawn_in_every_panel():
+    rows = made_rows()
+    rows += [
+        each._replace(experiment="parts", swept=(("Pretrain.seed", "0"),))
+        for each in rows
+        if each.experiment == "ncl" and dict(each.swept)["Curve.probe"] == "Tree"
+    ]
+    asked = AxisGains(
+        pairs=(("ncl", "ncl_rotated", "parts"),), curves=("label_noise",), drawn=("label_noise",)
+    )
+    thirds = [line for line in axis_report(Table(rows), asked).lines if line.turn == "third"]
+    assert {line.encoder for line in thirds} == {"ncl"}
+    assert {line.learner for line in thirds} == {"Ridge", "Tree"}
 
 
 def test_experiments_without_a_rotated_one_are_left_out():
@@ -160,10 +247,11 @@ def test_both_figures_and_the_csv_are_written(report, tmp_path):
     ("fields", "complaint"),
     [
         ({"pairs": ()}, "AxisGains.pairs must hold at least one, got"),
-        ({"pairs": (("a", "a"),)}, "AxisGains.pairs must be of two experiments each, got 'a'"),
+        ({"pairs": (("a", "a"),)}, "AxisGains.pairs must be of two or three experiments each, got"),
         ({"curves": ("x", "x")}, "AxisGains.curves must differ from one another"),
+        ({"drawn": ("y",)}, "AxisGains.drawn must be among AxisGains.curves, got 'y'"),
     ],
-    ids=["none", "itself", "twice"],
+    ids=["none", "itself", "twice", "elsewhere"],
 )
 def test_impossible_questions_are_refused(fields, complaint):
     with pytest.raises(FieldError, match=complaint):
