@@ -51,13 +51,6 @@ Gallery.images = 4
 
 
 PATIENCE = 900  # seconds after which a test gives up on a process; nothing is measured
-ON_RAY = ("test_tune.py", "test_sweep_on_ray.py")  # they share one Ray, which a worker starts
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests of one file go to one worker (pytest-xdist), as they share what is costly to make."""
-    group = "ray" if item.path.name in ON_RAY else str(item.path.relative_to(ROOT))
-    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from conftest import ROOT, here, tiny_pretrain
 from PIL import Image
 from samples import random_pixels
 
-from monosem import cli
+from monosem.cli import entry
 from monosem.core import store as store_module
 from monosem.core.files import lock, write_text
 from monosem.core.signals import Terminated, ended_by_sigterm
@@ -106,7 +106,7 @@ def test_sigterm_ends_a_training_in_the_step_and_it_goes_on_with_the_same_bits(t
 
 def test_sigterm_exits_143_and_says_that_the_same_command_goes_on(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "run", lambda flags: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(entry, "run", lambda flags: os.kill(os.getpid(), signal.SIGTERM))
     out = here(capsys, "--gin", "gin/ncl.gin")
     assert out.returncode == 143
     assert "terminated; the same command goes on" in out.stderr and "Traceback" not in out.stderr

@@ -201,12 +201,13 @@ def _renamed(name: str, named: Mapping[str, str]) -> str:
 
 def _nearest_prefix(given: Tensors, wanted: Tensors) -> str:
     """The prefix under which most of the wanted names are; '' where that is none or few."""
-    names = {name.removeprefix("backbone.") for name in wanted if not counts_from_zero(name)}
+    names = {name for name in wanted if not counts_from_zero(name)}
     found: Counter[str] = Counter()
     for theirs in given:
         parts = theirs.split(".")
         for depth in range(min(DEEPEST, len(parts) - 1) + 1):
-            if ".".join(parts[depth:]) in names:
+            rest = ".".join(parts[depth:])
+            if names & {rest, f"backbone.{rest}"}:
                 found["".join(f"{part}." for part in parts[:depth])] += 1
     (prefix, count), *_ = [*found.most_common(1), ("", 0)]
     return prefix if 2 * count > len(names) else ""

@@ -78,18 +78,23 @@ def _check_together(parser: Parser, flags: argparse.Namespace) -> None:
     """Refuse flags that do not go with what is asked for."""
     values = vars(flags)
     typed = [name for name in values if values[name] != parser.get_default(name)]
-    for action, (allowed, reason) in ALONE.items():
-        if action in typed and set(typed) - {action, *allowed}:
-            company = f"goes only with {_listed(allowed)}"
-            wanted = company if allowed else "goes with no other flag"
-            parser.error(f"{_flag(action)} {wanted}: {reason}")
+    for action in [name for name in ALONE if name in typed]:
+        _check_company(parser, action, set(typed) - {action})
     if flags.plan and (flags.table or flags.figures):
         parser.error("--table and --figures go with results, and --plan has none")
-    for name in ("older", "forget", "yes"):
-        if name in typed and not flags.prune:
-            parser.error(f"{_flag(name)} goes only with --prune")
+    of_prune = [name for name in ("older", "forget", "yes") if name in typed]
+    if of_prune and not flags.prune:
+        parser.error(f"{_flag(of_prune[0])} goes only with --prune")
     if not flags.files and not set(typed) & ALONE.keys():
         parser.error("--gin FILE is needed")
+
+
+def _check_company(parser: Parser, action: str, others: set[str]) -> None:
+    """Refuse other flags beside what is asked for without a spec."""
+    allowed, reason = ALONE[action]
+    if others - {*allowed}:
+        wanted = f"only with {_listed(allowed)}" if allowed else "with no other flag"
+        parser.error(f"{_flag(action)} goes {wanted}: {reason}")
 
 
 def _listed(names: Sequence[str]) -> str:

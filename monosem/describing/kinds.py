@@ -16,6 +16,7 @@ from monosem.code_losses.base import CodeLoss
 from monosem.common_corruptions.base import CommonCorruption
 from monosem.corruptions.base import Corruption
 from monosem.data.dataset import Augmentation, Dataset
+from monosem.data.holdout import Holdout
 from monosem.data.tokens import Tokenizer
 from monosem.evaluation.experiment import Experiment, Gallery
 from monosem.language.harm import Judge
@@ -91,6 +92,7 @@ KINDS = (
         "sweep", "specs times a grid, and what is asked of it",
         (Sweep, Scheduler, Goal, Bound, Claim, AxisGains),
     ),
+    PartKind("split", "how one folder of classes is split", (Holdout,)),
     PartKind("space", "values of an axis that are drawn", (Space,)),
 )  # fmt: skip
 OTHER = PartKind("other", "a class from outside", (object,))

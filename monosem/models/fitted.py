@@ -60,7 +60,7 @@ class Mapped(Representation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted(Stage, Representation):
+class FittedMap(Stage, Representation):
     """A linear map of features, fitted to those of the training split without labels.
 
     encoder: the representation whose features are mapped.
@@ -114,7 +114,7 @@ class Fitted(Stage, Representation):
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class Standardised(Fitted):
+class Standardised(FittedMap):
     """Every dimension with mean 0 and deviation 1 on the training split.
 
     A dimension without variance there is 0.
@@ -126,7 +126,7 @@ class Standardised(Fitted):
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class Whitened(Fitted):
+class Whitened(FittedMap):
     """Uncorrelated dimensions of mean 0 and deviation 1, as near as can be to those of the encoder.
 
     The map is C^(-1/2), C the covariance on the training split: of all maps that whiten, the one
@@ -146,7 +146,7 @@ def _inverse_root(variances: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compression(Fitted, Mapped):
+class Compression(FittedMap, Mapped):
     """A fitted map to fewer dimensions.
 
     features: the number of dimensions after the map.

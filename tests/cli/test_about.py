@@ -53,7 +53,7 @@ def test_the_script_is_one_that_its_shell_takes(shell):
 
 WRONG = [
     (["--describe", "LabelNoize"], "there is nothing called LabelNoize; did you mean LabelNoise?"),
-    (["--describe", "TopK", "--gin", "gin/ncl.gin"], "--describe goes alone"),
+    (["--describe", "TopK", "--gin", "gin/ncl.gin"], "--describe goes with no other flag"),
     (["--completion", "fish"], "invalid choice: 'fish'"),
     (["--grid", "TopK.k = (2, 4)"], "--gin FILE is needed"),
     (["--gin", "gin/ncl.gin", "--seeds", "0"], "must be above 0, got 0"),

@@ -20,8 +20,9 @@ from monosem.corruptions.input_noise import GaussianNoise
 from monosem.corruptions.label_noise import LabelNoise
 from monosem.datasets.digits import Digits
 from monosem.metrics.neighbours import precision_at
-from monosem.models.baselines import PCA, Pixels
+from monosem.models.baselines import Pixels
 from monosem.models.features import Features
+from monosem.models.fitted import PCA
 from monosem.robustness.dimensions import ChosenDimensions
 
 DATA = Digits(size=8)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("in_root")
 CONTROLS = sorted(path.name for path in (ROOT / "gin" / "controls").glob("*.gin"))
 FILES = {f"gin/{name}.gin": name for name in ("simclr", "ncl", "sae", "sae_l1")}
 FILES |= {f"gin/controls/{file}": f"simclr_{file.removesuffix('.gin')}" for file in CONTROLS}
+FILES["gin/controls/ncl_rotated_relu.gin"] = "ncl_rotated_relu"  # of another encoder
 # the others: test_settings.py, test_study.py
 
 WRONG = [  # what is typed, and what is said
