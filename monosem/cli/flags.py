@@ -23,6 +23,7 @@ ALONE = {
     "store_info": (("stores", "runs"), "it looks at what is there"),
     "prune": (("stores", "runs", "older", "forget", "yes"), "it computes nothing"),
 }  # what is asked for without a spec: the flags that go with it, and why no others
+OF_PRUNE = {"older", "forget", "yes"}
 SWEEP_FLAGS = ("address", "jobs", "cpus", "gpus")  # that a single experiment does not take
 SHELLS = ("bash", "zsh")
 TABLES = ("latex", "markdown", "csv")
@@ -82,9 +83,8 @@ def _check_together(parser: Parser, flags: argparse.Namespace) -> None:
         _check_company(parser, action, set(typed) - {action})
     if flags.plan and (flags.table or flags.figures):
         parser.error("--table and --figures go with results, and --plan has none")
-    of_prune = [name for name in ("older", "forget", "yes") if name in typed]
-    if of_prune and not flags.prune:
-        parser.error(f"{_flag(of_prune[0])} goes only with --prune")
+    if not flags.prune:
+        _refuse(parser, OF_PRUNE & {*typed}, "goes only with --prune")
     if not flags.files and not set(typed) & ALONE.keys():
         parser.error("--gin FILE is needed")
 
@@ -95,6 +95,11 @@ def _check_company(parser: Parser, action: str, others: set[str]) -> None:
     if others - {*allowed}:
         wanted = f"only with {_listed(allowed)}" if allowed else "with no other flag"
         parser.error(f"{_flag(action)} goes {wanted}: {reason}")
+
+
+def _refuse(parser: Parser, names: set[str], reason: str) -> None:
+    for name in sorted(names):
+        parser.error(f"{_flag(name)} {reason}")
 
 
 def _listed(names: Sequence[str]) -> str:
