@@ -1,6 +1,6 @@
 """What a study costs here, beside the reference's protocol, on equal encoders.
 
-    python -m benchmarks.study [--rounds 6] [--store DIR] [--specs gin/simclr.gin gin/ncl.gin gin/sae.gin]
+    python -m benchmarks.study [--rounds 6] [--store DIR] [--specs FILE ...]
 
 Here: the curves of an experiment and the features that they need, from trained encoders.
 The reference's protocol, written down as a baseline: one job for every severity and repeat, which
