@@ -57,11 +57,9 @@ class AxisGains(Part):
 
     def validate(self) -> None:
         for name in ("pairs", "curves"):
-            values = getattr(self, name)
-            if not values:
+            if not getattr(self, name):
                 self.refuse(name, "must hold at least one, got ()")
-            if len(set(values)) < len(values):
-                self.refuse(name, f"must differ from one another, got {values!r}")
+            self.refuse_repeated(name)
         for pair in self.pairs:
             if not (2 <= len(pair) <= 3 and len(set(pair)) == len(pair)):
                 self.refuse("pairs", f"must be of two or three experiments each, got {pair!r}")

@@ -198,7 +198,7 @@ def _add_store_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--older",
         metavar="DAYS",
-        type=day_count,
+        type=from_zero,
         help="with --prune: free what was made longer ago instead, whoever needs it",
     )
     group.add_argument(
@@ -257,7 +257,7 @@ def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gpus",
         metavar="X",
-        type=gpu_count,
+        type=from_zero,
         help="GPUs of a trial; .25 lets four share one (default: 1 where there are any)",
     )
 
@@ -340,20 +340,15 @@ def cpu_count(text: str) -> float:
     return count
 
 
-def gpu_count(text: str) -> float:
-    count = float(text)
-    _check_amount(0 <= count < 1e6, f"0 or more, got {text}")
-    return count
-
-
-def day_count(text: str) -> float:
-    days = float(text)
-    _check_amount(0 <= days < 1e6, f"0 or more, got {text}")
-    return days
+def from_zero(text: str) -> float:
+    """GPUs, or days."""
+    number = float(text)
+    _check_amount(0 <= number < 1e6, f"0 or more, got {text}")
+    return number
 
 
 job_count.__name__ = "whole number"  # argparse says it of text that is none
-cpu_count.__name__ = gpu_count.__name__ = day_count.__name__ = "number"
+cpu_count.__name__ = from_zero.__name__ = "number"
 
 
 def _check_amount(is_allowed: bool, wanted: str) -> None:

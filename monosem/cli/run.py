@@ -57,11 +57,11 @@ def _usable_stores(flags: argparse.Namespace, spec: Spec | Study) -> list[Path]:
     if not is_read_only(folders[0]):
         usable_folder(folders[0], "--store")
         return folders
-    from monosem.core.stage import plan
+    from monosem.core.stage import missing_stages
     from monosem.core.store import Store
 
     stages = [stage for cell in spec.experiments.values() for stage in cell.stages]
-    if missing := sum(map(len, plan(stages, Store(folders).has))):
+    if missing := len(missing_stages(stages, Store(folders).has)):
         raise UsageError(
             f"--store: the folder {folders[0]} cannot be written to, and {missing} stages are "
             "missing; name one that can be in front of it"

@@ -284,6 +284,12 @@ class Part:
         """
         return None
 
+    def refuse_repeated(self, field: str) -> None:
+        """Refuse a tuple that holds something twice."""
+        values = getattr(self, field)
+        if len(set(values)) < len(values):
+            self.refuse(field, f"must differ from one another, got {values!r}")
+
     def refuse(self, field: str, reason: str) -> typing.NoReturn:
         """Raise a FieldError of one of its fields.
 

@@ -182,6 +182,11 @@ def plan(stages: Sequence[Stage], is_done: Callable[[Stage], bool]) -> list[list
     return waves
 
 
+def missing_stages(stages: Sequence[Stage], is_done: Callable[[Stage], bool]) -> list[Stage]:
+    """Those of `plan`, wave by wave."""
+    return [stage for wave in plan(stages, is_done) for stage in wave]
+
+
 def group_shared(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
     """Groups of stages with equal `shared_work`, in order of appearance; most are single stages."""
     groups: dict[Hashable, list[Stage]] = {}

@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from matplotlib.lines import Line2D
 
 from monosem.axes.gains import AS_IS, DrawnLine
-from monosem.figures.axis_gains import SHADES
+from monosem.figures.axis_gains import SHADES, encoder_handles, legend_beside
 from monosem.figures.style import MARKERS, open_frame, save
 from monosem.results.stats import is_logarithmic
 
@@ -82,21 +82,9 @@ def _draw_line(panel: Any, line: DrawnLine, encoder: int, style: str) -> None:
 
 
 def _legend(panel: Any, encoders: Sequence[str], turns: Sequence[str]) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=SHADES[index % len(SHADES)],
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=4,
-            label=encoder,
-        )
-        for index, encoder in enumerate(encoders)
-    ]
+    handles = encoder_handles(encoders, 4)
     handles += [
         Line2D([], [], color="#555555", linestyle=style, label=turn)
         for turn, style in zip(turns, STYLES, strict=False)
     ]
-    panel.legend(
-        handles=handles, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1)
-    )
+    legend_beside(panel, handles)

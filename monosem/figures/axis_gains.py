@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot
+from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -43,7 +44,7 @@ def draw_gains(gains: Mapping[Place, Estimate], path: Path) -> None:
                     _draw_dot(panel, gain, height, index)
         _finish_panel(panel, kind, learners)
         panel.set_xlabel("axis gain (points)")
-    _legend(panels[0][-1], encoders)
+    legend_beside(panels[0][-1], encoder_handles(encoders, 4.5))
     save(figure, "Accuracy as it is less rotated; filled where p < .05, corrected", path)
 
 
@@ -87,20 +88,17 @@ def draw_decomposition(parts: Mapping[Place, Decomposition], path: Path) -> None
         panels[0].set_ylabel(encoder, fontsize="large")
     for panel in grid[-1]:
         panel.set_xlabel("difference (points)")
-    handles = [
-        Rectangle((0, 0), 1, 1, facecolor="#b9b9b9", edgecolor="#1b1b1b"),
-        Rectangle((0, 0), 1, 1, facecolor="#d95f02", edgecolor="#1b1b1b", hatch="////"),
-        Line2D([], [], color="#1b1b1b", marker="D", markersize=4, linestyle=""),
+    handles: list[Artist] = [
+        _patch("geometry (rotated)", "#b9b9b9", ""),
+        _patch("axes", "#d95f02", "////"),
+        Line2D([], [], color="#1b1b1b", marker="D", markersize=4, linestyle="", label="sum"),
     ]
-    grid[0][-1].legend(
-        handles,
-        ["geometry (rotated)", "axes", "sum"],
-        frameon=False,
-        fontsize="small",
-        loc="upper left",
-        bbox_to_anchor=(1, 1),
-    )
+    legend_beside(grid[0][-1], handles)
     save(figure, "What the difference to the first encoder is made of, 95 % intervals", path)
+
+
+def _patch(label: str, color: str, hatch: str) -> Rectangle:
+    return Rectangle((0, 0), 1, 1, facecolor=color, edgecolor="#1b1b1b", hatch=hatch, label=label)
 
 
 def _draw_parts(panel: Any, part: Decomposition, row: int) -> None:
@@ -146,18 +144,26 @@ def _offset(index: int, count: int) -> float:
     return (index + 0.5) / count - 0.5
 
 
-def _legend(panel: Any, encoders: Sequence[str]) -> None:
-    handles = [
+def encoder_handles(encoders: Sequence[str], size: float) -> list[Line2D]:
+    """For a legend: the colour and the marker of every encoder, as all figures of axes have them.
+
+    size: of the markers, in points.
+    """
+    return [
         Line2D(
             [],
             [],
             color=SHADES[index % len(SHADES)],
             marker=MARKERS[index % len(MARKERS)],
-            markersize=4.5,
+            markersize=size,
             label=encoder,
         )
         for index, encoder in enumerate(encoders)
     ]
+
+
+def legend_beside(panel: Any, handles: Sequence[Artist]) -> None:
+    """A legend of labelled handles, to the right of a panel."""
     panel.legend(
         handles=handles, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1)
     )

@@ -122,12 +122,8 @@ def store_report(root: Path, runs: Sequence[RunFolder]) -> str:
 
 
 def _kinds_table(kept: Sequence[StoredFolder], needed: Needs) -> str:
-    kinds: dict[str, list[StoredFolder]] = {}
-    for one in kept:
-        kinds.setdefault(one.kind, []).append(one)
-    ranked = sorted(kinds.items(), key=lambda item: -_total(item[1]))
     body = []
-    for kind, own in ranked:
+    for kind, own in _by_kind(kept):
         free = unneeded(own, needed)
         places = {one.place for one in own}
         runs = [name for name, wanted in needed.of_runs.items() if wanted & places]
@@ -152,6 +148,14 @@ def _runs_table(kept: Sequence[StoredFolder], needed: Needs) -> str:
             (name, f"{found} of {len(places)}", size_text(_total(there)), size_text(_total(alone)))
         )
     return markdown_table(["run", "artifacts here", "size", "its alone"], body) if body else ""
+
+
+def _by_kind(folders: Iterable[StoredFolder]) -> list[tuple[str, list[StoredFolder]]]:
+    """Folders of each kind of stage, the largest kind first."""
+    kinds: dict[str, list[StoredFolder]] = {}
+    for one in folders:
+        kinds.setdefault(one.kind, []).append(one)
+    return sorted(kinds.items(), key=lambda item: -_total(item[1]))
 
 
 def _few(names: Sequence[str]) -> str:
@@ -179,10 +183,6 @@ def choice_table(chosen: Sequence[StoredFolder], places: set[str]) -> str:
 
     places: what runs need, which would be computed again for them.
     """
-    kinds: dict[str, list[StoredFolder]] = {}
-    for one in chosen:
-        kinds.setdefault(one.kind, []).append(one)
-    ranked = sorted(kinds.items(), key=lambda item: -_total(item[1]))
     body = [
         (
             kind,
@@ -190,7 +190,7 @@ def choice_table(chosen: Sequence[StoredFolder], places: set[str]) -> str:
             size_text(_total(own)),
             str(sum(one.place in places and one.state != DAMAGED for one in own)),
         )
-        for kind, own in ranked
+        for kind, own in _by_kind(chosen)
     ]
     return markdown_table(["kind of stage", "to free", "size", "of them needed"], body)
 

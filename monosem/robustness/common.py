@@ -111,11 +111,9 @@ class CommonCorruptions(Series):
     def validate(self) -> None:
         super().validate()
         for field in ("corruptions", "severities"):
-            values = getattr(self, field)
-            if not values:
+            if not getattr(self, field):
                 self.refuse(field, "must hold at least one, got ()")
-            if len(set(values)) < len(values):
-                self.refuse(field, f"must differ from one another, got {values}")
+            self.refuse_repeated(field)
 
     def preflight(self) -> None:
         if problem := self.data.problem() or self.encoder.incompatibility(self.data):

@@ -175,8 +175,7 @@ class SeverityCurve(Series):
         largest = max(map(abs, self.severities))
         if largest > LARGEST_SEVERITY:
             self.refuse("severities", f"must be at most 1e9, got {largest:g}")
-        if len(set(self.severities)) < len(self.severities):
-            self.refuse("severities", f"must differ from one another, got {self.severities}")
+        self.refuse_repeated("severities")
 
     def preflight(self) -> None:
         if problem := self.data.problem() or self.encoder.incompatibility(self.data):

@@ -19,7 +19,7 @@ from torch import Tensor
 from monosem.checkpoints import saelens
 from monosem.core.files import lock
 from monosem.core.run_record import begin, cost_line, finish, is_recorded
-from monosem.core.stage import Stage, closure, group_shared, key, plan, title
+from monosem.core.stage import Stage, closure, group_shared, key, missing_stages, plan, title
 from monosem.core.store import Store
 from monosem.data.counts import describe_splits
 from monosem.data.dataset import Dataset, SplitName
@@ -141,7 +141,7 @@ def run_experiment(
     store = Store(root)
     with store.in_use():
         stages = closure(experiment.stages)
-        missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
+        missing = missing_stages(experiment.stages, store.has)
         voice.note(f"{experiment.name}: {len(missing)} of {len(stages)} stages to compute")
         tell_data([experiment], voice)
         update_run_folder(folder, experiment, spec.config, store, voice)
@@ -170,8 +170,7 @@ def tell_data(experiments: Iterable[Experiment], voice: Voice) -> None:
 
 
 def progress_of(experiment: Experiment, store: Store, voice: Voice) -> ConsoleProgress:
-    missing = [stage for wave in plan(experiment.stages, store.has) for stage in wave]
-    return ConsoleProgress(missing, store, voice)
+    return ConsoleProgress(missing_stages(experiment.stages, store.has), store, voice)
 
 
 def update_run_folder(

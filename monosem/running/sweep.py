@@ -17,7 +17,7 @@ from typing import NamedTuple
 from monosem.core.files import lock, write_text
 from monosem.core.identity import digest
 from monosem.core.run_record import Beginning, begin, cost_line, finish, is_recorded
-from monosem.core.stage import Stage, StageError, closure, group_shared, key, plan
+from monosem.core.stage import Stage, StageError, closure, group_shared, key, missing_stages, plan
 from monosem.core.store import Callback, LogEntry, Store
 from monosem.models.training import Learning, Training
 from monosem.running import sweep_folder
@@ -54,7 +54,7 @@ def run_sweep(study: Study, folder: Path, root: Path | Sequence[Path], options: 
     with lock(folder), store.in_use():
         state = SweepState(study, store, folder)
         missing = state.missing()
-        beginning = run_missing_trials(study, folder, store, options, state)
+        beginning = run_missing_trials(study, folder, store, options, state, missing)
         is_whole = sweep_folder.write(study, folder, store, state.failed, state.stopped)
         stages = all_stages(study)
         if beginning is not None:
@@ -65,13 +65,19 @@ def run_sweep(study: Study, folder: Path, root: Path | Sequence[Path], options: 
 
 
 def run_missing_trials(
-    study: Study, folder: Path, store: Store, options: RunOptions, state: SweepState
+    study: Study,
+    folder: Path,
+    store: Store,
+    options: RunOptions,
+    state: SweepState,
+    missing: Sequence[Stage],
 ) -> Beginning | None:
     """Run trials until no missing stage is left that can be computed.
 
+    missing: what `state.missing` says now.
+
     Returns when the run began; None where the folder says that all is there, and it is.
     """
-    missing = state.missing()
     if not state.todo():
         _report_size(study, missing, options.voice)
         sweep_folder.write_manifest(study, folder, options.voice)
@@ -211,7 +217,7 @@ class SweepState:
 
     def missing(self) -> list[Stage]:
         """The stages that are not in the store, upstream first."""
-        return [stage for wave in plan(self.wanted, self.store.has) for stage in wave]
+        return missing_stages(self.wanted, self.store.has)
 
     def todo(self) -> list[Group]:
         """The missing stages that can be computed, in groups.
