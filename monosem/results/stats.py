@@ -57,69 +57,25 @@ def estimate_over(samples: Sequence[Sample]) -> Estimate:
 
         value[t, s, r] = mean + c[t] + a[s] + b[r] + ac[t, s] + bc[t, r] + ab[s, r] + e[t, s, r]
 
-    The mean over the t of a unit has part of all of it but c, which all units share: the variance
-    of the mean of c, where it is above 0, is added to each of the variances of `estimate`. With one
+    As `estimate`, with Student's interval over the means of the t beside the others. With one
     sample it is that of the sample. Units that some sample lacks are left out.
     """
-    values = _complete_table(mean_sample(samples))
-    seeds = len(values)
-    repeats = len(values[0]) if values else 0
+    units = _complete_units(dict(enumerate(samples)))
+    tables = [_complete_table({unit: sample[unit] for unit in units}) for sample in samples]
+    seeds = len(tables[0])
+    repeats = len(tables[0][0]) if seeds else 0
     if not repeats:
         return Estimate(math.nan, math.nan, math.nan, seeds, 0)
-    squares = _two_way_squares(values)
-    variances = _variances_of_mean(squares)
-    shared = _shared_variance(samples) if len(samples) > 1 else None
-    if shared is not None:
-        variances += [_sum_of_variances(shared, own) for own in variances] or [shared]
-    candidates = [_student_interval(squares.mean, *variance) for variance in variances]
+    values = np.array(tables)
+    mean = float(values.mean())
+    candidates = [
+        _student_interval(mean, variance / values.size, freedom)
+        for variance, freedom in _variances(_mean_squares(values.squeeze()))
+    ]
     intervals = [interval for interval in candidates if interval is not None]
     half = max((interval.half for interval in intervals), default=math.nan)
     p = max((interval.p for interval in intervals), default=math.nan)
-    return Estimate(squares.mean, half, p, seeds, repeats)
-
-
-def _shared_variance(samples: Sequence[Sample]) -> tuple[float, float] | None:
-    """The variance of the mean of c in `estimate_over`, and its degrees of freedom.
-
-        (MS_t - MS_ts - MS_tr + MS_tsr) / (t s r)           Satterthwaite's
-
-    None where it is not above 0. Mean squares without a degree of freedom are left out.
-    """
-    units = set.intersection(*(set(sample) for sample in samples))
-    order = [unit for unit in samples[0] if unit in units]
-    tables = [_complete_table({unit: sample[unit] for unit in order}) for sample in samples]
-    values = np.array(tables)
-    t, s, r = values.shape
-    mean = values.mean()
-    of_t = values.mean((1, 2), keepdims=True) - mean
-    of_s, of_r = (
-        values.mean((0, 2), keepdims=True) - mean,
-        values.mean((0, 1), keepdims=True) - mean,
-    )
-    with_s = values.mean(2, keepdims=True) - mean - of_t - of_s
-    with_r = values.mean(1, keepdims=True) - mean - of_t - of_r
-    of_units = values.mean(0, keepdims=True) - mean - of_s - of_r
-    rest = values - mean - of_t - of_s - of_r - with_s - with_r - of_units
-    terms = [
-        (1, s * r * (of_t**2).sum(), t - 1),
-        (-1, r * (with_s**2).sum(), (t - 1) * (s - 1)),
-        (-1, s * (with_r**2).sum(), (t - 1) * (r - 1)),
-        (1, (rest**2).sum(), (t - 1) * (s - 1) * (r - 1)),
-    ]
-    squares = [(sign, total / freedom, freedom) for sign, total, freedom in terms if freedom]
-    variance = sum(sign * square for sign, square, _ in squares)
-    if variance <= 1e-24 * max(abs(mean), 1) ** 2:
-        return None
-    freedom = variance**2 / sum(square**2 / freedom for _, square, freedom in squares)
-    return float(variance / values.size), float(freedom)
-
-
-def _sum_of_variances(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Variances with their degrees of freedom, added (Satterthwaite, 1946)."""
-    total = one[0] + other[0]
-    if not total:
-        return 0.0, one[1]
-    return total, total**2 / (one[0] ** 2 / one[1] + other[0] ** 2 / other[1])
+    return Estimate(mean, half, p, seeds, repeats)
 
 
 def _complete_table(sample: Sample) -> list[list[float]]:
@@ -130,88 +86,62 @@ def _complete_table(sample: Sample) -> list[list[float]]:
     return [[sample[seed, repeat] for repeat in repeats] for seed in seeds]
 
 
-class _SumOfSquares(NamedTuple):
-    """A sum of squares and its degrees of freedom."""
+class _MeanSquare(NamedTuple):
+    """A sum of squares over its degrees of freedom.
 
-    total: float
+    factors: how many factors it is of: 1 for the means of one, 2 for an interaction of two.
+    value: in the unit of the values, squared.
+    freedom: its degrees of freedom, above 0.
+    """
+
+    factors: int
+    value: float
     freedom: int
 
-    @property
-    def mean(self) -> float:
-        return self.total / self.freedom
 
+def _mean_squares(values: Array) -> list[_MeanSquare]:
+    """Of a complete table without replication, for every set of its factors.
 
-class _TwoWaySquares(NamedTuple):
-    """The mean of a table (s, r) and its sums of squares, see `_two_way_squares`.
-
-    mean: of all values.
-    size: how many values there are, s * r.
-    seeds: between the means of seeds.
-    repeats: between the means of repeats.
-    rest: what neither explains.
+    The effect of a set is the mean over all other factors, less the effects of its subsets. Its
+    degrees of freedom are the product of (levels - 1); a factor of one level has none.
     """
-
-    mean: float
-    size: int
-    seeds: _SumOfSquares
-    repeats: _SumOfSquares
-    rest: _SumOfSquares
-
-
-def _two_way_squares(values: Sequence[Sequence[float]]) -> _TwoWaySquares:
-    """Sums of squares of a table (s, r) without replication.
-
-        seeds     r * sum over s of (row_mean[s] - mean)^2                              s - 1
-        repeats   s * sum over r of (column_mean[r] - mean)^2                           r - 1
-        rest      sum of (value[s, r] - row_mean[s] - column_mean[r] + mean)^2  (s - 1) (r - 1)
-
-    with degrees of freedom on the right.
-    """
-    s, r = len(values), len(values[0])
-    mean = sum(map(sum, values)) / (s * r)
-    row_means = [sum(row) / r for row in values]
-    column_means = [sum(column) / s for column in zip(*values, strict=True)]
-    residuals = [
-        value - row_mean - column_mean + mean
-        for row, row_mean in zip(values, row_means, strict=True)
-        for value, column_mean in zip(row, column_means, strict=True)
+    factors = range(values.ndim)
+    sets = [
+        chosen
+        for size in range(values.ndim + 1)
+        for chosen in itertools.combinations(factors, size)
     ]
-    between_seeds = r * sum((row_mean - mean) ** 2 for row_mean in row_means)
-    between_repeats = s * sum((column_mean - mean) ** 2 for column_mean in column_means)
-    return _TwoWaySquares(
-        mean=mean,
-        size=s * r,
-        seeds=_SumOfSquares(between_seeds, s - 1),
-        repeats=_SumOfSquares(between_repeats, r - 1),
-        rest=_SumOfSquares(sum(residual**2 for residual in residuals), (s - 1) * (r - 1)),
-    )
+    effects: dict[tuple[int, ...], Array] = {}
+    squares = []
+    for chosen in sets:
+        others = tuple(factor for factor in factors if factor not in chosen)
+        smaller = (effect for subset, effect in effects.items() if set(subset) < set(chosen))
+        effects[chosen] = values.mean(others, keepdims=True) - sum(smaller)
+        freedom = math.prod(values.shape[factor] - 1 for factor in chosen)
+        if chosen and freedom:
+            total = np.broadcast_to(effects[chosen] ** 2, values.shape).sum()
+            squares.append(_MeanSquare(len(chosen), float(total / freedom), freedom))
+    return squares
 
 
-def _variances_of_mean(squares: _TwoWaySquares) -> list[tuple[float, float]]:
-    """Estimates of the variance of the mean, each with its degrees of freedom.
+def _variances(squares: Sequence[_MeanSquare]) -> list[tuple[float, float]]:
+    """Estimates of the variance of the mean of n values, times n, with their degrees of freedom.
 
-        over seeds      MS_seeds / (s r)                               s - 1
-        over repeats    MS_repeats / (s r)                             r - 1
-        crossed         (MS_seeds + MS_repeats - MS_rest) / (s r)      Satterthwaite's
+        over the means of one factor    its MS                                    levels - 1
+        crossed                         MS of single factors - MS of pairs + MS of triples
+                                                                               Satterthwaite's
 
-    MS: a mean square, that is a sum of squares over its degrees of freedom.
+    MS: a mean square. The sum has alternating signs as an interaction is in the MS of each of its
+    factors, but in the mean once.
     """
-    ways = [square for square in (squares.seeds, squares.repeats) if square.freedom]
-    variances = [(square.mean / squares.size, float(square.freedom)) for square in ways]
-    if len(ways) < 2:
-        return variances
-    crossed = squares.seeds.mean + squares.repeats.mean - squares.rest.mean
-    # A negative variance component counts as 0; the larger mean square is then used alone.
-    if crossed > max(squares.seeds.mean, squares.repeats.mean):
-        freedom = _satterthwaite_freedom(crossed, squares)
-        variances.append((crossed / squares.size, freedom))
-    return variances
-
-
-def _satterthwaite_freedom(variance: float, squares: _TwoWaySquares) -> float:
-    """The degrees of freedom of a sum of mean squares (Satterthwaite, 1946)."""
-    parts = (squares.seeds, squares.repeats, squares.rest)
-    return variance**2 / sum(square.mean**2 / square.freedom for square in parts)
+    ways = [(square.value, float(square.freedom)) for square in squares if square.factors == 1]
+    crossed = sum((-1) ** (square.factors + 1) * square.value for square in squares)
+    # A negative variance component counts as 0; the largest mean square is then used alone.
+    if len(ways) > 1 and crossed > max(value for value, _ in ways):
+        freedom = crossed**2 / sum(square.value**2 / square.freedom for square in squares)
+        # Of three factors it may fall below 1, where no variance is estimated at all.
+        ways.append((crossed, max(freedom, 1.0)))
+    return ways
 
 
 class _Interval(NamedTuple):
