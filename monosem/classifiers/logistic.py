@@ -11,7 +11,7 @@ All problems of a group are solved in one batch (solvers.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -29,7 +29,7 @@ from monosem.probes.batched_probes import BatchedProbes, ProbeSpec
 
 # Of trials on held-out examples, and of what is kept: probabilities have two digits or more.
 TRIAL, FINAL = Stop(1e-3, 300), Stop(1e-5, 3000)
-SINGLE = 1e-5  # the least tolerance of a sparse problem that single precision is enough for
+SINGLE = 1e-5  # the least tolerance that single precision is enough for
 LARGEST_BATCH = 2**26  # numbers in the logits and in the memory of a batch of problems
 
 
@@ -71,6 +71,14 @@ class Group(NamedTuple):
         used = self.folds[problems.head] != problems.fold[:, None]
         used |= problems.fold[:, None] < 0
         return used.to(self.rows.dtype) / used.sum(1, keepdim=True)
+
+
+def in_turn(stop: Stop) -> Iterator[tuple[torch.dtype, Stop]]:
+    """Single precision, and from there double where that is not close enough."""
+    rough = stop._replace(tolerance=max(stop.tolerance, SINGLE))
+    yield torch.float32, rough
+    if rough.tolerance > stop.tolerance:
+        yield torch.float64, stop
 
 
 class MeanLoss:
@@ -214,19 +222,21 @@ class LogisticRegression(Logistic):
     answer is the same, and found in fewer steps.
     """
 
+    VERSION = 2
+
     penalties: Penalties = (1e-4, 1e-3, 1e-2, 1e-1)
 
     def minimise(self, group: Group, problems: Problems, stop: Stop) -> tuple[Tensor, Tensor]:
-        m = len(group.rows)
-        _, singular, right = torch.linalg.svd(group.rows.double(), full_matrices=False)
-        turned = group._replace(rows=group.rows @ right.T.to(group.rows.dtype))
-        curvature = singular.square() / (2 * m) + problems.penalty[:, None]
-        scale = curvature.rsqrt().to(group.rows.dtype)
-        loss = MeanLoss(turned, problems, scale, problems.penalty)
-        size = (len(singular) + 1) * group.classes
-        points = lbfgs(loss, group.rows.new_zeros(len(problems.head), size), stop)
-        shaped = points.reshape(len(points), -1, group.classes)
-        weight = right.T.to(points.dtype) @ (shaped[:, :-1] * scale[:, :, None])
+        m, rows = len(group.rows), group.rows.double()
+        _, singular, right = torch.linalg.svd(rows, full_matrices=False)
+        turned = group._replace(rows=rows @ right.T)
+        scale = (singular.square() / (2 * m) + problems.penalty[:, None]).rsqrt()
+        points = rows.new_zeros(len(problems.head), (len(singular) + 1) * group.classes)
+        for precision, until in in_turn(stop):
+            loss = MeanLoss(turned.to(precision), problems, scale, problems.penalty)
+            points = lbfgs(loss, points.to(precision), until)
+        shaped = points.to(group.rows.dtype).reshape(len(points), -1, group.classes)
+        weight = right.T.to(shaped.dtype) @ (shaped[:, :-1] * scale[:, :, None].to(shaped.dtype))
         return weight, shaped[:, -1]
 
 
@@ -248,12 +258,10 @@ class SparseLogisticRegression(Logistic):
     mix: Annotated[float, Range(0, 1, open=True)] = 1.0
 
     def minimise(self, group: Group, problems: Problems, stop: Stop) -> tuple[Tensor, Tensor]:
-        """In single precision, and from there in double where that is not close enough."""
-        rough = stop._replace(tolerance=max(stop.tolerance, SINGLE))
-        single = group.to(torch.float32)
-        point = self._sparse_point(single, problems, self._without_weights(single, problems), rough)
-        if rough.tolerance > stop.tolerance:
-            point = self._sparse_point(group, problems, point.to(group.rows.dtype), stop)
+        point = self._without_weights(group.to(torch.float32), problems)
+        for precision, until in in_turn(stop):
+            some = group.to(precision)
+            point = self._sparse_point(some, problems, point.to(precision), until)
         points = point.transpose(0, 1).to(group.rows.dtype)
         return points[:, :-1], points[:, -1]
 
