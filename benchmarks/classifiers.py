@@ -5,9 +5,9 @@
 Penalties one by one, no cross-validation, as scikit-learn's `LogisticRegression` is fitted. Of L2
 the penalty of its default, C = 1, and one on each side of it, to the tolerance that ours has, a
 tenth of its default. L1 is fitted by saga and by liblinear, one class against the rest, to their
-default tolerance, and the faster one counts. All are timed in turn by the processor's clock, on one thread, so that a
-busy machine hits all. Ratios are medians over the rounds, with their range. Printed too is how
-often both predict the same class; one against the rest is another model.
+default tolerance, and the faster one counts. All are timed in turn by the processor's clock, on one
+thread, so that a busy machine hits all. Ratios are medians over the rounds, with their range.
+Printed too is how often both predict the same class; one against the rest is another model.
 
 digits: 30 heads of 1,437 x 128 and 10 classes, of which scikit-learn fits every third; beside them
     ridge and the linear probe by SGD. large: heads of 5,000 x 512 and 100 classes, 30 with L2, of
