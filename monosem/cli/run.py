@@ -21,6 +21,7 @@ from monosem.cli.settings import (
 )
 
 if TYPE_CHECKING:
+    from monosem.inquiries.load import Inquiry
     from monosem.specs.load import Spec
     from monosem.specs.study import Study
 
@@ -44,14 +45,14 @@ def run(flags: argparse.Namespace) -> int:
             run_experiment(spec, folder, stores, Voice(flags.quiet, flags.verbose))
             code = DONE
         else:
-            code = _run_sweep(spec, folder, stores, flags)
+            code = _run_trials(spec, folder, stores, flags)
         take_along(flags, folder)
         return code
     except (StageError, OSError) as error:
         raise RunError(str(error)) from None
 
 
-def _usable_stores(flags: argparse.Namespace, spec: Spec | Study) -> list[Path]:
+def _usable_stores(flags: argparse.Namespace, spec: Spec | Study | Inquiry) -> list[Path]:
     """The stores; the first is made, or must hold everything where it cannot be written to."""
     folders = store_folders(flags)
     if not is_read_only(folders[0]):
@@ -69,9 +70,11 @@ def _usable_stores(flags: argparse.Namespace, spec: Spec | Study) -> list[Path]:
     return folders
 
 
-def _run_sweep(
-    study: Study, folder: Path, stores: Sequence[Path], flags: argparse.Namespace
+def _run_trials(
+    spec: Study | Inquiry, folder: Path, stores: Sequence[Path], flags: argparse.Namespace
 ) -> int:
+    from monosem.inquiries.load import Inquiry
+    from monosem.inquiries.run import run_report
     from monosem.running.progress import Voice
     from monosem.running.sweep import run_sweep
     from monosem.running.trials import RunOptions
@@ -80,7 +83,11 @@ def _run_sweep(
     gpus = 0.0 if flags.device == "cpu" else flags.gpus
     voice = Voice(flags.quiet, flags.verbose)
     options = RunOptions(address, flags.cpus, gpus, flags.jobs, voice)
-    return DONE if run_sweep(study, folder, stores, options) else FAILED
+    if isinstance(spec, Inquiry):
+        is_whole = run_report(spec, folder, stores, options)
+    else:
+        is_whole = run_sweep(spec, folder, stores, options)
+    return DONE if is_whole else FAILED
 
 
 def show_plan(flags: argparse.Namespace) -> int:
@@ -116,7 +123,7 @@ def show_plan(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def _stage_lines(spec: Spec | Study) -> dict[str, str]:
+def _stage_lines(spec: Spec | Study | Inquiry) -> dict[str, str]:
     """Key and title of every stage, by its key; of a sweep with the first cell that needs it."""
     from monosem.core.stage import closure, key
     from monosem.running.progress import stage_label
@@ -129,7 +136,7 @@ def _stage_lines(spec: Spec | Study) -> dict[str, str]:
     return lines
 
 
-def _of_cells(spec: Spec | Study) -> str:
-    from monosem.specs.study import Study
+def _of_cells(spec: Spec | Study | Inquiry) -> str:
+    from monosem.specs.load import Spec
 
-    return f", for {len(spec.cells)} cells" if isinstance(spec, Study) else ""
+    return "" if isinstance(spec, Spec) else f", for {len(spec.experiments)} cells"

@@ -14,15 +14,16 @@ from monosem.cli.flags import typed_language_flags, typed_sweep_flags
 from monosem.cli.outcomes import UsageError
 
 if TYPE_CHECKING:
+    from monosem.inquiries.load import Inquiry
     from monosem.specs.load import Spec
     from monosem.specs.study import Study
 
 
-def read_spec(flags: argparse.Namespace) -> Spec | Study:
-    """The experiment or the sweep that the flags describe."""
+def read_spec(flags: argparse.Namespace) -> Spec | Study | Inquiry:
+    """The experiment, the sweep or the report that the flags describe."""
+    from monosem.inquiries.load import read
     from monosem.specs.gin_reader import safe_imports
     from monosem.specs.load import Spec
-    from monosem.specs.study import read
 
     set_language_flags(flags)
     set_device(flags)

@@ -1,4 +1,4 @@
-"""The Markdown of summary.md as HTML: headings, lists of two levels, tables, paragraphs.
+"""The Markdown of summary.md as HTML: headings, lists of two levels, tables, figures, paragraphs.
 
 No more than what monosem writes itself. All text is escaped, so nothing in a name becomes markup.
 """
@@ -7,18 +7,36 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 HEADING = re.compile(r"(#{1,4}) (.*)")
 ITEM = re.compile(r"( *)- (.*)")
+FIGURE = re.compile(r"!\[(.*)\]\(([\w.-]+)\)")
+
+Show = Callable[[str, str], str]  # a caption and the name of a file -> HTML
 
 
-def to_html(text: str) -> str:
-    """The blocks of a text, one after the other."""
+def linked(caption: str, name: str) -> str:
+    """A figure in a file beside the page."""
+    return f'<img alt="{html.escape(caption)}" src="{html.escape(name)}">'
+
+
+def to_html(text: str, show: Show = linked) -> str:
+    """The blocks of a text, one after the other.
+
+    show: a figure of the text, `![caption](name.png)` on a line of its own.
+    """
     lines = text.splitlines()
     blocks = [(kind, list(group)) for kind, group in groupby(lines, key=_kind)]
-    return "\n".join("\n".join(_block(kind, group)) for kind, group in blocks if kind != "blank")
+    return "\n".join(
+        "\n".join(_block(kind, group, show)) for kind, group in blocks if kind != "blank"
+    )
+
+
+def figures_of(text: str) -> list[str]:
+    """The names of the files of the figures of a text."""
+    return [found[2] for line in text.splitlines() if (found := FIGURE.fullmatch(line))]
 
 
 def _kind(line: str) -> str:
@@ -26,14 +44,18 @@ def _kind(line: str) -> str:
         return "blank"
     if HEADING.match(line):
         return "heading"
+    if FIGURE.fullmatch(line):
+        return "figure"
     if line.startswith("|"):
         return "table"
     return "list" if ITEM.match(line) else "paragraph"
 
 
-def _block(kind: str, lines: Sequence[str]) -> Iterator[str]:
+def _block(kind: str, lines: Sequence[str], show: Show) -> Iterator[str]:
     if kind == "heading":
         yield from map(_heading, lines)
+    elif kind == "figure":
+        yield from (FIGURE.sub(lambda found: show(found[1], found[2]), line) for line in lines)
     elif kind == "table":
         yield _table(lines)
     elif kind == "list":

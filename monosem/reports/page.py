@@ -1,7 +1,8 @@
 """index.html: a run folder in one page that opens alone and offline, on a phone and on paper.
 
 It is made of the files that lie there: summary.md, the figures, the gallery, and the Gin file that
-gives the same numbers. What is absent is left out.
+gives the same numbers. What is absent is left out. Figures are at the top, but those that the
+summary shows itself.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from pathlib import Path
 from string import Template
 
 from monosem.core.files import write_text
-from monosem.reports.markdown_html import to_html
+from monosem.reports.markdown_html import figures_of, to_html
 
 PAGE = "index.html"
 TEMPLATE = Path(__file__).with_name("page.html")
 FIRST = "curves.png"  # of the figures
 LAST = ("space.png", "histograms.png", "gallery.png")
-CONFIGS = ("config.gin", "sweep.gin")
+CONFIGS = ("config.gin", "sweep.gin", "report.gin")
 
 
 def write_page(folder: Path) -> Path:
@@ -35,20 +36,22 @@ def page_text(folder: Path) -> str:
     heading = title.removeprefix("# ") or folder.name
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         title=html.escape(heading),
-        figures="\n".join(map(_figure, _figures(folder))),
-        summary=_summary(rest),
+        figures="\n".join(
+            _figure(path) for path in _figures(folder) if path.name not in figures_of(summary)
+        ),
+        summary=_summary(rest, folder),
         gallery=_gallery(folder),
         config="\n".join(_configs(folder)),
     )
 
 
-def _summary(text: str) -> str:
+def _summary(text: str, folder: Path) -> str:
     """The tables first, and then the list of what was done, where the summary begins with it."""
     start = text.find("\n|")
     notes, results = text[: start + 1], text[start + 1 :]
     lines = [line for line in notes.splitlines() if line.strip()]
     if not lines or not all(line.lstrip().startswith("- ") for line in lines):
-        return to_html(text)
+        return to_html(text, lambda caption, name: _figure(folder / name, caption))
     return f"{to_html(results)}\n<h2>What was trained and probed</h2>\n{to_html(notes)}"
 
 
@@ -63,8 +66,8 @@ def _figures(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: order.get(path.name, 1))
 
 
-def _figure(path: Path) -> str:
-    name = html.escape(path.stem.replace("_", " "))
+def _figure(path: Path, caption: str = "") -> str:
+    name = html.escape(caption or path.stem.replace("_", " "))
     data = base64.b64encode(path.read_bytes()).decode()
     return (
         f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'

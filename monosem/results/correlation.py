@@ -110,6 +110,16 @@ class EncoderPoints(NamedTuple):
             {curve: values[chosen] for curve, values in self.clean.items()},
         )
 
+    def able(self, least_clean: float) -> EncoderPoints:
+        """Those whose clean accuracy, in percent, is enough on every curve."""
+        return self.only(
+            [
+                index
+                for index in range(len(self.lines))
+                if all(clean[index] >= least_clean for clean in self.clean.values())
+            ]
+        )
+
 
 def encoder_points(table: Table, curves: Sequence[str]) -> EncoderPoints:
     """The encoders of a table that have every number. Every line has one for each choice of seeds.
@@ -307,7 +317,7 @@ def correlation_report(table: Table, claim: Claim) -> CorrelationReport:
     parts = [_method(claim, [curve for curve in claim.curves if curve in table.named])]
     parts.append(tables.claim)
     appendix = ["All measures, nothing held equal:", tables.metrics]
-    able = points.only(_able(points, claim.least_clean))
+    able = points.able(claim.least_clean)
     if MIN_ENCODERS <= len(able.lines) < count:
         able_tables = _tables_of(able, claim)
         bound = f"below {claim.least_clean:g} %:"
@@ -332,15 +342,6 @@ class _Tables(NamedTuple):
 def _tables_of(points: EncoderPoints, claim: Claim) -> _Tables:
     panels = scatter_panels(points, claim)
     return _Tables(_claim_table(points, panels, claim), _metrics_table(points, claim), panels)
-
-
-def _able(points: EncoderPoints, least_clean: float) -> list[int]:
-    """The positions of the encoders whose clean accuracy is enough on every curve."""
-    return [
-        index
-        for index in range(len(points.lines))
-        if all(clean[index] >= least_clean for clean in points.clean.values())
-    ]
 
 
 def scatter_panels(points: EncoderPoints, claim: Claim) -> list[list[ScatterPanel]]:

@@ -84,6 +84,13 @@ class FinishedCells(NamedTuple):
         return list(first.values())
 
 
+def finished_cells(study: Study, store: Store) -> FinishedCells:
+    """Those of a sweep."""
+    cells = [cell for cell in study.cells if all(map(store.has, cell.experiment.stages))]
+    rows = {cell.name: cell.experiment.rows(store.get, cell.swept) for cell in cells}
+    return FinishedCells(cells, rows)
+
+
 def write(
     study: Study,
     folder: Path,
@@ -98,9 +105,7 @@ def write(
 
     Returns whether no cell failed.
     """
-    cells = [cell for cell in study.cells if all(map(store.has, cell.experiment.stages))]
-    rows = {cell.name: cell.experiment.rows(store.get, cell.swept) for cell in cells}
-    finished = FinishedCells(cells, rows)
+    finished = finished_cells(study, store)
     failures = {cell.name: _failures_of(cell, failed) for cell in study.cells}
     remarks = _absent_cells(study, finished, failures, stopped)
     if finished.all_rows:

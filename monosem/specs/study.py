@@ -62,7 +62,17 @@ def read(
         describe a sweep, its grid gets them.
     seeds: every seed of the specs takes the values 0 to seeds - 1, all of them together.
     """
-    reader = _reader_of(files, bindings)
+    return described_by(reader_of(files, bindings), files, bindings, grids, seeds)
+
+
+def described_by(
+    reader: GinReader,
+    files: Sequence[str],
+    bindings: Sequence[str],
+    grids: Sequence[str],
+    seeds: int | None,
+) -> Spec | Study:
+    """As `read`, of a reader that has read the files and bindings."""
     if grids or seeds is not None:
         return _study_of_axes(reader, files, bindings, grids, seeds)
     if reader.bindings.have(Sweep):
@@ -70,7 +80,8 @@ def read(
     return spec_of(reader)
 
 
-def _reader_of(files: Sequence[str], bindings: Sequence[str]) -> GinReader:
+def reader_of(files: Sequence[str], bindings: Sequence[str]) -> GinReader:
+    """A reader that has read the files and then the bindings."""
     reader = GinReader()
     reader.read(files, bindings)
     return reader
@@ -234,7 +245,7 @@ def _study_of_axes(
         specs, name = _specs_among(files)
         files = [file for file in files if file not in specs]
     every_seed = _seeds_of(specs, files, bindings) if seeds is not None else ()
-    reader = _reader_of(files, bindings)  # Gin's state is global, and seeds were looked for
+    reader = reader_of(files, bindings)  # Gin's state is global, and seeds were looked for
     typed = [_axis_of(reader, text) for text in grids]
     if seeds is not None:
         typed.append((every_seed, tuple(range(seeds))))
@@ -268,7 +279,7 @@ def _specs_among(files: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """
     names: dict[str, str] = {}
     for file in files:
-        typed = _reader_of([file], ()).bindings.typed
+        typed = reader_of([file], ()).bindings.typed
         name, curves = (gin_state.parse_address(f"Experiment.{f}") for f in ("name", "curves"))
         if name in typed and curves in typed:
             names[file] = str(typed[name].value)
