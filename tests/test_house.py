@@ -104,6 +104,7 @@ def test_a_file_opens_with_what_is_in_it(name):
         (
             "matplotlib",
             {
+                "figures/answers.py",
                 "figures/axis_curves.py",
                 "figures/axis_gains.py",
                 "figures/bars.py",

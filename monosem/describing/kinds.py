@@ -34,7 +34,7 @@ from monosem.probes.attacks import Attack
 from monosem.probes.base import Probe
 from monosem.probes.batched_probes import EarlyStopping
 from monosem.probes.losses import ProbeLoss
-from monosem.questions.question import Asked, Question, Report
+from monosem.questions.question import Asked, ReportQuestion, Report
 from monosem.results.correlation import Claim
 from monosem.results.search import Bound, Goal
 from monosem.robustness.measurement import Measurement
@@ -93,7 +93,7 @@ KINDS = (
         "sweep", "specs times a grid, and what is asked of it",
         (Sweep, Scheduler, Goal, Bound, Claim, AxisGains),
     ),
-    PartKind("question", "what a report asks of sweeps", (Report, Question, Asked)),
+    PartKind("question", "what a report asks of sweeps", (Report, ReportQuestion, Asked)),
     PartKind("split", "how one folder of classes is split", (Holdout,)),
     PartKind("space", "values of an axis that are drawn", (Space,)),
 )  # fmt: skip

@@ -10,7 +10,6 @@ from monosem.evaluation.experiment import Experiment
 from monosem.questions.question import Report
 from monosem.specs import gin_state, study
 from monosem.specs.errors import SpecError
-from monosem.specs.gin_reader import GinReader
 from monosem.specs.load import Spec, build
 from monosem.specs.study import Study
 
@@ -56,16 +55,16 @@ def read(
     if grids or seeds is not None:
         flag = "--grid" if grids else "--seeds"
         raise SpecError(f"{flag} does not go with a report, whose sweeps have their own grids")
-    return _inquiry(reader, bindings)
+    return _inquiry(files, bindings)
 
 
-def _inquiry(reader: GinReader, bindings: Sequence[str]) -> Inquiry:
+def _inquiry(files: Sequence[str], bindings: Sequence[str]) -> Inquiry:
+    reader = study.reader_of(files, ())
+    reader.bindings.share_from_here()
+    reader.read((), bindings)
     reader.check_macros()
     report = build(Report, reader.bindings)
-    unread = reader.bindings.drop_unread()
-    for address, one in unread.items():
-        if reader.bindings.typed[address].where != "--set":
-            raise SpecError(one.message("the report"))
+    unread = reader.bindings.drop_unread("the report")
     config = reader.bindings.resolved(reader.imports)
     for_sweeps = [text for text in bindings if _address(text) in unread]
     studies = _studies(report, for_sweeps)

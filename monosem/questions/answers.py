@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from monosem.questions.question import POINTS, Number, Question, Report
+from monosem.questions.question import POINTS, Number, ReportQuestion, Report
 from monosem.results.formatting import is_significant, markdown_table
 from monosem.results.rows import Row
 from monosem.results.stats import holm
@@ -28,7 +28,7 @@ class Judged(NamedTuple):
 class Answer(NamedTuple):
     """A question with its numbers."""
 
-    question: Question
+    question: ReportQuestion
     judged: tuple[Judged, ...]
 
     def count(self, verdict: str) -> int:
@@ -44,16 +44,17 @@ def answer(report: Report, rows: Mapping[str, Sequence[Row]]) -> list[Answer]:
 
     rows: by the name of the sweep.
     """
-    asked = [
-        [number for each in question.asked for number in each.numbers(rows[each.sweep])]
-        for question in report.questions
-    ]
+    asked = [_numbers(question, rows) for question in report.questions]
     corrected = iter(holm([number.p for numbers in asked for number in numbers]))
     answers = [
         Answer(question, tuple(_judge(number, next(corrected)) for number in numbers))
         for question, numbers in zip(report.questions, asked, strict=True)
     ]
     return sorted(answers, key=lambda each: -each.share_against)
+
+
+def _numbers(question: ReportQuestion, rows: Mapping[str, Sequence[Row]]) -> list[Number]:
+    return [number for asked in question.asked for number in asked.numbers(rows[asked.sweep])]
 
 
 def _judge(number: Number, p: float) -> Judged:

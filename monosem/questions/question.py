@@ -92,7 +92,7 @@ class Asked(Part):
 
 @gin.register
 @dataclass(frozen=True, kw_only=True)
-class Question(Part):
+class ReportQuestion(Part):
     """A question that is fixed before anything runs.
 
     text: as it stands in the report; it says what the claim predicts.
@@ -124,7 +124,7 @@ class Report(Part):
     name: Label
     title: str
     sweeps: tuple[str, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[ReportQuestion, ...]
 
     def validate(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):

@@ -129,7 +129,10 @@ class Bindings:
             self.replaced.append(Replaced(value, typed.order))
 
     def share_from_here(self) -> None:
-        """What is added from now on is meant for all cells of a sweep: one may leave it unread."""
+        """What is added from now on is for all cells of a sweep: one may leave it unread.
+
+        For all sweeps of a report likewise.
+        """
         self._count_before_shared = self._count
 
     def is_shared(self, binding: Binding) -> bool:
@@ -172,8 +175,10 @@ class Bindings:
                     pending.append(inner._replace(scope=scope))
         return reached
 
-    def drop_unread(self) -> dict[Address, Unread]:
+    def drop_unread(self, scope: str = "this experiment") -> dict[Address, Unread]:
         """Unbind what decided nothing; returns those of them that are shared.
+
+        scope: what was built, in words.
 
         Raises SpecError for one that is neither shared nor superseded. So after a setting
         `Experiment.curves = (@gaussian/Curve(),)` may leave out what that says of other curves.
@@ -186,7 +191,7 @@ class Bindings:
             if address not in superseded:
                 unread = Unread(address, binding, lookups)
                 if not self.is_shared(binding):
-                    raise SpecError(unread.message())
+                    raise SpecError(unread.message(scope))
                 shared[address] = unread
             gin_state.unbind(address)
         return shared
