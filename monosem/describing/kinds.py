@@ -34,7 +34,7 @@ from monosem.probes.attacks import Attack
 from monosem.probes.base import Probe
 from monosem.probes.batched_probes import EarlyStopping
 from monosem.probes.losses import ProbeLoss
-from monosem.questions.question import Asked, ReportQuestion, Report
+from monosem.questions.question import Asked, Report, ReportQuestion
 from monosem.results.correlation import Claim
 from monosem.results.search import Bound, Goal
 from monosem.robustness.measurement import Measurement

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from monosem.questions.question import POINTS, Number, ReportQuestion, Report
+from monosem.questions.question import POINTS, Finding, Report, ReportQuestion
 from monosem.results.formatting import is_significant, markdown_table
 from monosem.results.rows import Row
 from monosem.results.stats import holm
@@ -20,7 +20,7 @@ AGAINST, FOR, OPEN = "against the claim", "as the claim says", "cannot be told"
 class Judged(NamedTuple):
     """A number with p corrected for all numbers of the report, and what it says."""
 
-    number: Number
+    number: Finding
     p: float
     verdict: str
 
@@ -53,11 +53,11 @@ def answer(report: Report, rows: Mapping[str, Sequence[Row]]) -> list[Answer]:
     return sorted(answers, key=lambda each: -each.share_against)
 
 
-def _numbers(question: ReportQuestion, rows: Mapping[str, Sequence[Row]]) -> list[Number]:
+def _numbers(question: ReportQuestion, rows: Mapping[str, Sequence[Row]]) -> list[Finding]:
     return [number for asked in question.asked for number in asked.numbers(rows[asked.sweep])]
 
 
-def _judge(number: Number, p: float) -> Judged:
+def _judge(number: Finding, p: float) -> Judged:
     if math.isnan(p) or not is_significant(p):
         return Judged(number, p, OPEN)
     return Judged(number, p, FOR if number.value > 0 else AGAINST)
@@ -67,7 +67,7 @@ def csv_text(answers: Sequence[Answer]) -> str:
     """One row a number, in the order of the report."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["question", *Number._fields, "p_corrected", "verdict"])
+    writer.writerow(["question", *Finding._fields, "p_corrected", "verdict"])
     for each in answers:
         for judged in each.judged:
             writer.writerow([each.question.text, *judged.number, judged.p, judged.verdict])
@@ -132,7 +132,7 @@ def _section(position: int, each: Answer) -> str:
     )
 
 
-def _value(number: Number) -> str:
+def _value(number: Finding) -> str:
     digits = 1 if number.unit == POINTS else 2
     value = f"{round(number.value, digits) + 0.0:+.{digits}f}"
     if math.isnan(number.low):

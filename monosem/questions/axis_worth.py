@@ -9,7 +9,7 @@ import gin
 
 from monosem.axes.gains import AxisGains
 from monosem.axes.turned import compared_encoders, paired_samples
-from monosem.questions.question import Asked, Number
+from monosem.questions.question import Asked, Finding
 from monosem.results.rows import Row
 from monosem.results.stats import estimate_over
 
@@ -35,7 +35,7 @@ class GainByAxes(Asked):
     def named(self) -> dict[str, Sequence[str]]:
         return {"pairs": [name for pair in self.pairs for name in pair]}
 
-    def numbers(self, rows: Sequence[Row]) -> list[Number]:
+    def numbers(self, rows: Sequence[Row]) -> list[Finding]:
         from monosem.results.table import Table  # pandas: a Gin file is read without it
 
         table, asked = Table(rows), AxisGains(pairs=self.pairs, curves=self.curves)

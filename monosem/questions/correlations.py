@@ -10,7 +10,7 @@ from typing import Annotated
 import gin
 
 from monosem.core.fields import Range
-from monosem.questions.question import RANK, Asked, Number
+from monosem.questions.question import RANK, Asked, Finding
 from monosem.results.correlation import Correlation, correlate, encoder_points
 from monosem.results.rows import Row
 
@@ -38,7 +38,7 @@ class GoesWith(Asked):
             self.refuse("measures", "must hold at least one, got ()")
         self.refuse_repeated("measures")
 
-    def numbers(self, rows: Sequence[Row]) -> list[Number]:
+    def numbers(self, rows: Sequence[Row]) -> list[Finding]:
         from monosem.results.table import Table  # pandas: a Gin file is read without it
 
         points = encoder_points(Table(rows), self.curves)
@@ -50,7 +50,7 @@ class GoesWith(Asked):
                 value = correlate(able.lines, x, y, [held])
                 what = f"{curve}, {measure} over {len(able.lines)} encoders"
                 found.append(
-                    Number(
+                    Finding(
                         self.sweep, what, RANK, value.value, value.low, value.high, p_value(value)
                     )
                 )

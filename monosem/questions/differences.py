@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import gin
 
-from monosem.questions.question import Asked, Number
+from monosem.questions.question import Asked, Finding
 from monosem.results.rows import Line, Row
 from monosem.results.stats import areas, estimate
 
@@ -36,7 +36,7 @@ class GainOver(Asked):
     def named(self) -> dict[str, Sequence[str]]:
         return {"experiments": self.experiments, "over": (self.over,)}
 
-    def numbers(self, rows: Sequence[Row]) -> list[Number]:
+    def numbers(self, rows: Sequence[Row]) -> list[Finding]:
         from monosem.results.table import Table  # pandas: a Gin file is read without it
 
         table = Table(rows, self.over)

@@ -17,7 +17,7 @@ POINTS = "points of accuracy"
 RANK = "rank correlation"
 
 
-class Number(NamedTuple):
+class Finding(NamedTuple):
     """One number that answers a question.
 
     sweep: where it was measured.
@@ -58,7 +58,7 @@ class Asked(Part):
         """The experiments that are named, by field."""
         return {}
 
-    def numbers(self, rows: Sequence[Row]) -> list[Number]:
+    def numbers(self, rows: Sequence[Row]) -> list[Finding]:
         """Of the rows of its sweep. What is not there is left out."""
         raise NotImplementedError
 
@@ -84,10 +84,10 @@ class Asked(Part):
         hint = nearest(name, known, "; did you mean {}?") or f"; there are {', '.join(known)}"
         self.refuse(field, f"must name {what}, got {name!r}{hint}")
 
-    def number(self, what: str, estimate: Estimate) -> Number:
+    def number(self, what: str, estimate: Estimate) -> Finding:
         """A mean in points of accuracy."""
         low, high = estimate.mean - estimate.half, estimate.mean + estimate.half
-        return Number(self.sweep, what, POINTS, estimate.mean, low, high, estimate.p)
+        return Finding(self.sweep, what, POINTS, estimate.mean, low, high, estimate.p)
 
 
 @gin.register

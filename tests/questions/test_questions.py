@@ -17,7 +17,7 @@ from monosem.questions.answers import AGAINST, FOR, OPEN, answer, csv_text, mark
 from monosem.questions.axis_worth import GainByAxes
 from monosem.questions.correlations import GoesWith, p_value
 from monosem.questions.differences import GainOver
-from monosem.questions.question import POINTS, RANK, ReportQuestion, Report
+from monosem.questions.question import POINTS, RANK, Report, ReportQuestion
 from monosem.results.correlation import Correlation
 from monosem.results.rows import MONOSEMANTICITY
 from monosem.results.stats import Estimate, areas, estimate
