@@ -49,7 +49,7 @@ def an_encoder(name="simclr, seed 0", classes=("0", "1", "2", "3"), width=12, se
     dimensions = [
         {
             "dimension": d,
-            "metrics": {"consistency": float(values[d]), "entropy": float(1 - values[d])},
+            "metrics": {"class_consistency": float(values[d]), "entropy": float(1 - values[d])},
             "top": [[(d + 1) % n, 4.0], [d % n, 3.0], [d % n, 2.0], [d % n, 0.12345]],
             "active": 0.25,
         }
@@ -57,7 +57,7 @@ def an_encoder(name="simclr, seed 0", classes=("0", "1", "2", "3"), width=12, se
     ]
     dead = {
         "dimension": width - 1,
-        "metrics": {"consistency": None, "entropy": None},
+        "metrics": {"class_consistency": None, "entropy": None},
         "top": [],
         "active": 0.0,
     }
@@ -70,7 +70,7 @@ def an_encoder(name="simclr, seed 0", classes=("0", "1", "2", "3"), width=12, se
         "sprite": {"side": 32, "columns": 3, "src": PIXEL},
         "examples": [{"index": 10 * label, "label": label} for label in range(n)],
         "metrics": [
-            {"name": "consistency", "about": "share of the most frequent class", "better": "high"},
+            {"name": "class_consistency", "about": "share of the most frequent class", "better": "high"},
             {"name": "entropy", "about": "entropy of the classes", "better": "low"},
         ],
         "dimensions": [*dimensions, dead],
@@ -97,13 +97,13 @@ def test_what_is_written_is_read_back(tmp_path, encoder):
 def test_numbers_of_numpy_become_plain_ones_and_nan_a_missing_value():
     encoder = an_encoder()
     encoder["dimensions"][0] |= {
-        "metrics": {"consistency": np.float32(0.5), "entropy": np.nan},
+        "metrics": {"class_consistency": np.float32(0.5), "entropy": np.nan},
         "top": np.array([[1, 2.5]]),
         "dimension": np.int64(0),
     }
     assert json.loads(gallery_data([encoder]))[0]["dimensions"][0] == {
         "dimension": 0,
-        "metrics": {"consistency": 0.5, "entropy": None},
+        "metrics": {"class_consistency": 0.5, "entropy": None},
         "top": [[1, 2.5]],
         "active": 0.25,
     }
@@ -211,7 +211,7 @@ def cards(panel):
 def by_consistency(encoder):
     """Its dimensions, the most consistent first, without the dead one."""
     alive = encoder["dimensions"][:-1]
-    return [d["dimension"] for d in sorted(alive, key=lambda d: -d["metrics"]["consistency"])]
+    return [d["dimension"] for d in sorted(alive, key=lambda d: -d["metrics"]["class_consistency"])]
 
 
 def test_a_browser_draws_two_encoders_side_by_side(drawn):
