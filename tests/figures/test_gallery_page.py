@@ -70,7 +70,7 @@ def an_encoder(name="simclr, seed 0", classes=("0", "1", "2", "3"), width=12, se
         "sprite": {"side": 32, "columns": 3, "src": PIXEL},
         "examples": [{"index": 10 * label, "label": label} for label in range(n)],
         "metrics": [
-            {"name": "class_consistency", "about": "share of the most frequent class", "better": "high"},
+            {"name": "class_consistency", "about": "share of one class", "better": "high"},
             {"name": "entropy", "about": "entropy of the classes", "better": "low"},
         ],
         "dimensions": [*dimensions, dead],
