@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import errno
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from conftest import ROOT, here, tiny_pretrain
 from PIL import Image
 from samples import random_pixels
 
+from monosem.autoencoders.topk import TopK
 from monosem.cli import entry
 from monosem.core import store as store_module
 from monosem.core.files import lock, write_text
@@ -33,6 +35,9 @@ from monosem.data.holdout import Holdout
 from monosem.data.packed import open_packs
 from monosem.datasets.arrays import Arrays
 from monosem.datasets.folders import ImageFolder
+from monosem.learning.optimizers import Adam, Constant
+from monosem.models.autoencoder import SparseAutoencoder
+from monosem.models.representation import Embedding
 
 PAGE = (ROOT / "docs" / "faults.md").read_text()
 
@@ -92,16 +97,102 @@ def in_the_middle(step):
     return Kill(), steps
 
 
-def test_sigterm_ends_a_training_in_the_step_and_it_goes_on_with_the_same_bits(tmp_path, capsys):
-    stage = tiny_pretrain(epochs=3, views=(), batch_size=700)  # 2 steps an epoch
-    expected = Store(tmp_path / "whole").get(stage)
-    kill, steps = in_the_middle(step=3)
+def scalars_of(store, stage):
+    """What was logged at every epoch."""
+    return [(entry.step, entry.scalars) for entry in store.history(stage)]
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6])
+def test_sigterm_ends_a_training_after_its_step_and_no_step_is_taken_twice(step, tmp_path, capsys):
+    stage = tiny_pretrain(epochs=2, batch_size=400)  # 3 steps an epoch
+    whole, broken = Store(tmp_path / "whole"), tmp_path / "broken"
+    expected = whole.get(stage)
+    kill, steps = in_the_middle(step)
     with ended_by_sigterm(), pytest.raises(Terminated):
-        Store(tmp_path / "broken", (kill,)).get(stage)
-    assert steps == [1, 2, 3], "no step more: Slurm kills after half a minute"
-    artifact = Store(tmp_path / "broken").get(stage)
-    assert "Pretrain goes on after 1 of 3" in capsys.readouterr().err
+        Store(broken, (kill,)).get(stage)
+    assert steps == list(range(1, step + 1)), "no step more: Slurm kills after half a minute"
+    again, later = in_the_middle(step=0)
+    artifact = Store(broken, (again,)).get(stage)
+    assert later == list(range(step + 1, 7))
+    said = f"after {step // 3} of 2" if step > 2 else "in what it had begun"
+    assert f"Pretrain goes on {said}" in capsys.readouterr().err
     assert all(torch.equal(artifact[name], expected[name]) for name in expected)
+    assert scalars_of(Store(broken), stage) == scalars_of(whole, stage)
+
+
+def test_an_autoencoder_that_is_ended_in_an_epoch_logs_as_if_it_had_not_been(tmp_path):
+    encoder = Embedding(tiny_pretrain())
+    stage = SparseAutoencoder(
+        encoder=encoder,
+        data=encoder.encoder.data,
+        sparsity=TopK(k=4),
+        latents=32,
+        optimizer=Adam(lr=1e-3),
+        schedule=Constant(),
+        epochs=2,
+        batch_size=400,
+    )
+    whole, broken = Store(tmp_path / "whole"), tmp_path / "broken"
+    expected = whole.get(stage)
+    kill, _ = in_the_middle(step=5)
+    Store(broken).get(encoder.encoder)
+    with ended_by_sigterm(), pytest.raises(Terminated):
+        Store(broken, (kill,)).get(stage)
+    artifact = Store(broken).get(stage)
+    assert all(torch.equal(artifact[name], expected[name]) for name in expected)
+    assert scalars_of(Store(broken), stage) == scalars_of(whole, stage)
+
+
+def test_dropout_draws_after_an_ended_step_what_it_would_have_drawn(tmp_path):
+    from monosem.learning.loop import TrainingLoop
+
+    def train(job):
+        network = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(3, 1))
+        for weight in network.parameters():
+            torch.nn.init.ones_(weight)
+
+        def batches(epoch):
+            torch.manual_seed(epoch)
+            yield from [(torch.ones(4, 3) * i,) for i in range(4)]
+
+        loop = TrainingLoop(
+            module=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            schedule=Constant(),
+            epochs=2,
+            steps_per_epoch=4,
+            batch_size=4,
+            batches=batches,
+            losses=lambda inputs: {"loss": network(inputs).square().mean()},
+        )
+        loop.run(job)
+        return network[1].weight
+
+    class Remembered:
+        """A job in memory, that asks to end after a step."""
+
+        state, end_after = None, None
+
+        def restore(self):
+            return self.state
+
+        def save(self, state):
+            self.state = copy.deepcopy(state)
+
+        def log(self, *arguments, **scalars):
+            pass
+
+        def on_step(self, step, *others):
+            if step == self.end_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    expected = train(Remembered())
+    job = Remembered()
+    job.end_after = 6
+    with ended_by_sigterm(), pytest.raises(Terminated):
+        train(job)
+    job.end_after = None
+    assert torch.equal(train(job), expected)
 
 
 def test_sigterm_exits_143_and_says_that_the_same_command_goes_on(monkeypatch, capsys):

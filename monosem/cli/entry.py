@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "monosem") -> int:
     except KeyboardInterrupt as error:
         is_terminated = isinstance(error, Terminated)
         word = "terminated" if is_terminated else "interrupted"
-        print(f"\n{word}; the same command goes on from the last finished epoch", file=sys.stderr)
+        print(f"\n{word}; the same command goes on from there", file=sys.stderr)
         return TERMINATED if is_terminated else INTERRUPTED
     except (SpecError, UsageError, ClusterError) as error:
         print(f"{prog}: {error}", file=sys.stderr)

@@ -110,6 +110,19 @@ def seed_layers(*what: object) -> None:
     torch.manual_seed(seed_for(*what))
 
 
+def get_draws() -> list[Tensor]:
+    """The state of what dropout draws from, on the CPU and on each GPU."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def set_draws(state: Sequence[Tensor]) -> None:
+    """Set what `get_draws` gave. On a machine with other GPUs, theirs stay as they are."""
+    of_cpu, *of_gpus = (each.cpu() for each in state)
+    torch.set_rng_state(of_cpu)
+    if len(of_gpus) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(of_gpus)
+
+
 class BatchLoader:
     """Inputs by index, on the device.
 

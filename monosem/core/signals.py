@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -37,3 +38,34 @@ def ended_by_sigterm() -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError, TypeError):  # TypeError: it was set outside Python
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM and Ctrl+C wait for the end of the block, where what they raise is raised.
+
+    So a training can end its step and save. A second signal of a kind ends the process at once.
+    Outside the main thread, and where SIGTERM does not raise Terminated, nothing waits.
+
+    Yields a function that says whether somebody has asked to end.
+    """
+    asked: list[type[KeyboardInterrupt]] = []
+    kinds: dict[int, type[KeyboardInterrupt]] = {}
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGTERM) is _end:
+            kinds[signal.SIGTERM] = Terminated
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            kinds[signal.SIGINT] = KeyboardInterrupt
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        asked.append(kinds[number])
+
+    before = {number: signal.signal(number, note) for number in kinds}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise asked[0]

@@ -264,8 +264,8 @@ class _StoreJob:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         for step, of, scalars in saved["history"]:
             self.log(step, of, **scalars)
-        last = self.history[-1]
-        print(f"{kind} goes on after {last.step} of {last.of}", file=sys.stderr)
+        after = f"after {self.history[-1].step} of {self.history[-1].of}" if self.history else ""
+        print(f"{kind} goes on {after or 'in what it had begun'}", file=sys.stderr)
         return dict(saved["state"])
 
     def finish(self, artifact: Artifact, started: str, seconds: float, together: int) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from monosem.core.device import Precision, autocast_dtype, device
+from monosem.core.device import Precision, autocast_dtype, device, get_draws, set_draws
+from monosem.core.signals import held_back
 from monosem.core.stage import Job, StageError
 from monosem.learning.optimizers import Schedule
 
@@ -36,13 +38,39 @@ class Hooks:
         """Scalars to log with those of the epoch."""
         return {}
 
+    def state(self) -> dict[str, Tensor]:
+        """What is remembered of an epoch in the middle of it."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Remember that again."""
+
+
+class BegunEpoch(NamedTuple):
+    """What had been done of an epoch when somebody asked to end.
+
+    steps: how many were taken.
+    sums: of their scalars, by name, with `first_bad_step`.
+    hooks: what they remember of it.
+    description: as of `describe`.
+    draws: the state of what layers draw from, on the CPU and on each GPU.
+    """
+
+    steps: int
+    sums: dict[str, Tensor]
+    hooks: dict[str, Tensor]
+    description: dict[str, float]
+    draws: list[Tensor]
+
 
 @dataclass(kw_only=True)
 class TrainingLoop:
     """Trains a module in place, with one checkpoint and one line of scalars an epoch.
 
     A run that was killed goes on after its last complete epoch, with the same bits. For that, all
-    random draws must be made in `batches(epoch)`, from a generator that the epoch seeds.
+    random draws must be made in `batches(epoch)`, from a generator that the epoch seeds. One that
+    was asked to end, by SIGTERM or Ctrl+C, ends its step, saves, and goes on in that epoch: the
+    batches before are made again, and no step is taken twice.
 
     module: what is trained, saved and restored.
     optimizer: of the module's parameters. The rates of its groups are the base rates of `schedule`.
@@ -94,21 +122,26 @@ class TrainingLoop:
         if error is not None:
             raise error
 
-    def restore(self, job: Job) -> int:
-        """Load the saved state, if there is one. Returns the epoch to go on with."""
+    def restore(self, job: Job) -> tuple[int, BegunEpoch | None]:
+        """Load the saved state, if there is one.
+
+        Returns the epoch to go on with, and what had been done of it.
+        """
         state = job.restore()
         if state is None:
-            return 0
+            return 0, None
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty where it was saved on a device that scales nothing
             self._scaler.load_state_dict(state["scaler"])
-        return int(state["epoch"])
+        begun = state.get("begun")
+        return int(state["epoch"]), BegunEpoch(**begun) if begun else None
 
-    def save(self, job: Job, epochs_done: int) -> None:
+    def save(self, job: Job, epochs_done: int, begun: BegunEpoch | None = None) -> None:
         job.save(
             {
                 "epoch": epochs_done,
+                "begun": begun and begun._asdict(),
                 "module": self.module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self._scaler.state_dict(),
@@ -180,11 +213,14 @@ def _train_epoch(
         return
     for run in runs:
         run.start_epoch()
-    for batch in batches(epoch):
+    with held_back() as asked_to_end:
+        for batch in batches(epoch):
+            for run in runs:
+                run.take(batch)
+            if asked_to_end():
+                break
         for run in runs:
-            run.take(batch)
-    for run in runs:
-        run.end_epoch()
+            run.end_epoch() if run.is_at_the_end else run.pause()
 
 
 class _Run:
@@ -199,7 +235,7 @@ class _Run:
         self.loop, self.job = loop, job
         self.inputs = 0
         self.error: StageError | None = None
-        self.next_epoch = loop.restore(job)
+        self.next_epoch, self.begun = loop.restore(job)
 
     def wants(self, epoch: int) -> bool:
         return self.error is None and self.next_epoch == epoch < self.loop.epochs
@@ -208,9 +244,18 @@ class _Run:
         self.step = self.next_epoch * self.loop.steps_per_epoch
         self.scalars = _EpochScalars(self.loop.steps)
         self.description: dict[str, float] | None = None
+        self.taken_before = self.begun.steps if self.begun else 0
+
+    @property
+    def is_at_the_end(self) -> bool:
+        """Whether all steps of the epoch are taken."""
+        return self.step == (self.next_epoch + 1) * self.loop.steps_per_epoch
 
     def take(self, batch: Batch) -> None:
-        """Take a step on a batch of the epoch."""
+        """Take a step on a batch of the epoch, unless it was taken before the run was ended."""
+        if self.taken_before:
+            self._pass_over()
+            return
         if self.description is None:
             self.description = self.loop.describe(*batch)
         scalars = self.loop.train_step(batch, self.step)
@@ -218,6 +263,30 @@ class _Run:
         self.step += 1
         self.inputs += self.loop.batch_size
         self.job.on_step(self.step, self.loop.steps, self.inputs, scalars["loss"])
+
+    def _pass_over(self) -> None:
+        """After the last of those steps, all is as it was when the run was ended."""
+        self.step += 1
+        self.taken_before -= 1
+        if self.begun and not self.taken_before:
+            self.scalars.restore(self.begun.sums)
+            self.loop.hooks.restore(self.begun.hooks)
+            self.description = self.begun.description
+            set_draws(self.begun.draws)
+            self.begun = None
+
+    def pause(self) -> None:
+        """Save in the middle of an epoch, unless what was saved there is not yet passed over."""
+        if self.begun or self.description is None:
+            return
+        begun = BegunEpoch(
+            steps=self.step - self.next_epoch * self.loop.steps_per_epoch,
+            sums=self.scalars.state(),
+            hooks=self.loop.hooks.state(),
+            description=self.description,
+            draws=get_draws(),
+        )
+        self.loop.save(self.job, self.next_epoch, begun)
 
     def end_epoch(self) -> None:
         """Log and save, or keep the error."""
@@ -253,6 +322,14 @@ class _EpochScalars:
         self.first_bad_step = torch.where(is_finite, self.first_bad_step, earlier)
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0) + value
+
+    def state(self) -> dict[str, Tensor]:
+        return {"first_bad_step": self.first_bad_step, **self._sums}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        sums = {name: value.to(device()) for name, value in state.items()}
+        self.first_bad_step = sums.pop("first_bad_step")
+        self._sums = sums
 
     def means(self, steps: int) -> dict[str, float]:
         return {name: float(total) / steps for name, total in self._sums.items()}

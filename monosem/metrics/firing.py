@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,16 @@ class Firing:
         """fired: (latents,) for how many of the inputs each was on."""
         self.counts = fired if self.counts is None else self.counts + fired
         self.inputs += inputs
+
+    def state(self) -> dict[str, Tensor]:
+        """What was counted so far, for `restore`."""
+        counts = {} if self.counts is None else {"counts": self.counts}
+        return {"inputs": torch.tensor(self.inputs), **counts}
+
+    def restore(self, state: Mapping[str, Tensor], on: torch.device) -> None:
+        """Go on counting from there."""
+        self.inputs = int(state["inputs"])
+        self.counts = state["counts"].to(on) if "counts" in state else None
 
     def take(self) -> dict[str, float]:
         """The histogram of the epoch, which is forgotten then."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -55,6 +55,12 @@ class _AutoencoderHooks(Hooks):
 
     def after_epoch(self) -> dict[str, float]:
         return self.firing.take()
+
+    def state(self) -> dict[str, Tensor]:
+        return self.firing.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.firing.restore(state, self.first_decoder.device)
 
 
 class LatentEncoder(nn.Module):
