@@ -125,7 +125,7 @@ def test_the_figure_has_a_panel_for_every_curve(done):
 def test_the_autoencoder_shares_the_simclr_encoder(done):
     lines = done.outputs["sae"].stderr.splitlines()
     progress = "\n".join(line for line in lines if "WarmupCosine.warmup" not in line)
-    (cost,) = re.findall(r"^\d+ stages computed in .* \((.*)\)$", progress, re.MULTILINE)
+    (cost,) = re.findall(r"^cost: .* \((.*)\);", progress, re.MULTILINE)
     assert "Pretrain" not in progress and "SparseAutoencoder" in cost
     assert len(list((done.folder / "store" / "Pretrain").iterdir())) == 2
 

@@ -80,9 +80,8 @@ def run(
     folder = None if runs is None else Path(runs, experiment.name)
     with artifacts.in_use():
         if folder is None:
-            with contextlib.closing(progress_of(experiment, artifacts, USUAL)) as progress:
-                artifacts.callbacks = (progress,)
-                compute_missing(artifacts, experiment.stages)
+            artifacts.callbacks = (progress_of(experiment, artifacts, USUAL),)
+            compute_missing(artifacts, experiment.stages)
         else:
             update_run_folder(folder, experiment, config, artifacts)
         return collect_results(experiment, artifacts, folder)
@@ -192,14 +191,10 @@ def update_run_folder(
     # Heavy, and not needed where nothing is to be computed.
     from monosem.running.tensorboard import TensorBoardWriter
 
-    with (
-        lock(folder),
-        contextlib.closing(TensorBoardWriter(folder, stages)) as board,
-        contextlib.closing(progress_of(experiment, store, voice)) as progress,
-    ):
+    with lock(folder), contextlib.closing(TensorBoardWriter(folder, stages)) as board:
         beginning = begin(folder, stages)
         board.replay(store, stages)
-        store.callbacks = (progress, board)
+        store.callbacks = (progress_of(experiment, store, voice), board)
         compute_missing(store, experiment.stages)
         board.replay(store, stages)  # what another process was faster with
         figures = run_folder.write(folder, experiment, config, store)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -26,7 +25,6 @@ TERMINAL_SECONDS = 0.3  # between two updates on a terminal
 PLAIN_SECONDS = 60  # between two lines elsewhere
 VERBOSE_SECONDS = 10
 ENOUGH = 0.1  # the share of a stage after which its duration can be guessed
-MOST_KINDS = 3  # that are named at the end
 CLEAR_LINE = "\r\x1b[K"
 
 
@@ -86,8 +84,6 @@ class StageProgress(Callback):
         self.began: dict[str, float] = {}  # the running stages by key
         self.shares: dict[str, float] = {}  # of a running stage, how much is done
         self.failed: set[str] = set()
-        self.spent: defaultdict[type[Stage], float] = defaultdict(float)  # seconds, by kind
-        self.computed = 0  # stages
         self.voice, self.updates = voice, _Updates(voice)
         self.started = time.monotonic()
 
@@ -101,12 +97,10 @@ class StageProgress(Callback):
 
     def finish(self, stage: Stage) -> None:
         """Its artifact is there."""
-        self.computed += 1
         self.missing.pop(key(stage), None)
         if key(stage) in self.began:
             took = time.monotonic() - self.began[key(stage)]
             self.seconds.setdefault(type(stage), []).append(took)
-            self.spent[type(stage)] += took
 
     def move(self, stage: Stage, step: int, of: int) -> None:
         if key(stage) in self.began:
@@ -128,15 +122,6 @@ class StageProgress(Callback):
     def time_left(self, now: float) -> str:
         left = self.seconds_left(now)
         return "time left not known yet" if left is None else f"about {minutes(left)} left"
-
-    def cost(self) -> str:
-        """What it took, and the kinds of stages that took longest, in seconds of all trials."""
-        took = minutes(time.monotonic() - self.started)
-        longest = sorted(self.spent.items(), key=lambda item: -item[1])[:MOST_KINDS]
-        kinds = ", ".join(f"{kind.__name__} {minutes(spent)}" for kind, spent in longest)
-        return f"{counted(self.computed, 'stage')} computed in {took}" + (
-            f" ({kinds})" if kinds else ""
-        )
 
     def _expected_seconds(self, kind: type[Stage], now: float) -> float | None:
         """The mean of stages of a kind; a training of which nothing is known is like another."""
@@ -164,7 +149,7 @@ class ConsoleProgress(StageProgress):
 
     def __init__(self, missing: Sequence[Stage], store: Store, voice: Voice = USUAL):
         super().__init__(missing, store, voice)
-        self.store, self.stages = store, list(self.missing.values())
+        self.count = len(self.missing)
         self.bar: tqdm[None] | None = None
         self.updates.restart(self.started)
 
@@ -201,21 +186,15 @@ class ConsoleProgress(StageProgress):
         elif self.updates.on_terminal:
             self.voice.note(f"{stage_label(stage)}: {took:.1f} s")
 
-    def close(self) -> None:
-        """Say what it cost. A stage that was interrupted has ended too, and is not in the store."""
-        self.computed = sum(map(self.store.has, self.stages))
-        if self.computed:
-            self.voice.note(self.cost())
-
     def _update(self, stage: Stage, details: str) -> None:
         """A line of a log, if it is time for one. details: of the stage."""
         now = time.monotonic()
         if self.updates.on_terminal or not self.updates.is_due(now):
             return
         self.updates.restart(now)
-        done = len(self.stages) - len(self.missing)
+        done = self.count - len(self.missing)
         self.voice.note(
-            f"{minutes(now - self.started)}: {done} of {len(self.stages)} stages done, "
+            f"{minutes(now - self.started)}: {done} of {self.count} stages done, "
             f"{stage_label(stage)}{details}, {self.time_left(now)}"
         )
 
@@ -284,11 +263,9 @@ class SweepProgress(StageProgress):
         print(above, state[:width], sep="", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Say what it cost."""
+        """Leave the terminal's line free."""
         if self.updates.on_terminal and not self.voice.quiet:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
-        if self.computed:
-            self.voice.note(self.cost())
 
     def _describe(self, now: float) -> str:
         done, running, failed = self.count_cells()
@@ -321,7 +298,3 @@ class SweepProgress(StageProgress):
 
 def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
