@@ -9,8 +9,9 @@ the store, which are not shared: there `together` is what sharing would give. Bo
 checkpoints, measures of every epoch and a store of their own, and are timed in turn. CPU seconds of
 the process and seconds of a clock, medians over the rounds; a ratio is together / one by one.
 
-On a busy machine (2 cores of an AMD EPYC, load 28) with --rounds 1 --epochs 2: fresh 13.1 CPU
-seconds one by one, 5.3 together, ratio 0.41 (0.48 by the clock); kept 2.3 and 2.1, 0.94 (0.76).
+With --rounds 3 --epochs 2 on an Intel Xeon beside other work: fresh 4.8 CPU seconds one by one, 2.0
+together, ratio 0.43 (0.41 to 0.47; by the clock 0.46, 0.45 to 0.54); kept 0.87 and 0.88, 1.03 (1.01
+to 1.03; by the clock 0.92, 0.75 to 1.01).
 """
 
 from __future__ import annotations
