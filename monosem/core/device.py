@@ -34,7 +34,8 @@ def device() -> torch.device:
     Unless it is set, the first GPU that torch sees, else the CPU. Deterministic in any case.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), which imports torch's compiler (0.8 s)
+    torch.set_deterministic_debug_mode("warn")
     # torch would also fill memory that nobody has written to yet, which takes a twentieth of a
     # step; nothing here reads such memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -71,6 +72,7 @@ def compiled(module: Module) -> Module:
     if not os.environ.get("MONOSEM_COMPILE"):
         return module
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns without a GPU
+    torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler too
     return cast(Module, torch.compile(module))
 
 

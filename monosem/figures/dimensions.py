@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.ticker import NullLocator
 
 from monosem.figures.style import open_frame, save
 from monosem.results.stats import Array
@@ -109,6 +110,7 @@ def _draw_histogram(panel: Any, dimension: FigureRow) -> None:
     panel.stairs(of_others, edges, fill=True, color="0.7", label="others")
     panel.stairs(of_class, edges, fill=False, color="C3", label=f"class {dimension.best}")
     panel.set_yscale("log")
+    panel.yaxis.set_minor_locator(NullLocator())  # half of the time of the figure went there
     panel.set_ylim(bottom=0.7)
     panel.tick_params(labelsize=5)
     panel.set_title(dimension.title.split("\n")[0], fontsize=7)
