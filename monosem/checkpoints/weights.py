@@ -5,7 +5,6 @@ What a pickle may do is said in safe_load.py. Whether tensors fit a network is n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from tarfile import is_tarfile
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from monosem.checkpoints.safe_load import WeightsError, list_names, load_stream, load_zip
+from monosem.core.fields import nearest
 
 
 def read(path: Path, entry: str | None = None) -> dict[str, Tensor]:
@@ -68,8 +68,7 @@ def describe_absence(path: Path) -> str:
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     neighbours = [neighbour.name for neighbour in path.parent.iterdir()]
-    nearest = difflib.get_close_matches(path.name, neighbours, 1)
-    return f"there is no file {path}" + "".join(f". Did you mean {name}?" for name in nearest)
+    return f"there is no file {path}" + nearest(path.name, neighbours, ". Did you mean {}?")
 
 
 # The first bytes of what torch.save wrote before 1.6: a pickle of protocol 2, its magic number.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import functools
 import hashlib
 import json
@@ -34,7 +33,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from monosem.core.fields import FieldError, NotInKey, PathField, raise_together
+from monosem.core.fields import FieldError, NotInKey, PathField, nearest, raise_together
 from monosem.core.files import atomic_write, file_digest, lock, write_synced
 from monosem.core.identity import digest
 from monosem.data.dataset import Dataset, Examples, SplitName
@@ -464,9 +463,8 @@ def path_hint(path: Path) -> str:
         siblings = [sibling.name for sibling in missing.parent.iterdir()]
     except OSError:
         return ""
-    close = difflib.get_close_matches(missing.name, siblings, n=1)
-    if close:
-        return f"; did you mean {missing.parent / close[0]}?"
+    if close := nearest(missing.name, siblings, "{}"):
+        return f"; did you mean {missing.parent / close}?"
     return f"; there is no {missing.name} in {missing.parent}"
 
 

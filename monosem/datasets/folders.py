@@ -5,7 +5,6 @@ Workers of a torch DataLoader decode them, once; see `monosem.data.packed`.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import multiprocessing
 import os
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from monosem.core.fields import Count, NotInKey, PathField, Positive
+from monosem.core.fields import Count, NotInKey, PathField, Positive, nearest
 from monosem.data.dataset import SplitName
 from monosem.data.holdout import Holdout
 from monosem.data.image_files import (
@@ -199,8 +198,8 @@ class ImageFolder(PackedImages):
         absent = sorted(set(listed) - set(present))
         if not absent:
             return
-        close = difflib.get_close_matches(absent[0], present, n=1)
-        hint = f"; nearest to {absent[0]} is {close[0]}" if close else ""
+        close = nearest(absent[0], present, "{}")
+        hint = f"; nearest to {absent[0]} is {close}" if close else ""
         self.refuse("only", f"names classes that {place} does not have: {_first_few(absent)}{hint}")
 
     def _refuse_empty_classes(

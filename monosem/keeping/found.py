@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monosem.core.fields import nearest
 from monosem.core.run_record import RECORD, UNFINISHED, place_of, read_record
 from monosem.core.stage import closure
 from monosem.results.rows import Row, cell_name, read_table
@@ -80,8 +80,8 @@ def _check_is_there(folder: Path) -> None:
     if folder.is_dir():
         return
     siblings = [run.path.name for run in find_runs(folder.parent)]
-    near = difflib.get_close_matches(folder.name, siblings, n=1)
-    advice = f"; did you mean {folder.parent / near[0]}?" if near else ""
+    near = nearest(folder.name, siblings, "{}")
+    advice = f"; did you mean {folder.parent / near}?" if near else ""
     raise ValueError(f"there is no folder {folder}{advice}")
 
 

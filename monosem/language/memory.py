@@ -37,16 +37,16 @@ class Memory(NamedTuple):
     def text(self, of: str) -> str:
         """A line for a person. of: what takes it."""
         parts = zip(self._fields, self, strict=True)
-        listed = ", ".join(f"{name} {size_text(size)}" for name, size in parts if size)
+        listed = ", ".join(f"{name} {memory_text(size)}" for name, size in parts if size)
         here = memory_here()
         less = "" if here >= self.total else ", which is more than there is"
         return (
-            f"{of}: about {size_text(self.total)} of memory ({listed}); "
-            f"{device().type} has {size_text(here)}{less}"
+            f"{of}: about {memory_text(self.total)} of memory ({listed}); "
+            f"{device().type} has {memory_text(here)}{less}"
         )
 
 
-def size_text(size: int) -> str:
+def memory_text(size: int) -> str:
     """Bytes, for people."""
     return f"{size / GIB:.3g} GiB" if size > GIB / 10 else f"{size / MIB:.3g} MiB"
 

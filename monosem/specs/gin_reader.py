@@ -6,7 +6,6 @@ Gin's own reading forgets the line and accepts misspelt scopes and names. It kno
 from __future__ import annotations
 
 import contextvars
-import difflib
 import importlib
 import re
 import sys
@@ -315,8 +314,8 @@ def _nearest_file(name: str) -> str:
     """
     shipped = shipped_files()
     stems = sorted({Path(file).stem for file in shipped})
-    alike = difflib.get_close_matches(Path(name).stem, stems, n=1, cutoff=0.65)
-    namesakes = [file for file in shipped if Path(file).stem in alike]
+    alike = nearest(Path(name).stem, stems, "{}", cutoff=0.65)
+    namesakes = [file for file in shipped if Path(file).stem == alike]
     return nearest(name, namesakes, "; did you mean {}?", cutoff=0)
 
 
