@@ -34,6 +34,12 @@ class Answer(NamedTuple):
     def count(self, verdict: str) -> int:
         return Counter(each.verdict for each in self.judged)[verdict]
 
+    def alone(self, sign: int) -> int:
+        """How many have a p below .05 that is not corrected, and this sign."""
+        return sum(
+            is_significant(each.number.p) and each.number.value * sign > 0 for each in self.judged
+        )
+
     @property
     def share_against(self) -> float:
         return self.count(AGAINST) / max(1, len(self.judged))
@@ -103,15 +109,21 @@ def markdown(report: Report, answers: Sequence[Answer], methods: str) -> str:
 
 
 def _overview(answers: Sequence[Answer]) -> str:
-    header = ["question", AGAINST, FOR, OPEN]
+    header = ["question", AGAINST, FOR, OPEN, "each alone: against", "for"]
     rows = [
         [
             f"{position}. {each.question.text}",
             *(f"{each.count(verdict)}" for verdict in (AGAINST, FOR, OPEN)),
+            f"{each.alone(-1)}",
+            f"{each.alone(+1)}",
         ]
         for position, each in enumerate(answers, 1)
     ]
-    return markdown_table(header, rows)
+    note = (
+        "The last two columns count numbers whose own p, not corrected, is below .05. Of as many "
+        "that mean nothing one in twenty would be."
+    )
+    return f"{markdown_table(header, rows)}\n\n{note}"
 
 
 def _section(position: int, each: Answer) -> str:

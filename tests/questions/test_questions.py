@@ -149,6 +149,7 @@ def test_the_report_tells_what_is_against_the_claim_first_and_every_number_once(
     text = markdown(asked, answers, "By hand.")
     assert text.startswith("# What?\n")
     assert text.index("1. Second?") < text.index("2. First?")
+    assert re.search(r"\| 1\. Second\? +\| 1 +\| 0 +\| 0 +\| 1 +\| 0 +\|", text)
     assert "Of 1 numbers: 1 against the claim, 0 as the claim says, 0 cannot be told." in text
     assert re.findall(r"!\[.*\]\((.*)\)", text) == ["question_1.png", "question_2.png"]
     assert text.endswith("## How it was measured\n\nBy hand.\n")
