@@ -15,7 +15,7 @@ from monosem.questions.answers import Answer
 from monosem.reports.page import write_page
 from monosem.results.rows import place_text
 from monosem.running.run_folder import describe_experiment
-from monosem.running.sweep_folder import finished_cells
+from monosem.running.sweep_folder import FinishedCells, finished_cells
 from monosem.specs.study import Study
 
 SUMMARY, CONFIG, NUMBERS = "summary.md", "report.gin", "answers.csv"
@@ -28,13 +28,15 @@ def write(inquiry: Inquiry, folder: Path, store: Store) -> list[Answer]:
     finished = {name: finished_cells(one, store) for name, one in inquiry.studies.items()}
     rows = {name: cells.all_rows for name, cells in finished.items()}
     told = answers.answer(inquiry.report, rows)
-    for path in folder.glob(answers.figure_name(0).replace("0", "*")):
+    for path in folder.glob(answers.figure_name("*")):
         path.unlink()
     for position, each in enumerate(told, 1):
         if each.judged:
             draw_answers(each.judged, folder / answers.figure_name(position))
     methods = "\n\n".join(
-        part for name, one in inquiry.studies.items() for part in _methods(name, one, store)
+        part
+        for name, one in inquiry.studies.items()
+        for part in _methods(name, one, finished[name], store)
     )
     write_text(folder / SUMMARY, answers.markdown(inquiry.report, told, methods))
     write_text(folder / NUMBERS, answers.csv_text(told))
@@ -43,9 +45,8 @@ def write(inquiry: Inquiry, folder: Path, store: Store) -> list[Answer]:
     return told
 
 
-def _methods(name: str, study: Study, store: Store) -> Iterator[str]:
+def _methods(name: str, study: Study, finished: FinishedCells, store: Store) -> Iterator[str]:
     """How the numbers of a sweep were made, from its specs."""
-    finished = finished_cells(study, store)
     first = finished.first_of_each_spec()
     yield f"### The sweep {name}"
     axes = study.sweep.grid or ()

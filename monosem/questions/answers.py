@@ -80,8 +80,8 @@ def csv_text(answers: Sequence[Answer]) -> str:
     return text.getvalue()
 
 
-def figure_name(position: int) -> str:
-    """Of the figure of the question at a position, from 1."""
+def figure_name(position: int | str) -> str:
+    """Of the figure of the question at a position, from 1; '*' gives a pattern for all of them."""
     return f"question_{position}.png"
 
 
