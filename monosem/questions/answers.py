@@ -60,7 +60,9 @@ def answer(report: Report, rows: Mapping[str, Sequence[Row]]) -> list[Answer]:
 
 
 def _numbers(question: ReportQuestion, rows: Mapping[str, Sequence[Row]]) -> list[Finding]:
-    return [number for asked in question.asked for number in asked.numbers(rows[asked.sweep])]
+    """Those of sweeps of which some cell is finished."""
+    there = [asked for asked in question.asked if rows[asked.sweep]]
+    return [number for asked in there for number in asked.numbers(rows[asked.sweep])]
 
 
 def _judge(number: Finding, p: float) -> Judged:

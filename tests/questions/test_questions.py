@@ -162,6 +162,7 @@ def test_a_question_without_any_number_says_so():
     asked = report(asks(gain(experiments=("nobody",))))
     text = markdown(asked, answer(asked, {"s": rows_of()}), "")
     assert "No number of it is there." in text
+    assert not answer(asked, {"s": []})[0].judged  # no cell is finished
 
 
 def test_numbers_of_both_units_are_drawn(tmp_path):
