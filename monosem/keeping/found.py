@@ -101,6 +101,8 @@ def places_needed(run: RunFolder, there: set[str]) -> set[str] | None:
     if run.record is not None or _holds_no_results(run.path):
         return needed
     if not run.configs:
+        if run.unfinished is not None:  # a sweep whose first cells are being computed
+            return needed
         # several runs laid over one another need nothing; one that was made in Python might
         return None if (run.path / MEASURES).exists() or run.cells else needed
     named = _places_named(run.configs)

@@ -55,6 +55,11 @@ def _when(run: RunFolder) -> float:
         return next(path for path in paths if path.exists()).stat().st_mtime
 
 
+def _state_of_no_table(run: RunFolder) -> str:
+    """Of a report, whose numbers are in the folders of its sweeps, or of a run that has begun."""
+    return "complete report" if run.record and run.record.get("complete") else "no results yet"
+
+
 def _lines_of(run: RunFolder) -> list[Listed]:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(_when(run)))
     commit = _commit(run.made)
@@ -62,7 +67,7 @@ def _lines_of(run: RunFolder) -> list[Listed]:
         table = Table(table_of(run.path))
     except ValueError:
         is_damaged = (run.path / TABLE).exists()
-        state = "damaged table" if is_damaged else "no results yet"
+        state = "damaged table" if is_damaged else _state_of_no_table(run)
         return [Listed(run.path.name, when, commit, state, UNKNOWN, UNKNOWN, UNKNOWN)]
     numbers = [_numbers(table, line) for line in table.lines]
     if len(numbers) > MOST_LINES:

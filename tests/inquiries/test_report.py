@@ -72,6 +72,8 @@ def test_a_report_is_one_page_of_all_its_questions_and_is_made_again_from_the_st
     assert (folder / "one" / "curves.csv").exists() and (folder / "two" / "index.html").exists()
     record = json.loads((folder / "provenance.json").read_text())
     assert record["complete"] and any(stage.startswith("Pretrain/") for stage in record["stages"])
+    listed = here(capsys, "--list", "--runs", tmp_path / "runs").stdout
+    assert "complete report" in listed
     before = (folder / "answers.csv").read_bytes()
     assert here(capsys, *flags).returncode == 0
     assert (folder / "answers.csv").read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 
@@ -169,6 +170,16 @@ def test_a_run_made_in_python_before_there_were_records_makes_it_refuse(place, c
     assert f"{old}: not known what it needs" in here(capsys, "--store-info", *flags(place)).stdout
     assert here(capsys, "--prune", "--yes", *flags(place, "--forget", old)).returncode == 0
     assert left(place) == KEPT
+
+
+def test_a_sweep_whose_first_cells_are_being_computed_needs_what_it_says(place, capsys):
+    """Killed there, it does not stand in the way of --prune."""
+    begun = place / "runs" / "begun"
+    begun.mkdir()
+    (begun / "cells.txt").write_text("a,seed=0\n")
+    (begun / "unfinished.json").write_text(json.dumps({"stages": [FREE]}))
+    assert here(capsys, "--prune", "--yes", *flags(place)).returncode == 0
+    assert left(place) == sorted([*KEPT, FREE])
 
 
 def test_runs_laid_over_one_another_need_nothing(place, capsys):
