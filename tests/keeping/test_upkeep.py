@@ -177,7 +177,7 @@ def test_a_sweep_whose_first_cells_are_being_computed_needs_what_it_says(place, 
     begun = place / "runs" / "begun"
     begun.mkdir()
     (begun / "cells.txt").write_text("a,seed=0\n")
-    (begun / "unfinished.json").write_text(json.dumps({"stages": [FREE]}))
+    (begun / "unfinished.json").write_text(json.dumps({"started": "now", "stages": [FREE]}))
     assert here(capsys, "--prune", "--yes", *flags(place)).returncode == 0
     assert left(place) == sorted([*KEPT, FREE])
 
