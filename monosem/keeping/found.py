@@ -98,19 +98,19 @@ def places_needed(run: RunFolder, there: set[str]) -> set[str] | None:
     """
     records = [record for record in (run.record, run.unfinished) if record is not None]
     needed = {place for record in records for place in record["stages"]}
-    if run.record is not None or _holds_no_results(run.path):
+    if run.record is not None or _holds_no_results(run):
         return needed
     if not run.configs:
-        if run.unfinished is not None:  # a sweep whose first cells are being computed
-            return needed
         # several runs laid over one another need nothing; one that was made in Python might
         return None if (run.path / MEASURES).exists() or run.cells else needed
     named = _places_named(run.configs)
     return needed | named if named and named & there else None
 
 
-def _holds_no_results(folder: Path) -> bool:
-    return not any((folder / sign).exists() for sign in (TABLE, CONFIG, CELLS))
+def _holds_no_results(run: RunFolder) -> bool:
+    """Nothing at all, or a sweep whose first cells are being computed."""
+    signs = (TABLE, CONFIG) if run.unfinished and not run.configs else (TABLE, CONFIG, CELLS)
+    return not any((run.path / sign).exists() for sign in signs)
 
 
 def _places_named(configs: Sequence[Path]) -> set[str] | None:
