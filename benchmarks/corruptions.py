@@ -32,12 +32,12 @@ import torch
 from imagecorruptions import corrupt
 from torch import Tensor
 
+from benchmarks.machine import OtherLoad
 from monosem.common_corruptions.base import CommonCorruption, to_8_bits
 from monosem.core.identity import generator
 from monosem.robustness.common import EXTRA, PUBLISHED
 
 SEVERITY = 3
-LARGEST_OTHER_LOAD = 0.25  # cores
 
 
 class Times(NamedTuple):
@@ -51,27 +51,6 @@ class Round(NamedTuple):
     equal: Times  # ours, strengths of ImageNet-C
     as_used: Times  # ours, strengths of CIFAR-10-C
     one_by_one: Times
-
-
-class OtherLoad:
-    """How many cores other processes keep busy since it was made, by /proc/stat."""
-
-    def __init__(self) -> None:
-        self.start = self._now()
-
-    def _now(self) -> tuple[float, float, float]:
-        with open("/proc/stat") as file:
-            ticks = [int(word) for word in file.readline().split()[1:9]]
-        idle = ticks[3] + ticks[4]
-        return (
-            time.perf_counter(),
-            (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"),
-            time.process_time(),
-        )
-
-    def cores(self) -> float:
-        clock, busy, own = (now - start for now, start in zip(self._now(), self.start, strict=True))
-        return max(busy - own, 0) / clock
 
 
 def measure(
@@ -147,9 +126,7 @@ def main() -> None:
     for threads in (1, 2):
         others = OtherLoad()
         table(images, options.rounds, options.calls, threads)
-        cores = others.cores()
-        verdict = "quotable" if cores < LARGEST_OTHER_LOAD else "NOT quotable"
-        print(f"other work kept {cores:.2f} cores busy meanwhile: {verdict}", flush=True)
+        print(others.verdict(), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.machine import OtherLoad
 from benchmarks.metrics import features_of
 from monosem.learning.optimizers import SGD, WarmupCosine
 from monosem.metrics import ALL_METRICS
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
-    found = []
+    found, others = [], OtherLoad()
     for work, name, values, costs in doubled(flags.rounds):
         seconds, memory = [each[0] for each in costs], [each[1] for each in costs]
         found.append((work, name, values, seconds))
@@ -157,6 +158,7 @@ def main() -> None:
             f"({memory[0]:.0f} to {memory[-1]:.0f} MiB)",
             flush=True,
         )
+    print(others.verdict())
     draw(found, flags.out)
 
 

@@ -23,6 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.machine import OtherLoad
+
 SECONDS = 0.005  # between two looks
 ROOMS = {  # of monosem/, or a file in one
     "data/augment.py": "augmentation",
@@ -182,6 +184,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="as of monosem")
     flags = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
+    others = OtherLoad()
     with tempfile.TemporaryDirectory() as folder, Sampler() as sampler:
         from monosem.cli import main as monosem  # in here, so that imports are counted
 
@@ -195,6 +198,7 @@ def main() -> int:
     folded = [f"{';'.join(stack)} {1000 * s:.0f}\n" for stack, s in sampler.stacks.items()]
     Path(f"{flags.out}.folded").write_text("".join(folded))
     print(table(sampler.seconds))
+    print(others.verdict())
     return 0
 
 

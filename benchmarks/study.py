@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.machine import OtherLoad
 from monosem.core.identity import generator
 from monosem.core.stage import Stage, closure
 from monosem.core.store import Store
@@ -46,7 +47,6 @@ from monosem.specs.study import read
 PASSES_A_STEP = 3  # of the authors' code: base_forward, the loss, and the metrics, each anew
 TRAINED = (Pretrain, SparseAutoencoder)
 CROPS = (RandomResizedCrop(scale=(0.5, 1.0)),)  # as gin/digits.gin crops for the objective
-BUSY = 0.5  # load of other processes above which no figure should be quoted
 
 
 class Job(NamedTuple):
@@ -273,13 +273,12 @@ def main() -> None:
     for spec in specs:
         compute_missing(trained, [s for s in closure(curves_of(spec)) if isinstance(s, TRAINED)])
     draw = generator("study")
-    threads, load = torch.get_num_threads(), os.getloadavg()[0]
-    print(f"{threads} threads, torch {torch.__version__}, load before {load:.2f}")
-    if load > BUSY + threads:
-        print("the machine is busy: do not quote these figures")
+    threads, others = torch.get_num_threads(), OtherLoad()
+    print(f"{threads} threads, torch {torch.__version__}, load before {os.getloadavg()[0]:.2f}")
     rounds = [measure(specs[i % len(specs)], trained, draw) for i in range(flags.rounds)]
     report(rounds, training_seconds(trained, specs))
     passes_at_paper_size()
+    print(others.verdict())
 
 
 if __name__ == "__main__":

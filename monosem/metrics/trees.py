@@ -50,7 +50,8 @@ class FeatureMonosemanticity(Metric):
         return tuple(Declaration(name) for name in names)
 
     def __call__(self, batch: FeatureBatch) -> dict[str, MetricResult]:
-        features = batch.features.float().cpu().numpy()
+        # trees sort one dimension after the other: twice as fast where each lies in one piece
+        features = batch.features.float().cpu().T.contiguous().numpy().T
         labels = batch.labels.cpu()
 
         def scores_of(label: Tensor) -> tuple[float, float, float]:
@@ -81,7 +82,7 @@ class FeatureMonosemanticity(Metric):
 
     def _accuracy_without_roots(self, features: Any, is_class: Any, tree: Any) -> float:
         """b_p. tree: grown on all dimensions."""
-        remaining = features.copy()
+        remaining = features.copy(order="K")
         for _ in range(self.p):
             root = tree.tree_.feature[0]
             if root >= 0:  # else there was nothing to split by

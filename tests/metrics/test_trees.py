@@ -55,3 +55,10 @@ def test_two_dimensions_alike_lose_locality():
     results = FeatureMonosemanticity()(batch_of(twice, labels))
     assert results["fms_local"] == pytest.approx(0)
     assert results["fms"] == pytest.approx(0.5)
+
+
+def test_scores_of_a_class_do_not_depend_on_how_features_lie_in_memory():
+    metric, is_class = FeatureMonosemanticity(p=2), (LABELS == 1).numpy()
+    by_image = np.ascontiguousarray(FEATURES.numpy())
+    by_dimension = np.asfortranarray(by_image)
+    assert metric.class_scores(by_dimension, is_class) == metric.class_scores(by_image, is_class)
