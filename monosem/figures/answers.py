@@ -44,9 +44,17 @@ def draw_answers(judged: Sequence[Judged], path: Path) -> None:
                 linewidth=1.1,
             )
         panel.axvline(0, color="black", linewidth=0.8)
-        panel.set_yticks(range(len(group)), [f"{n.sweep}: {n.what}" for n, _, _ in group])
+        panel.set_yticks(range(len(group)), _labels(group))
         panel.tick_params(axis="y", labelsize=6.5, length=0)
         panel.set_ylim(len(group) - 0.5, -0.5)
         panel.set_xlabel(unit)
         open_frame(panel)
     save(figure, "The claim says right of 0; filled where p < .05, corrected", path)
+
+
+def _labels(judged: Sequence[Judged]) -> list[str]:
+    """What each number is; with its sweep where there are several."""
+    is_one = len({one.number.sweep for one in judged}) == 1
+    return [
+        one.number.what if is_one else f"{one.number.sweep}: {one.number.what}" for one in judged
+    ]

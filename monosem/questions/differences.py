@@ -22,10 +22,12 @@ class GainOver(Asked):
 
     experiments: that the claim says gain.
     over: the experiment that they gain over.
+    without: swept values whose lines are left out, as curves.csv has them: 'LinearProbe'.
     """
 
     experiments: tuple[str, ...]
     over: str
+    without: tuple[str, ...] = ()
 
     def validate(self) -> None:
         super().validate()
@@ -41,6 +43,9 @@ class GainOver(Asked):
 
         table = Table(rows, self.over)
         lines = [line for line in table.lines if line.experiment in self.experiments]
+        lines = [
+            line for line in lines if not {value for _, value in line.values} & {*self.without}
+        ]
         found = [
             self.number(f"{curve}, {_short(line)} - {self.over}", estimate(difference))
             for curve in self.curves

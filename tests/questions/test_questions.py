@@ -64,6 +64,7 @@ def test_lines_that_agree_in_what_is_swept_are_compared():
     ridge, neighbours = gain().numbers(rows)
     assert (ridge.what, neighbours.what) == ("gaussian, b, @Ridge() - a", "gaussian, b, @KNN() - a")
     assert ridge.value > 0.9 and neighbours.value < -1.8
+    assert gain(without=("@KNN()",)).numbers(rows) == [ridge]
 
 
 def test_an_axis_gain_is_over_seeds_draws_and_rotations():
