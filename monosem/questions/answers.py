@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from monosem.questions.question import POINTS, Finding, Report, ReportQuestion
-from monosem.results.formatting import is_significant, markdown_table
+from monosem.results.formatting import format_p, is_significant, markdown_table
 from monosem.results.rows import Row
 from monosem.results.stats import holm
 
@@ -133,7 +133,13 @@ def _section(position: int, each: Answer) -> str:
     order = [AGAINST, FOR, OPEN]
     judged = sorted(each.judged, key=lambda one: order.index(one.verdict))
     rows = [
-        [one.number.sweep, one.number.what, _value(one.number), _p(one.p), one.verdict]
+        [
+            one.number.sweep,
+            one.number.what,
+            _value(one.number),
+            "" if math.isnan(one.p) else format_p(one.p),
+            one.verdict,
+        ]
         for one in judged
     ]
     if not rows:
@@ -152,9 +158,3 @@ def _value(number: Finding) -> str:
     if math.isnan(number.low):
         return value
     return f"{value} ({number.low:+.{digits}f} to {number.high:+.{digits}f})"
-
-
-def _p(p: float) -> str:
-    if math.isnan(p):
-        return ""
-    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".")

@@ -29,10 +29,15 @@ def format_difference(point: Estimate) -> str:
     """
     if math.isnan(point.p):
         return format_mean(point, "+")
-    p_value = "p < .001" if point.p < 0.001 else f"p {point.p:.3f}".replace("0.", ".")
+    p_value = f"p {format_p(point.p)}"
     if not is_significant(point.p):
         p_value = f"n.s., {p_value}"
     return f"{format_mean(point, '+')} ({p_value})"
+
+
+def format_p(p: float) -> str:
+    """A p-value: `.012`, `< .001`."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".")
 
 
 def format_score(point: Estimate) -> str:
