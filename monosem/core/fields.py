@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import math
 import os
+import re
 import sys
 import types
 import typing
@@ -289,6 +290,13 @@ class Part:
         values = getattr(self, field)
         if len(set(values)) < len(values):
             self.refuse(field, f"must differ from one another, got {values!r}")
+
+    def refuse_no_folder_name(self, field: str) -> None:
+        """Refuse a text that cannot be the name of a folder under runs/."""
+        name = getattr(self, field)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+            letters = "letters, digits and . _ + -"
+            self.refuse(field, f"must be a folder's name of {letters}, got {name!r}")
 
     def refuse(self, field: str, reason: str) -> typing.NoReturn:
         """Raise a FieldError of one of its fields.

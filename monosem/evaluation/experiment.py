@@ -3,7 +3,6 @@ gallery of it. It names the stages that are to be computed and makes the table o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -72,9 +71,7 @@ class Experiment(Part):
     gallery: Gallery | None = Gallery()
 
     def validate(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
-            reason = f"must be a folder's name of letters, digits and . _ + -, got {self.name!r}"
-            self.refuse("name", reason)
+        self.refuse_no_folder_name("name")
         self._check_curves()
         self._check_reference_encoder()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,9 +126,7 @@ class Report(Part):
     questions: tuple[ReportQuestion, ...]
 
     def validate(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
-            letters = "letters, digits and . _ + -"
-            self.refuse("name", f"must be a folder's name of {letters}, got {self.name!r}")
+        self.refuse_no_folder_name("name")
         for field in ("sweeps", "questions"):
             if not getattr(self, field):
                 self.refuse(field, "must hold at least one, got ()")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -161,9 +160,7 @@ class Sweep(Part):
             raise FieldError("Sweep", field, value, str(error)) from None
 
     def validate(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
-            letters = "letters, digits and . _ + -"
-            self.refuse("name", f"must be a folder's name of {letters}, got {self.name!r}")
+        self.refuse_no_folder_name("name")
         if not self.specs:
             self.refuse("specs", "must name at least one Gin file, got ()")
         if len(set(self.specs)) < len(self.specs):
