@@ -10,6 +10,7 @@ from monosem.evaluation.experiment import Experiment
 from monosem.questions.question import Report
 from monosem.specs import gin_state, study
 from monosem.specs.errors import SpecError
+from monosem.specs.gin_reader import GinReader
 from monosem.specs.load import Spec, build
 from monosem.specs.study import Study
 
@@ -49,17 +50,18 @@ def read(
 
     Bindings that the report does not read itself are laid over each of its sweeps.
     """
-    reader = study.reader_of(files, bindings)
+    reader = study.reader_of(files, ())
     if not reader.bindings.have(Report):
+        reader.read((), bindings)
         return study.described_by(reader, files, bindings, grids, seeds)
     if grids or seeds is not None:
         flag = "--grid" if grids else "--seeds"
         raise SpecError(f"{flag} does not go with a report, whose sweeps have their own grids")
-    return _inquiry(files, bindings)
+    return _inquiry(reader, bindings)
 
 
-def _inquiry(files: Sequence[str], bindings: Sequence[str]) -> Inquiry:
-    reader = study.reader_of(files, ())
+def _inquiry(reader: GinReader, bindings: Sequence[str]) -> Inquiry:
+    """reader: has read the files and not the bindings, which are for the sweeps as well."""
     reader.bindings.share_from_here()
     reader.read((), bindings)
     reader.check_macros()
